@@ -1,0 +1,87 @@
+"""The GALA hGRU of the paper's mask head.
+
+N: RoIs; C: channels; H x W: RoI size; E: kernel size.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crbp_d2.recurrence.state import State
+
+from .gates import check_kernel_size, chronos_bias
+from .norms import build_norm
+
+
+class GalaHGRUCell(nn.Module):
+    """Horizontal gated recurrent unit with a global-and-local attention gate on its input.
+
+        gate = sig( (V2 sp(V1 h)) . (P2 sp(P1 h + p)) + b )
+        S    = sp( z - norm(W_S (h . gate)) . (alpha h + mu) )
+        G    = sig( U S )
+        h'   = (1 - G) h + G . sp( norm(W_F S) )
+
+    sp is softplus, sig the logistic function, z the drive. V1, V2 and U are 1x1 convolutions
+    (C to C/4 to C, C to C), P1, P2 and W are E x E (C to C/2 to 1, C to C).
+    Source: Linsley et al. 2020, supplementary section on panoptic segmentation.
+
+    Args:
+        channels: C, at least 4 and divisible by 4.
+        kernel_size: E, odd.
+        norm: name for `build_norm`.
+        timescale: steps the recurrence is meant to run; sets the chronos biases of both gates.
+
+    Raises:
+        ValueError: channels, kernel size, norm or timescale outside these.
+    """
+
+    def __init__(self, channels: int, kernel_size: int = 3, norm: str = "GN", timescale: int = 20):
+        super().__init__()
+        if channels < 4 or channels % 4:
+            raise ValueError(f"GalaHGRUCell: channels must be a multiple of 4, got {channels}")
+        check_kernel_size(kernel_size)
+        self.channels = channels
+
+        def local(out_channels: int, bias: bool = False, in_channels: int = channels) -> nn.Conv2d:
+            return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+
+        self.channel_gate_1 = nn.Conv2d(channels, channels // 4, 1)
+        self.channel_gate_2 = nn.Conv2d(channels // 4, channels, 1, bias=False)
+        self.spatial_gate_1 = local(channels // 2, bias=True)
+        self.spatial_gate_2 = local(1, in_channels=channels // 2)
+        self.gate_bias = nn.Parameter(torch.empty(channels, 1, 1))
+        self.inhibition = local(channels)
+        self.inhibition_norm = build_norm(norm, channels)
+        self.excitation = local(channels)
+        self.excitation_norm = build_norm(norm, channels)
+        self.update_gate = nn.Conv2d(channels, channels, 1)
+        self.alpha = nn.Parameter(torch.full((channels, 1, 1), 0.1))
+        self.mu = nn.Parameter(torch.ones(channels, 1, 1))
+        self._initialize(timescale)
+
+    @torch.no_grad()
+    def _initialize(self, timescale: int) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        bias = chronos_bias(self.channels, timescale)
+        self.gate_bias.copy_(bias.view(-1, 1, 1))
+        self.update_gate.bias.copy_(-bias)
+
+    def initial_state(self, drive: Tensor) -> State:
+        """h_0 = 0, of the drive's shape."""
+        return (torch.zeros_like(drive),)
+
+    def forward(self, drive: Tensor, state: State) -> State:
+        """One step. drive: N x C x H x W; state: one tensor of the same shape."""
+        (h,) = state
+        channel = self.channel_gate_2(F.softplus(self.channel_gate_1(h)))
+        spatial = self.spatial_gate_2(F.softplus(self.spatial_gate_1(h)))
+        gate = torch.sigmoid(channel * spatial + self.gate_bias)
+        inhibition = self.inhibition_norm(self.inhibition(h * gate)) * (self.alpha * h + self.mu)
+        suppressed = F.softplus(drive - inhibition)
+        update = torch.sigmoid(self.update_gate(suppressed))
+        candidate = F.softplus(self.excitation_norm(self.excitation(suppressed)))
+        return (h + update * (candidate - h),)

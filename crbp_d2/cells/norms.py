@@ -1,0 +1,36 @@
+"""Norms of the cells. They are applied at every step, so none keeps running averages."""
+
+from torch import nn
+
+NORMS = ("BN", "GN", "LN", "none")
+
+
+def build_norm(name: str, channels: int, scale: float = 0.1) -> nn.Module:
+    """A norm over N x channels x H x W.
+
+    Args:
+        name: "BN" (batch statistics in training and in evaluation, eps 1e-3), "GN" (the largest
+            number of groups up to 32 that divides the channels), "LN" (one group), "none".
+        channels: C.
+        scale: initial value of the weight.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    if name == "none":
+        return nn.Identity()
+    if name == "BN":
+        norm: nn.Module = nn.BatchNorm2d(channels, eps=1e-3, track_running_stats=False)
+    elif name == "GN":
+        norm = nn.GroupNorm(group_count(channels), channels)
+    elif name == "LN":
+        norm = nn.GroupNorm(1, channels)
+    else:
+        raise ValueError(f"unknown norm {name!r}; known: {', '.join(NORMS)}")
+    nn.init.constant_(norm.weight, scale)
+    return norm
+
+
+def group_count(channels: int, most: int = 32) -> int:
+    """The largest divisor of `channels` that is at most `most`."""
+    return max(groups for groups in range(1, most + 1) if channels % groups == 0)

@@ -1,0 +1,37 @@
+"""The recurrent state: a tuple of tensors, each N x ..., with one sample an entry of the first dimension.
+
+N: batch. Everything here treats the tensors of a state as one vector per sample.
+"""
+
+import torch
+from torch import Tensor
+
+State = tuple[Tensor, ...]
+
+
+def sample_norm(state: State) -> Tensor:
+    """Euclidean norm of each sample over all tensors of the state: N values, float32 or wider."""
+    norms = [torch.linalg.vector_norm(widen(part).flatten(1), dim=1) for part in state]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
+
+
+def relative_change(previous: State, state: State) -> Tensor:
+    """||state - previous|| / ||state|| of each sample: N values; 0 where both are zero."""
+    change = sample_norm(tuple(new - old for new, old in zip(state, previous, strict=True)))
+    size = sample_norm(state)
+    return torch.where(change == 0, change, change / size)
+
+
+def select(mask: Tensor, chosen: State, other: State) -> State:
+    """Per sample, `chosen` where `mask` (N booleans) holds and `other` elsewhere."""
+    return tuple(torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b) for a, b in zip(chosen, other, strict=True))
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Half precision to float32, anything else as it is: sums over a state overflow or stall in half precision."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def describe(state: State) -> str:
+    """The shapes, for error messages."""
+    return ", ".join("x".join(map(str, part.shape)) for part in state)

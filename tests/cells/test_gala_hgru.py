@@ -1,0 +1,142 @@
+"""The GALA hGRU against its equations, written out again with plain tensor operations."""
+
+import numpy as np
+import pytest
+import torch
+
+from crbp_d2.cells import CELLS, GalaHGRUCell, build_cell
+from crbp_d2.cells.norms import NORMS, build_norm
+
+
+def convolve(x, weight, bias=None):
+    """Zero-padded convolution as a sum over shifted images."""
+    extent = weight.shape[-1]
+    reach = extent // 2
+    padded = np.pad(x, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
+    height, width = x.shape[2:]
+    out = np.zeros((len(x), len(weight), height, width))
+    for i in range(extent):
+        for j in range(extent):
+            out += np.einsum("oc,nchw->nohw", weight[:, :, i, j], padded[:, :, i : i + height, j : j + width])
+    return out if bias is None else out + bias[None, :, None, None]
+
+
+def group_norm(x, groups, weight, bias):
+    shape = x.shape
+    x = x.reshape(shape[0], groups, -1)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    return x.reshape(shape) * weight[None, :, None, None] + bias[None, :, None, None]
+
+
+def softplus(x):
+    return np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def reference_step(p, groups, z, h):
+    channel = convolve(softplus(convolve(h, p["channel_gate_1.weight"], p["channel_gate_1.bias"])),
+                       p["channel_gate_2.weight"])  # fmt: skip
+    spatial = convolve(softplus(convolve(h, p["spatial_gate_1.weight"], p["spatial_gate_1.bias"])),
+                       p["spatial_gate_2.weight"])  # fmt: skip
+    gate = sigmoid(channel * spatial + p["gate_bias"])
+    c_s = group_norm(convolve(h * gate, p["inhibition.weight"]), groups,
+                     p["inhibition_norm.weight"], p["inhibition_norm.bias"])  # fmt: skip
+    s = softplus(z - c_s * (p["alpha"] * h + p["mu"]))
+    g_f = sigmoid(convolve(s, p["update_gate.weight"], p["update_gate.bias"]))
+    c_f = group_norm(convolve(s, p["excitation.weight"]), groups,
+                     p["excitation_norm.weight"], p["excitation_norm.bias"])  # fmt: skip
+    return (1 - g_f) * h + g_f * softplus(c_f)
+
+
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize("channels", [8, 64])
+def test_one_step_equals_the_written_equations(channels, kernel_size):
+    torch.manual_seed(0)
+    cell = GalaHGRUCell(channels, kernel_size).double()
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    drive, h = torch.randn(2, channels, 6, 7).double(), torch.rand(2, channels, 6, 7).double()
+    p = {name: value.detach().numpy() for name, value in cell.named_parameters()}
+    truth = reference_step(p, min(32, channels), drive.numpy(), h.numpy())
+    np.testing.assert_allclose(cell(drive, (h,))[0].detach().numpy(), truth, rtol=0, atol=1e-12)
+
+
+def test_parameters_are_those_of_the_paper():
+    shapes = {name: tuple(p.shape) for name, p in GalaHGRUCell(256).named_parameters()}
+    assert sum(np.prod(shape) for shape in shapes.values()) == 1_576_256
+    assert shapes["spatial_gate_1.weight"] == (128, 256, 3, 3)
+    assert shapes["spatial_gate_2.weight"] == (1, 128, 3, 3)
+    assert shapes["channel_gate_1.weight"] == (64, 256, 1, 1)
+    assert "inhibition.bias" not in shapes
+    assert "channel_gate_2.bias" not in shapes
+
+
+def test_chronos_biases_are_logarithms_of_opposite_sign():
+    torch.manual_seed(0)
+    cell = GalaHGRUCell(1024, timescale=20)
+    bias = cell.gate_bias.detach().flatten()
+    assert torch.equal(cell.update_gate.bias.detach(), -bias)
+    steps = bias.exp()
+    assert steps.min() >= 1 and steps.max() <= 19
+    # Quantiles of uniform(1, 19); without the logarithm exp(bias) would reach e^19.
+    quantiles = torch.quantile(steps, torch.tensor([0.25, 0.5, 0.75]))
+    torch.testing.assert_close(quantiles, torch.tensor([5.5, 10.0, 14.5]), rtol=0, atol=1.0)
+
+
+def test_initial_values():
+    torch.manual_seed(0)
+    cell = GalaHGRUCell(256)
+    assert (cell.alpha == 0.1).all() and (cell.mu == 1).all()
+    assert (cell.inhibition_norm.weight == 0.1).all() and (cell.excitation_norm.weight == 0.1).all()
+    assert not cell.spatial_gate_1.bias.any() and not cell.channel_gate_1.bias.any()
+    # Kaiming normal: variance 2 / fan-in.
+    for conv in (cell.inhibition, cell.excitation, cell.spatial_gate_1, cell.update_gate):
+        fan_in = conv.weight[0].numel()
+        assert conv.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.02)
+    drive = torch.randn(2, 256, 3, 3)
+    assert not cell.initial_state(drive)[0].any() and cell.initial_state(drive)[0].shape == drive.shape
+
+
+@pytest.mark.parametrize("timescale", [1, 2])
+def test_short_timescales_start_with_open_gates(timescale):
+    assert not GalaHGRUCell(8, timescale=timescale).gate_bias.any()
+
+
+@pytest.mark.parametrize("channels,groups", [(256, 32), (25, 25), (48, 24), (36, 18), (37, 1), (8, 8)])
+def test_group_norm_divides_any_width(channels, groups):
+    norm = build_norm("GN", channels)
+    assert norm.num_groups == groups
+    assert (norm.weight == 0.1).all()
+
+
+def test_batch_norm_has_no_memory():
+    norm = build_norm("BN", 4)
+    x = torch.randn(3, 4, 5, 5)
+    trained = norm(x)
+    assert norm.running_mean is None
+    assert torch.equal(trained, norm.eval()(x))
+    assert norm.eps == 1e-3
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", CELLS)
+def test_every_cell_runs_with_every_norm(name, norm):
+    cell = build_cell(name, 8, norm=norm)
+    drive = torch.randn(2, 8, 5, 5)
+    (new,) = cell(drive, cell.initial_state(drive))
+    assert new.shape == drive.shape and new.isfinite().all()
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="odd number.*got 4"):
+        GalaHGRUCell(8, kernel_size=4)
+    with pytest.raises(ValueError, match="multiple of 4, got 10"):
+        GalaHGRUCell(10)
+    with pytest.raises(ValueError, match="unknown norm 'IN'; known: BN, GN"):
+        GalaHGRUCell(8, norm="IN")
+    with pytest.raises(ValueError, match="unknown cell 'LSTM'; known: Gala"):
+        build_cell("LSTM", 8)

@@ -1,0 +1,187 @@
+"""Gradients of the learning rules against dense solves and plain autograd, in float64."""
+
+import pytest
+import torch
+from problems import PROBLEMS, LinearCell, dense_jacobian, drive_for, flat, iterate, push, split
+
+from crbp_d2.recurrence import (
+    FixedSteps,
+    Implicit,
+    LipschitzPenalty,
+    NeumannSeries,
+    Recurrence,
+    Unrolled,
+    learning_rule,
+)
+
+EXACT = {"rtol": 0, "atol": 1e-9}
+
+
+@pytest.fixture(params=PROBLEMS)
+def problem(request):
+    cell = PROBLEMS[request.param]()
+    return cell, drive_for(cell).requires_grad_()
+
+
+def loss_of(state):
+    """A loss that weighs every element differently."""
+    vector = flat(state)
+    return (vector * torch.linspace(0.5, 2, vector.numel(), dtype=vector.dtype).view_as(vector)).sin().sum()
+
+
+def gradients(cell, drive, loss):
+    return torch.autograd.grad(loss, [*cell.parameters(), drive])
+
+
+def loss_gradient(state):
+    """dL/dh as N x D."""
+    leaf = tuple(part.detach().requires_grad_() for part in state)
+    return flat(torch.autograd.grad(loss_of(leaf), leaf))
+
+
+@pytest.mark.parametrize("rule", ["rbp", "crbp"])
+def test_fixed_point_rules_equal_a_dense_solve(problem, rule):
+    cell, drive = problem
+    output = learning_rule(rule, cell, steps=300, num_terms=300)(drive)
+    at = iterate(cell, drive, 299)
+    jacobian = dense_jacobian(cell, drive, at)
+    g = loss_gradient(cell(drive, at))
+    identity = torch.eye(jacobian.shape[-1], dtype=jacobian.dtype)
+    u = torch.linalg.solve((identity - jacobian).mT, g[..., None])[..., 0]
+    for ours, truth in zip(gradients(cell, drive, loss_of(output.state)), push(cell, drive, at, u), strict=True):
+        torch.testing.assert_close(ours, truth, **EXACT)
+
+
+@pytest.mark.parametrize("num_terms", [0, 1, 4, 15])
+def test_series_is_the_exact_partial_sum(problem, num_terms):
+    cell, drive = problem
+    output = learning_rule("rbp", cell, steps=4, num_terms=num_terms)(drive)
+    at = iterate(cell, drive, 3)
+    jacobian = dense_jacobian(cell, drive, at)
+    g = loss_gradient(cell(drive, at))
+    u = sum(torch.einsum("ni,nij->nj", g, torch.linalg.matrix_power(jacobian, k)) for k in range(num_terms + 1))
+    for ours, truth in zip(gradients(cell, drive, loss_of(output.state)), push(cell, drive, at, u), strict=True):
+        torch.testing.assert_close(ours, truth, **EXACT)
+    assert output.stats.transpose.terms.tolist() == [num_terms] * len(drive)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+@pytest.mark.parametrize("rule", ["bptt", "cbptt"])
+def test_unrolled_rules_equal_autograd(problem, rule, steps):
+    cell, drive = problem
+    output = learning_rule(rule, cell, steps=steps)(drive)
+    state = cell.initial_state(drive)
+    for _ in range(steps):
+        state = cell(drive, state)
+    for ours, truth in zip(
+        gradients(cell, drive, loss_of(output.state)), gradients(cell, drive, loss_of(state)), strict=True
+    ):
+        torch.testing.assert_close(ours, truth, **EXACT)
+
+
+def test_long_fixed_point_gradient_equals_long_unrolling(problem):
+    cell, drive = problem
+    implicit = learning_rule("rbp", cell, steps=200, num_terms=200)(drive)
+    unrolled = learning_rule("bptt", cell, steps=200)(drive)
+    for ours, truth in zip(
+        gradients(cell, drive, loss_of(implicit.state)), gradients(cell, drive, loss_of(unrolled.state)), strict=True
+    ):
+        torch.testing.assert_close(ours, truth, **EXACT)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("steps", [1, 5])
+def test_penalty_value_and_gradient_equal_the_dense_formula(problem, reduction, steps):
+    cell, drive = problem
+    with torch.no_grad():
+        cell.weight.mul_(2.5)
+    bound = 0.1
+    output = learning_rule("crbp", cell, steps=steps, bound=bound, reduction=reduction)(drive)
+    at = iterate(cell, drive, steps - 1)
+    columns = dense_jacobian(cell, drive, at, create_graph=True).sum(dim=1)
+    excess = torch.relu(columns - bound) ** 2
+    assert 0 < (excess > 0).sum() < excess.numel(), "the problem must have entries on both sides of the bound"
+    truth = excess.mean() if reduction == "mean" else excess.sum()
+    torch.testing.assert_close(output.penalty, truth, **EXACT)
+    for ours, dense in zip(gradients(cell, drive, output.penalty), gradients(cell, drive, truth), strict=True):
+        assert dense.abs().max() > 1e-3
+        torch.testing.assert_close(ours, dense, **EXACT)
+
+
+def test_cbptt_penalty_is_differentiated_through_all_steps(problem):
+    cell, drive = problem
+    with torch.no_grad():
+        cell.weight.mul_(2.5)
+    recurrence = learning_rule("cbptt", cell, steps=3, bound=0.1)
+    (gradient,) = torch.autograd.grad(recurrence(drive).penalty, cell.weight)
+    direction = torch.randn_like(cell.weight)
+    eps = 1e-6
+
+    def at(shift):
+        with torch.no_grad():
+            cell.weight.add_(direction, alpha=shift)
+        value = recurrence(drive).penalty.item()
+        with torch.no_grad():
+            cell.weight.sub_(direction, alpha=shift)
+        return value
+
+    assert (gradient * direction).sum().item() == pytest.approx((at(eps) - at(-eps)) / (2 * eps), rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [2.0**16, 2.0**-30, 1e12])
+@pytest.mark.parametrize("rate", [0.9, 4.0], ids=["contraction", "growing"])
+def test_loss_scale_only_scales_the_gradient(scale, rate):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    cell = LinearCell(rate * matrix / torch.linalg.eigvals(matrix).abs().max())
+    drive = drive_for(cell).requires_grad_()
+    recurrence = learning_rule("rbp", cell, steps=3, num_terms=15)
+    plain = gradients(cell, drive, loss_of(recurrence(drive).state))
+    scaled = gradients(cell, drive, scale * loss_of(recurrence(drive).state))
+    for a, b in zip(plain, scaled, strict=True):
+        assert a.abs().max() > 0
+        torch.testing.assert_close(a, b / scale, rtol=1e-12, atol=0)
+
+
+def test_gradcheck_of_a_converged_recurrence(problem):
+    cell, drive = problem
+    recurrence = learning_rule("rbp", cell, steps=150, num_terms=150)
+    assert torch.autograd.gradcheck(lambda z: recurrence(z).state, drive, atol=1e-7)
+
+
+def test_backward_of_several_outputs_and_twice(problem):
+    cell, drive = problem
+    output = learning_rule("crbp", cell, steps=20)(drive)
+    first = torch.autograd.grad(loss_of(output.state) + output.penalty, cell.weight, retain_graph=True)[0]
+    second = torch.autograd.grad(loss_of(output.state) + output.penalty, cell.weight)[0]
+    assert torch.equal(first, second)
+
+
+def test_a_row_of_the_table_is_the_parts_it_names(problem):
+    cell, drive = problem
+    by_name = learning_rule("crbp", cell, steps=20, num_terms=7, bound=0.2)(drive)
+    by_parts = Recurrence(
+        cell, solver=FixedSteps(20), gradient=Implicit(NeumannSeries(num_terms=7)), penalty=LipschitzPenalty(bound=0.2)
+    )(drive)
+    assert torch.equal(by_name.penalty, by_parts.penalty)
+    for a, b in zip(
+        gradients(cell, drive, loss_of(by_name.state)), gradients(cell, drive, loss_of(by_parts.state)), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_every_step_supervision_differentiates_all_states(problem):
+    cell, drive = problem
+    output = Recurrence(cell, FixedSteps(4), Unrolled(), supervision="every")(drive)
+    state, total = cell.initial_state(drive), 0
+    for _ in range(4):
+        state = cell(drive, state)
+        total = total + loss_of(state)
+    ours = gradients(cell, drive, sum(loss_of(s) for s in output.states))
+    for a, b in zip(ours, gradients(cell, drive, total), strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+
+
+def test_split_is_the_inverse_of_flat():
+    state = torch.randn(2, 3), torch.randn(2, 2, 2)
+    assert all(torch.equal(a, b) for a, b in zip(split(flat(state), state), state, strict=True))

@@ -1,0 +1,145 @@
+"""Running a recurrence: steps, statistics, precision, memory, refusals."""
+
+import pytest
+import torch
+from problems import LinearCell, TanhCell, drive_for, iterate
+from torch import nn
+
+from crbp_d2.cells import GalaHGRUCell
+from crbp_d2.recurrence import RULES, FixedSteps, Implicit, NeumannSeries, Recurrence, Unrolled, learning_rule
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("steps", [1, 2, 9])
+def test_forward_runs_exactly_the_steps(rule, steps):
+    cell = TanhCell()
+    drive = drive_for(cell)
+    output = learning_rule(rule, cell, steps=4)(drive, steps=steps, record=True)
+    assert output.stats.steps == steps
+    assert len(output.states) == steps
+    for t, state in enumerate(output.states, start=1):
+        torch.testing.assert_close(state[0], iterate(cell, drive, t)[0], rtol=0, atol=1e-15)
+    assert output.states[-1] is output.state
+
+
+def test_residual_and_convergence_per_sample():
+    cell = LinearCell(torch.diag(torch.tensor([0.5, 0.9], dtype=torch.float64)))
+    drive = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    stats = learning_rule("rbp", cell, steps=12)(drive).stats
+    truth = [0.5**11 / ((1 - 0.5**12) / 0.5), 0.9**11 / ((1 - 0.9**12) / 0.1)]
+    torch.testing.assert_close(stats.residual, torch.tensor(truth, dtype=torch.float64), rtol=1e-12, atol=0)
+    assert stats.converged.tolist() == [True, False]
+
+
+def test_backward_report_arrives_with_the_backward_pass():
+    cell = TanhCell()
+    output = learning_rule("crbp", cell, steps=5)(drive_for(cell))
+    seen = []
+    output.stats.on_backward = seen.append
+    assert output.stats.transpose is None
+    output.state[0].sum().backward()
+    assert seen == [output.stats]
+    assert output.stats.transpose.terms.tolist() == [15, 15, 15]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_no_grad_runs_the_same_and_leaves_no_graph(rule):
+    cell = TanhCell()
+    drive = drive_for(cell)
+    recurrence = learning_rule(rule, cell, steps=6)
+    with torch.no_grad():
+        output = recurrence(drive)
+    assert not output.state[0].requires_grad
+    assert output.penalty.item() == 0
+    assert torch.equal(output.state[0], recurrence(drive).state[0])
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_empty_batch_gives_every_parameter_a_zero_gradient(rule):
+    cell = GalaHGRUCell(8)
+    output = learning_rule(rule, cell, steps=3)(torch.zeros(0, 8, 5, 5))
+    (output.state[0].sum() + output.penalty).backward()
+    assert output.penalty.item() == 0
+    assert all(p.grad is not None and not p.grad.any() for p in cell.parameters())
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_bfloat16_autocast_is_close_to_float32_and_reaches_every_parameter(rule):
+    torch.manual_seed(0)
+    cell = GalaHGRUCell(16, timescale=4)
+    drive = torch.randn(2, 16, 7, 7)
+    recurrence = learning_rule(rule, cell, steps=4)
+
+    def gradients(enabled):
+        cell.zero_grad()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            output = recurrence(drive)
+        assert output.state[0].dtype == torch.float32
+        (output.state[0].square().mean() + output.penalty).backward()
+        return {name: p.grad.clone() for name, p in cell.named_parameters()}
+
+    half, full = gradients(True), gradients(False)
+    for name, truth in full.items():
+        assert truth.norm() > 0, name
+        assert (half[name] - truth).norm() < 0.05 * truth.norm(), name
+
+
+def saved_bytes(rule: str, steps: int) -> int:
+    """Bytes of distinct tensors that autograd holds between the forward and the backward pass."""
+    torch.manual_seed(0)
+    held = {}
+
+    def pack(tensor):
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    recurrence = learning_rule(rule, GalaHGRUCell(16), steps=steps)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = recurrence(torch.randn(2, 16, 14, 14))
+    output.state[0].sum().backward()
+    return sum(held.values())
+
+
+def test_one_step_is_held_for_the_backward_pass_however_many_ran():
+    assert saved_bytes("crbp", 40) == saved_bytes("crbp", 2)
+    assert saved_bytes("rbp", 40) == saved_bytes("rbp", 2)
+    assert saved_bytes("bptt", 40) > 10 * saved_bytes("bptt", 2)
+
+
+def test_rule_without_penalty_has_a_zero_on_the_graph_even_of_a_bad_state():
+    cell = TanhCell()
+    output = learning_rule("rbp", cell, steps=2)(torch.full((1, 5), torch.nan, dtype=torch.float64))
+    assert output.penalty.requires_grad
+    assert output.penalty.item() == 0
+
+
+class ShapeChanger(nn.Module):
+    channels = 3
+
+    def initial_state(self, drive):
+        return (drive.new_zeros(len(drive), 3),)
+
+    def forward(self, drive, state):
+        return (drive.new_zeros(len(drive), 4),)
+
+
+def test_refusals_name_what_is_wrong():
+    cell = TanhCell()
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        learning_rule("crbp", cell, steps=0)
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        learning_rule("crbp", cell, steps=3)(drive_for(cell), steps=0)
+    with pytest.raises(ValueError, match="unknown learning rule 'crpb'; known: bptt"):
+        learning_rule("crpb", cell, steps=3)
+    with pytest.raises(TypeError, match="unknown setting 'term'"):
+        learning_rule("crbp", cell, steps=3, term=3)
+    with pytest.raises(ValueError, match=r"bound must lie in \[0, 1\), got 1"):
+        learning_rule("crbp", cell, steps=3, bound=1)
+    with pytest.raises(ValueError, match="mean, sum, got 'max'"):
+        learning_rule("crbp", cell, steps=3, reduction="max")
+    with pytest.raises(ValueError, match="supervision 'every'.*Unrolled"):
+        Recurrence(cell, FixedSteps(3), Implicit(NeumannSeries()), supervision="every")
+    with pytest.raises(ValueError, match="last, every, got 'all'"):
+        Recurrence(cell, FixedSteps(3), Unrolled(), supervision="all")
+    with pytest.raises(ValueError, match="2x3 to one of 2x4"):
+        learning_rule("bptt", ShapeChanger(), steps=1)(torch.zeros(2, 3))
