@@ -1,0 +1,48 @@
+"""The configuration keys of this package: each with its default, meaning and source."""
+
+from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
+
+from detectron2.config import CfgNode as CN
+
+
+def add_crbp_config(cfg: CN) -> None:
+    """Add `MODEL.RECURRENCE` to a detectron2 config, with the defaults of the paper's panoptic model."""
+    cfg.MODEL.RECURRENCE = CN()
+    node = cfg.MODEL.RECURRENCE
+
+    # How the recurrence is trained: a name in crbp_d2.recurrence.RULES.
+    node.RULE = "crbp"
+    # Cell evaluations in training (N_t of the paper).
+    node.STEPS = 20
+    # Cell evaluations in inference; 0: as many as in training.
+    node.TEST_STEPS = 0
+    # Norm between the last state and the deconvolution: "BN", "SyncBN", "GN" or "" (paper: SyncBN).
+    # "SyncBN" becomes "BN", with the same parameters, unless several GPUs train.
+    node.READOUT_NORM = "SyncBN"
+
+    node.CELL = CN()
+    # A name in crbp_d2.cells.CELLS.
+    node.CELL.NAME = "GalaHGRUCell"
+    # Channels of the state; 0: those of the head (MODEL.ROI_MASK_HEAD.CONV_DIM).
+    node.CELL.CHANNELS = 0
+    # Extent of the horizontal connections, odd (paper: 3 in the mask head, 15 in Pathfinder).
+    node.CELL.KERNEL_SIZE = 3
+    # "GN", "BN" (batch statistics, no running averages), "LN" or "none".
+    node.CELL.NORM = "GN"
+
+    node.NEUMANN = CN()
+    # Jacobian products K of the series g + gJ + ... + gJ^K (paper: 15); 0 is the one-step gradient.
+    node.NEUMANN.TERMS = 15
+    # End an RoI's series once a term is this small relative to the first; 0: always K products.
+    node.NEUMANN.TOL = 0.0
+
+    node.PENALTY = CN()
+    # Factor of the Lipschitz coefficient penalty in the loss (paper: 0.001 in the mask head, 10 in Pathfinder).
+    node.PENALTY.WEIGHT = 0.001
+    # lambda in [0, 1) (paper: 0.95 in the mask head, 0.9 in Pathfinder).
+    node.PENALTY.BOUND = 0.95
+    # Over all elements of the state: "sum" (mask head) or "mean" (Pathfinder).
+    node.PENALTY.REDUCTION = "sum"
+
+    # Images of each test set that are written as pictures after an evaluation; 0: none.
+    cfg.TEST.PICTURES = 8

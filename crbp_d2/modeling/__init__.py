@@ -1,0 +1,9 @@
+"""detectron2 parts around a recurrence; importing this registers them."""
+
+from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
+
+from .build import build_recurrence, check_recurrence_config
+from .mask_head import RecurrentMaskHead
+from .meta_arch import RecurrentPanopticFPN
+
+__all__ = ["RecurrentMaskHead", "RecurrentPanopticFPN", "build_recurrence", "check_recurrence_config"]

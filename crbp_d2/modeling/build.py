@@ -1,0 +1,94 @@
+"""From MODEL.RECURRENCE to a Recurrence. Nothing else reads that node."""
+
+import math
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from crbp_d2.cells import CELLS, build_cell
+from crbp_d2.cells.norms import NORMS
+from crbp_d2.recurrence import RULES, Recurrence, learning_rule
+from crbp_d2.recurrence.penalties import REDUCTIONS
+
+READOUT_NORMS = ("", "BN", "SyncBN", "GN")
+
+
+def check_recurrence_config(cfg: CfgNode) -> None:
+    """Check every value of MODEL.RECURRENCE, and that they go together.
+
+    Raises:
+        ValueError: names the key, its value and the allowed values.
+    """
+    node = cfg.MODEL.RECURRENCE
+
+    def require(holds: bool, key: str, allowed: str) -> None:
+        if not holds:
+            value = node
+            for part in key.split("."):
+                value = value[part]
+            raise ValueError(f"MODEL.RECURRENCE.{key} is {value!r}; allowed: {allowed}")
+
+    require(node.RULE in RULES, "RULE", ", ".join(sorted(RULES)))
+    require(node.STEPS >= 1, "STEPS", "whole numbers from 1")
+    require(node.TEST_STEPS >= 0, "TEST_STEPS", "whole numbers from 1, or 0 for MODEL.RECURRENCE.STEPS")
+    require(node.READOUT_NORM in READOUT_NORMS, "READOUT_NORM", ", ".join(map(repr, READOUT_NORMS)))
+    require(node.CELL.NAME in CELLS, "CELL.NAME", ", ".join(sorted(CELLS)))
+    require(node.CELL.CHANNELS >= 0, "CELL.CHANNELS", "whole numbers from 1, or 0 for the head's own")
+    kernel_size = node.CELL.KERNEL_SIZE
+    require(kernel_size >= 1 and kernel_size % 2 == 1, "CELL.KERNEL_SIZE", "odd numbers from 1")
+    require(node.CELL.NORM in NORMS, "CELL.NORM", ", ".join(NORMS))
+    require(node.NEUMANN.TERMS >= 0, "NEUMANN.TERMS", "whole numbers from 0")
+    require(0 <= node.NEUMANN.TOL < 1, "NEUMANN.TOL", "[0, 1)")
+    require(0 <= node.PENALTY.BOUND < 1, "PENALTY.BOUND", "[0, 1)")
+    require(node.PENALTY.REDUCTION in REDUCTIONS, "PENALTY.REDUCTION", ", ".join(REDUCTIONS))
+    require(0 <= node.PENALTY.WEIGHT < math.inf, "PENALTY.WEIGHT", "finite numbers from 0")
+    without_penalty = {"crbp": "rbp", "cbptt": "bptt"}
+    if node.PENALTY.WEIGHT == 0 and node.RULE in without_penalty:
+        raise ValueError(
+            f"MODEL.RECURRENCE.PENALTY.WEIGHT is 0, which contradicts MODEL.RECURRENCE.RULE {node.RULE!r}: "
+            f"give a positive weight, or RULE {without_penalty[node.RULE]!r}"
+        )
+    if cfg.MODEL.ROI_MASK_HEAD.NORM not in ("", node.READOUT_NORM):
+        raise ValueError(
+            f"MODEL.ROI_MASK_HEAD.NORM is {cfg.MODEL.ROI_MASK_HEAD.NORM!r}, but a recurrent head has no convolutions "
+            f"for it: leave it empty and set MODEL.RECURRENCE.READOUT_NORM (now {node.READOUT_NORM!r})"
+        )
+
+
+def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
+    """The Recurrence that MODEL.RECURRENCE describes, its cell `channels` wide unless CELL.CHANNELS says otherwise.
+
+    Raises:
+        ValueError: see check_recurrence_config.
+    """
+    check_recurrence_config(cfg)
+    node = cfg.MODEL.RECURRENCE
+    cell = build_cell(
+        node.CELL.NAME,
+        node.CELL.CHANNELS or channels,
+        kernel_size=node.CELL.KERNEL_SIZE,
+        norm=node.CELL.NORM,
+        timescale=node.STEPS,
+    )
+    return learning_rule(
+        node.RULE,
+        cell,
+        steps=node.STEPS,
+        num_terms=node.NEUMANN.TERMS,
+        neumann_tol=node.NEUMANN.TOL,
+        bound=node.PENALTY.BOUND,
+        reduction=node.PENALTY.REDUCTION,
+    )
+
+
+def head_settings(cfg: CfgNode) -> dict:
+    """What a recurrent head takes from MODEL.RECURRENCE besides the recurrence itself."""
+    node = cfg.MODEL.RECURRENCE
+    norm = node.READOUT_NORM
+    several_gpus = comm.get_world_size() > 1 and torch.device(cfg.MODEL.DEVICE).type == "cuda"
+    return {
+        "readout_norm": "BN" if norm == "SyncBN" and not several_gpus else norm,
+        "penalty_weight": node.PENALTY.WEIGHT,
+        "test_steps": node.TEST_STEPS or None,
+    }

@@ -1,0 +1,114 @@
+"""The recurrent mask head.
+
+N: RoIs of the batch; C: channels; S: side of an RoI's features; K: classes.
+"""
+
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ConvTranspose2d, ShapeSpec, get_norm
+from detectron2.modeling.roi_heads.mask_head import (
+    ROI_MASK_HEAD_REGISTRY,
+    BaseMaskRCNNHead,
+    mask_rcnn_inference,
+    mask_rcnn_loss,
+)
+from detectron2.structures import Instances
+from fvcore.nn import weight_init
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crbp_d2.recurrence import Recurrence, RecurrenceOutput
+
+from .build import build_recurrence, head_settings
+from .statistics import log_solve
+
+
+@ROI_MASK_HEAD_REGISTRY.register()
+class RecurrentMaskHead(BaseMaskRCNNHead):
+    """A recurrence in place of the convolutions of the Mask R-CNN head (Linsley et al. 2020, section 3.3).
+
+    RoI features drive the recurrence; its last state is read out by norm, 2x deconvolution, relu and
+    a 1x1 predictor. In training the losses are `loss_mask` and `loss_lipschitz`, whatever the rule.
+
+    Args:
+        input_shape: of the RoI features; other channels than the cell's are projected by a 1x1 convolution.
+        recurrence: its cell has an attribute `channels`.
+        num_classes: K; 1 for class-agnostic masks.
+        conv_dim: channels of the deconvolution.
+        readout_norm: a name for detectron2's get_norm.
+        penalty_weight: factor of the recurrence's penalty in `loss_lipschitz`.
+        test_steps: cell evaluations in inference; None: as many as in training.
+        kwargs: loss_weight and vis_period of BaseMaskRCNNHead.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: ShapeSpec,
+        *,
+        recurrence: Recurrence,
+        num_classes: int,
+        conv_dim: int = 256,
+        readout_norm: str = "BN",
+        penalty_weight: float = 0.001,
+        test_steps: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        channels = recurrence.cell.channels
+        same = input_shape.channels == channels
+        self.projection = nn.Identity() if same else Conv2d(input_shape.channels, channels, kernel_size=1)
+        self.recurrence = recurrence
+        self.norm = get_norm(readout_norm, channels) or nn.Identity()
+        self.deconv = ConvTranspose2d(channels, conv_dim, kernel_size=2, stride=2)
+        self.predictor = Conv2d(conv_dim, num_classes, kernel_size=1)
+        self.penalty_weight = penalty_weight
+        self.test_steps = test_steps
+        for layer in (self.projection, self.deconv):
+            if not isinstance(layer, nn.Identity):
+                weight_init.c2_msra_fill(layer)
+        # Masks start near probability 0.5, as in detectron2's own head.
+        nn.init.normal_(self.predictor.weight, std=0.001)
+        nn.init.zeros_(self.predictor.bias)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
+        head = cfg.MODEL.ROI_MASK_HEAD
+        return {
+            **super().from_config(cfg, input_shape),
+            **head_settings(cfg),
+            "input_shape": input_shape,
+            "recurrence": build_recurrence(cfg, head.CONV_DIM),
+            "num_classes": 1 if head.CLS_AGNOSTIC_MASK else cfg.MODEL.ROI_HEADS.NUM_CLASSES,
+            "conv_dim": head.CONV_DIM,
+        }
+
+    def forward(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor] | list[Instances]:
+        """x: N x C x S x S. Losses in training, else the instances with `pred_masks`; see BaseMaskRCNNHead."""
+        logits, output = self._run(x)
+        if not self.training:
+            mask_rcnn_inference(logits, instances)
+            return instances
+        log_solve(output)
+        return {
+            "loss_mask": mask_rcnn_loss(logits, instances, self.vis_period) * self.loss_weight,
+            "loss_lipschitz": output.penalty * self.penalty_weight,
+        }
+
+    def layers(self, x: Tensor) -> Tensor:
+        """Mask logits, N x K x 2S x 2S, of RoI features x, N x C x S x S."""
+        return self._run(x)[0]
+
+    def read_out(self, state: Tensor) -> Tensor:
+        """Mask logits, N x K x 2S x 2S, of a recurrent state, N x C x S x S."""
+        return self.predictor(F.relu(self.deconv(self._normalize(state))))
+
+    def _run(self, x: Tensor) -> tuple[Tensor, RecurrenceOutput]:
+        output = self.recurrence(self.projection(x), steps=None if self.training else self.test_steps)
+        return self.read_out(output.state[0]), output
+
+    def _normalize(self, state: Tensor) -> Tensor:
+        norm = self.norm
+        if self.training and len(state) == 0 and isinstance(norm, nn.BatchNorm2d):
+            # The statistics of nothing are NaN and would enter the running averages.
+            return F.batch_norm(state, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps)
+        return norm(state)

@@ -1,0 +1,112 @@
+"""Config keys: what is refused, and what the shipped YAMLs say."""
+
+from pathlib import Path
+
+import pytest
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+
+from crbp_d2 import add_crbp_config
+from crbp_d2.modeling import check_recurrence_config
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def config(*options, file=None):
+    cfg = get_cfg()
+    add_crbp_config(cfg)
+    if file:
+        cfg.merge_from_file(str(ROOT / "configs" / file))
+    cfg.merge_from_list(list(options))
+    return cfg
+
+
+@pytest.mark.parametrize(
+    "key,value,allowed",
+    [
+        ("RULE", "crpb", "bptt"),
+        ("STEPS", 0, "from 1"),
+        ("TEST_STEPS", -1, "from 1"),
+        ("READOUT_NORM", "IN", "SyncBN"),
+        ("CELL.NAME", "LSTM", "GalaHGRUCell"),
+        ("CELL.CHANNELS", -4, "from 1"),
+        ("CELL.KERNEL_SIZE", 4, "odd"),
+        ("CELL.NORM", "IN", "GN"),
+        ("NEUMANN.TERMS", -1, "from 0"),
+        ("NEUMANN.TOL", 1.0, r"\[0, 1\)"),
+        ("PENALTY.BOUND", 1.0, r"\[0, 1\)"),
+        ("PENALTY.BOUND", float("nan"), r"\[0, 1\)"),
+        ("PENALTY.WEIGHT", -1.0, "finite"),
+        ("PENALTY.WEIGHT", float("inf"), "finite"),
+        ("PENALTY.REDUCTION", "max", "sum"),
+    ],
+)
+def test_refusals_name_key_value_and_what_is_allowed(key, value, allowed):
+    with pytest.raises(ValueError, match=rf"MODEL.RECURRENCE.{key} is .*{value}.*; allowed: .*{allowed}"):
+        check_recurrence_config(config(f"MODEL.RECURRENCE.{key}", value))
+
+
+def test_contradictions_are_refused():
+    with pytest.raises(ValueError, match="PENALTY.WEIGHT is 0.*RULE 'rbp'"):
+        check_recurrence_config(config("MODEL.RECURRENCE.PENALTY.WEIGHT", 0.0))
+    check_recurrence_config(config("MODEL.RECURRENCE.PENALTY.WEIGHT", 0.0, "MODEL.RECURRENCE.RULE", "rbp"))
+    with pytest.raises(ValueError, match="MODEL.ROI_MASK_HEAD.NORM is 'GN'.*READOUT_NORM"):
+        check_recurrence_config(config("MODEL.ROI_MASK_HEAD.NORM", "GN"))
+
+
+def test_unknown_keys_are_refused_by_full_name():
+    with pytest.raises((KeyError, AssertionError), match="MODEL.RECURRENCE.STEP"):
+        config("MODEL.RECURRENCE.STEP", 3)
+
+
+@pytest.mark.parametrize(
+    "file,parameters",
+    [
+        ("panoptic_R50_crbp.yaml", 44_968_038),
+        ("panoptic_R101_crbp_3x.yaml", 63_907_942),
+        ("panoptic_R50_baseline.yaml", 45_751_590),
+        ("panoptic_R101_baseline_3x.yaml", 64_691_494),
+    ],
+)
+def test_trainable_parameters_are_those_of_the_paper(file, parameters):
+    model = build_model(config("MODEL.DEVICE", "cpu", file=file))
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == parameters
+
+
+# rule, steps, depth, iterations
+PAPER = {
+    "panoptic_R50_baseline": (None, None, 50, 90_000),
+    "panoptic_R50_bptt_1step": ("bptt", 1, 50, 90_000),
+    "panoptic_R50_bptt_2steps": ("bptt", 2, 50, 90_000),
+    "panoptic_R50_bptt_3steps": ("bptt", 3, 50, 90_000),
+    "panoptic_R50_bptt_5steps": ("bptt", 5, 50, 90_000),
+    "panoptic_R50_rbp": ("rbp", 20, 50, 90_000),
+    "panoptic_R50_crbp": ("crbp", 20, 50, 90_000),
+    "panoptic_R50_crbp_5steps": ("crbp", 5, 50, 90_000),
+    "panoptic_R50_crbp_10steps": ("crbp", 10, 50, 90_000),
+    "panoptic_R101_baseline_3x": (None, None, 101, 270_000),
+    "panoptic_R101_bptt_3steps_3x": ("bptt", 3, 101, 270_000),
+    "panoptic_R101_crbp_3x": ("crbp", 20, 101, 270_000),
+}
+
+
+def test_every_experiment_of_the_paper_has_its_file_and_no_other():
+    assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} == set(PAPER)
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_files_say_what_the_paper_did(name):
+    rule, steps, depth, iterations = PAPER[name]
+    cfg = config(file=f"{name}.yaml")
+    assert (depth, iterations, 16) == (cfg.MODEL.RESNETS.DEPTH, cfg.SOLVER.MAX_ITER, cfg.SOLVER.IMS_PER_BATCH)
+    assert f"R-{depth}.pkl" in cfg.MODEL.WEIGHTS
+    assert name in cfg.OUTPUT_DIR
+    assert cfg.DATASETS.TRAIN == ("coco_2017_train_panoptic_separated",)
+    if rule is None:
+        assert cfg.MODEL.ROI_MASK_HEAD.NAME == "MaskRCNNConvUpsampleHead"
+        return
+    node = cfg.MODEL.RECURRENCE
+    assert cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead"
+    assert (rule, steps, 15, 0) == (node.RULE, node.STEPS, node.NEUMANN.TERMS, node.NEUMANN.TOL)
+    assert (node.PENALTY.WEIGHT, node.PENALTY.REDUCTION, node.PENALTY.BOUND) == (0.001, "sum", 0.95)
+    check_recurrence_config(cfg)
