@@ -1,0 +1,81 @@
+"""Checks of named data sets, and detectron2's COCO-panoptic names without the `panoptic_stuff_*` folders."""
+
+import os
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from .panoptic import load_panoptic
+
+COCO_NAMES = (
+    "coco_2017_train_panoptic_separated",
+    "coco_2017_val_panoptic_separated",
+    "coco_2017_val_100_panoptic_separated",
+)
+
+
+def rebind_coco() -> None:
+    """Have detectron2's COCO names load from panoptic PNGs where its stuff folder or instance JSON is missing."""
+    for name in COCO_NAMES:
+        original = DatasetCatalog[name]
+        if getattr(original, "rebound", False):
+            continue
+
+        def load(name=name, original=original) -> list[dict]:
+            metadata = MetadataCatalog.get(name)
+            if PathManager.isdir(metadata.sem_seg_root) and PathManager.isfile(metadata.json_file):
+                return original()
+            return load_panoptic(
+                metadata.panoptic_json, metadata.panoptic_root, metadata.image_root, metadata.as_dict()
+            )
+
+        load.rebound = True
+        DatasetCatalog.remove(name)
+        DatasetCatalog.register(name, load)
+
+
+def check_dataset_available(name: str) -> None:
+    """Check that the files of a data set are where its metadata says.
+
+    Raises:
+        KeyError: no data set of this name.
+        FileNotFoundError: one sentence: what is missing, where it was looked for, what runs without.
+    """
+    if name not in DatasetCatalog.list():
+        panoptic = [n for n in DatasetCatalog.list() if "panoptic" in n]
+        raise KeyError(f"no data set is named {name!r}; registered panoptic ones: {', '.join(panoptic)}")
+    metadata = MetadataCatalog.get(name)
+    if getattr(metadata, "written_on_first_use", False):
+        return
+    for path in _needed(metadata):
+        if not PathManager.exists(path):
+            root = os.environ.get("DETECTRON2_DATASETS", "datasets")
+            raise FileNotFoundError(
+                f"The data set {name} is missing: there is no {os.path.abspath(path)} (DETECTRON2_DATASETS is "
+                f"{root!r}, see GETTING_STARTED.md); `make demo` runs without it."
+            )
+
+
+def _needed(metadata: Metadata) -> list[str]:
+    keys = ["panoptic_json", "panoptic_root"] if hasattr(metadata, "panoptic_json") else ["json_file"]
+    return [getattr(metadata, key) for key in (*keys, "image_root") if getattr(metadata, key, None)]
+
+
+def check_class_counts(cfg: CfgNode, name: str) -> None:
+    """Check that the model's class counts are those of a panoptic data set.
+
+    Raises:
+        ValueError: names the config key and both counts.
+    """
+    metadata = MetadataCatalog.get(name)
+    for key, node, classes in (
+        ("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS, "thing_classes"),
+        ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", cfg.MODEL.SEM_SEG_HEAD, "stuff_classes"),
+    ):
+        count = len(getattr(metadata, classes, ()))
+        if count and count != node.NUM_CLASSES:
+            note = " (the stuff classes and one for all things)" if classes == "stuff_classes" else ""
+            raise ValueError(
+                f"{key} is {node.NUM_CLASSES}, but the data set {name} has {count}{note}: set it to {count}"
+            )

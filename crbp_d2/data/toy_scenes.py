@@ -1,0 +1,132 @@
+"""Seeded synthetic scenes: textured shapes that overlap (things) before textured regions (stuff).
+
+S: image side in pixels. A scene depends on its seed alone.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+THINGS = ("disc", "square", "triangle", "star", "ring")
+STUFF = ("stripes", "checks", "grass", "sky")
+# Pixels a segment must show to be annotated; smaller remains of occluded shapes are void.
+MIN_VISIBLE = 40
+
+
+@dataclass
+class Scene:
+    """image: S x S x 3 uint8 RGB. segments: S x S int, 0 void, else 1 + index into `classes`. classes: names."""
+
+    image: np.ndarray
+    segments: np.ndarray
+    classes: list[str]
+
+
+def draw_scene(seed: tuple[int, ...], size: int = 128) -> Scene:
+    """The scene of a seed."""
+    rng = np.random.default_rng(seed)
+    regions = _regions(rng, size)
+    image = np.zeros((size, size, 3), dtype=np.float64)
+    segments = np.zeros((size, size), dtype=np.int64)
+    classes: list[str] = []
+    for region, name in enumerate(rng.permutation(STUFF)[: regions.max() + 1]):
+        mask = regions == region
+        image[mask] = _stuff_texture(rng, str(name), size)[mask]
+        classes.append(str(name))
+        segments[mask] = len(classes)
+    for _ in range(rng.integers(2, 6)):
+        name = THINGS[rng.integers(len(THINGS))]
+        mask, outline = _shape(rng, name, size)
+        image[mask] = _thing_texture(rng, size)[mask]
+        image[outline] *= 0.3
+        classes.append(name)
+        segments[mask] = len(classes)
+    image += rng.normal(0, 4, image.shape)
+    segments, classes = _drop_small(segments, classes)
+    return Scene(image.clip(0, 255).astype(np.uint8), segments, classes)
+
+
+def _drop_small(segments: np.ndarray, classes: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Segments too small to annotate become void; the others are numbered anew."""
+    areas = np.bincount(segments.ravel(), minlength=len(classes) + 1)[1:]
+    kept = np.flatnonzero(areas >= MIN_VISIBLE)
+    table = np.zeros(len(classes) + 1, dtype=np.int64)
+    table[kept + 1] = np.arange(1, len(kept) + 1)
+    return table[segments], [classes[k] for k in kept]
+
+
+def _smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
+    """S x S in about [-1, 1], with features of about S / cells pixels."""
+    coarse = rng.uniform(-1, 1, (cells + 1, cells + 1))
+    return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC)
+
+
+def _regions(rng: np.random.Generator, size: int) -> np.ndarray:
+    """S x S in 0..count-1: nearest of 2 or 3 centres, with wavy borders."""
+    count = rng.integers(2, 4)
+    angles = rng.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(count) / count
+    centres = size / 2 + size / 3 * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    y, x = np.mgrid[:size, :size]
+    x = x + size / 8 * _smooth_noise(rng, size, 4)
+    y = y + size / 8 * _smooth_noise(rng, size, 4)
+    distances = [(x - cx) ** 2 + (y - cy) ** 2 for cx, cy in centres]
+    return np.argmin(distances, axis=0)
+
+
+def _color(rng: np.random.Generator, hue: float, spread: float, saturation: float, value: float) -> np.ndarray:
+    """RGB near a hue in degrees."""
+    hsv = np.array([[[(hue + rng.uniform(-spread, spread)) % 360, saturation, value]]], dtype=np.float32)
+    return 255.0 * cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(np.float64)
+
+
+def _stuff_texture(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
+    """S x S x 3."""
+    y, x = np.mgrid[:size, :size].astype(np.float64)
+    angle = rng.uniform(0, np.pi)
+    u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+    period = rng.uniform(6, 10)
+    if name == "stripes":
+        pattern = np.sin(2 * np.pi * u / period) > 0
+        first, second = _color(rng, 30, 40, 0.35, 0.85), _color(rng, 30, 40, 0.5, 0.5)
+    elif name == "checks":
+        pattern = (np.sin(np.pi * u / period) > 0) ^ (np.sin(np.pi * v / period) > 0)
+        first, second = _color(rng, 280, 60, 0.15, 0.9), _color(rng, 280, 60, 0.3, 0.45)
+    elif name == "grass":
+        pattern = rng.uniform(0, 1, (size, size))
+        first, second = _color(rng, 110, 30, 0.6, 0.75), _color(rng, 110, 30, 0.7, 0.3)
+    else:
+        pattern = 0.5 + 0.5 * _smooth_noise(rng, size, 3)
+        first, second = _color(rng, 210, 25, 0.2, 0.95), _color(rng, 210, 25, 0.5, 0.75)
+    weight = np.asarray(pattern, dtype=np.float64)[..., None]
+    return weight * first + (1 - weight) * second
+
+
+def _thing_texture(rng: np.random.Generator, size: int) -> np.ndarray:
+    """S x S x 3: one saturated colour of any hue, shaded and lightly dotted."""
+    base = _color(rng, 180, 180, rng.uniform(0.7, 1), rng.uniform(0.65, 1))
+    y, x = np.mgrid[:size, :size].astype(np.float64)
+    angle, period = rng.uniform(0, 2 * np.pi), rng.uniform(5, 9)
+    shade = 1 + 0.25 * ((x - size / 2) * np.cos(angle) + (y - size / 2) * np.sin(angle)) / size
+    dots = 1 - 0.15 * ((np.sin(2 * np.pi * x / period) > 0.5) & (np.sin(2 * np.pi * y / period) > 0.5))
+    return base * (shade * dots)[..., None]
+
+
+def _shape(rng: np.random.Generator, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mask and outline of a shape at a random place, S x S booleans each."""
+    radius = rng.uniform(0.1, 0.22) * size
+    centre = rng.uniform(0.6 * radius, size - 0.6 * radius, 2)
+    turn = rng.uniform(0, 2 * np.pi)
+    corners = {"disc": 40, "ring": 40, "square": 4, "triangle": 3, "star": 10}[name]
+    radii = np.full(corners, radius)
+    if name == "star":
+        radii[1::2] *= 0.45
+    angles = turn + 2 * np.pi * np.arange(corners) / corners
+    polygon = centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    rings = [polygon]
+    if name == "ring":
+        rings.append(centre + 0.5 * (polygon - centre))
+    points = [np.round(ring).astype(np.int32) for ring in rings]
+    mask = cv2.fillPoly(np.zeros((size, size), np.uint8), points, 1)
+    outline = cv2.polylines(np.zeros((size, size), np.uint8), points, True, 1, 1)
+    return mask.astype(bool), (outline & mask).astype(bool)
