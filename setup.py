@@ -9,7 +9,7 @@ setup(
     license="MIT",
     packages=find_packages(include=["crbp_d2", "crbp_d2.*"]),
     python_requires=">=3.10",
-    install_requires=["torch>=2.1", "numpy", "pycocotools", "opencv-python"],
+    install_requires=["torch>=2.6", "numpy", "pycocotools", "opencv-python"],
     extras_require={
         "analysis": ["scipy"],
         "deq": ["torchdeq"],

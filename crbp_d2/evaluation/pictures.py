@@ -1,0 +1,101 @@
+"""Input, ground truth and prediction side by side."""
+
+import logging
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.data.detection_utils import read_image
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from detectron2.utils.visualizer import ColorMode, Visualizer
+
+from crbp_d2.data.panoptic import load_panoptic, segment_indices
+
+PANELS = ("input", "ground truth", "prediction")
+# Shorter side of a panel in pixels, so that class names are readable on small images too.
+PANEL_SIDE = 480
+
+
+class PanopticPictures(DatasetEvaluator):
+    """Writes one PNG for each of the first images: input | ground truth | prediction, with class names.
+
+    Args:
+        name: a registered panoptic data set.
+        folder: where the PNGs go.
+        count: number of images; in a distributed evaluation those of the main process.
+    """
+
+    def __init__(self, name: str, folder: str, count: int = 8):
+        self.metadata = MetadataCatalog.get(name)
+        self.folder = Path(folder)
+        self.count = count
+        self._truth: dict = {}
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        if not comm.is_main_process():
+            return
+        for record, output in zip(inputs, outputs, strict=True):
+            if self._done < self.count:
+                self._write(record, *output["panoptic_seg"])
+                self._done += 1
+
+    def evaluate(self) -> dict:
+        if comm.is_main_process():
+            logging.getLogger(__name__).info("Pictures of %d images are in %s", self._done, self.folder.resolve())
+        return {}
+
+    def _write(self, record: dict, prediction: torch.Tensor, segments: list[dict]) -> None:
+        image = read_image(record["file_name"], "RGB")
+        truth = self._ground_truth(record["image_id"])
+        panels = [
+            _resize(image),
+            self._draw(image, segment_indices(truth), [
+                {**s, "id": k} for k, s in enumerate(truth["segments_info"], start=1)
+            ]),
+            self._draw(image, prediction.cpu().numpy(), segments),
+        ]  # fmt: skip
+        titled = [_title(panel, title) for panel, title in zip(panels, PANELS, strict=True)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"{Path(record['file_name']).stem}.png"
+        cv2.imwrite(str(path), np.concatenate(titled, axis=1)[..., ::-1])
+
+    def _ground_truth(self, image_id) -> dict:
+        if not self._truth:
+            m = self.metadata
+            records = load_panoptic(m.panoptic_json, m.panoptic_root, m.image_root, m.as_dict())
+            self._truth = {record["image_id"]: record for record in records}
+        return self._truth[image_id]
+
+    def _draw(self, image: np.ndarray, segmentation: np.ndarray, segments: list[dict]) -> np.ndarray:
+        large = _resize(image)
+        labels = cv2.resize(
+            segmentation.astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_NEAREST
+        ).astype(np.int32)
+        present = set(np.unique(labels).tolist())
+        visualizer = Visualizer(large, self.metadata, instance_mode=ColorMode.SEGMENTATION)
+        drawn = visualizer.draw_panoptic_seg(
+            torch.as_tensor(labels), [s for s in segments if s["id"] in present], alpha=0.6
+        )
+        return _resize(drawn.get_image(), large.shape[1::-1])
+
+
+def _resize(image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+    """To `size` (width, height), by default the one with PANEL_SIDE as its shorter side."""
+    height, width = image.shape[:2]
+    scale = PANEL_SIDE / min(height, width)
+    size = size or (round(width * scale), round(height * scale))
+    return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA)
+
+
+def _title(panel: np.ndarray, text: str) -> np.ndarray:
+    strip = np.full((34, panel.shape[1], 3), 255, np.uint8)
+    cv2.putText(strip, text, (10, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 0), 1, cv2.LINE_AA)
+    bordered = np.concatenate([strip, panel])
+    bordered[:, -4:] = 255
+    return bordered

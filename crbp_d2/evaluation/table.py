@@ -1,0 +1,44 @@
+"""Results as one row in the model zoo's form, and as a file."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+
+from tabulate import tabulate
+
+# title, task, metric
+COLUMNS = (
+    ("box AP", "bbox", "AP"),
+    ("mask AP", "segm", "AP"),
+    ("PQ", "panoptic_seg", "PQ"),
+    ("SQ", "panoptic_seg", "SQ"),
+    ("RQ", "panoptic_seg", "RQ"),
+    ("PQ things", "panoptic_seg", "PQ_th"),
+    ("PQ stuff", "panoptic_seg", "PQ_st"),
+    ("mIoU", "sem_seg", "mIoU"),
+)
+
+
+def results_table(results: Mapping[str, Mapping[str, float]], name: str) -> str:
+    """A Markdown table with one row, in percent; "-" where a figure is missing or not a number."""
+    row = [results.get(task, {}).get(metric, math.nan) for _, task, metric in COLUMNS]
+    cells = ["-" if math.isnan(value) else f"{value:.2f}" for value in row]
+    return tabulate(
+        [[name, *cells]], headers=["", *(title for title, _, _ in COLUMNS)], tablefmt="pipe", disable_numparse=True
+    )
+
+
+def write_results(results: Mapping[str, Mapping[str, float]], folder: str) -> str:
+    """Write every figure to `folder`/results.json, null for what is not a number; return the path."""
+    finite = {
+        task: {metric: float(value) if math.isfinite(value) else None for metric, value in metrics.items()}
+        for task, metrics in results.items()
+    }
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "results.json")
+    with open(f"{path}.tmp", "w") as file:
+        json.dump(finite, file, indent=1, sort_keys=True)
+        file.write("\n")
+    os.replace(f"{path}.tmp", path)
+    return path
