@@ -7,7 +7,7 @@ install:
 	@$(PYTHON) tools/install.py
 
 demo: install
-	$(RUN) tools/demo.py
+	$(RUN) tools/train_net.py --config-file configs/quick/panoptic_R18_crbp_toy.yaml --resume
 
 test: install
 	$(RUN) -m pytest -n 2 tests
@@ -17,4 +17,4 @@ lint: install
 	$(RUN) -m ruff format --check .
 
 clean:
-	rm -rf .venv output build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv output datasets/toy_panoptic build *.egg-info .pytest_cache .ruff_cache

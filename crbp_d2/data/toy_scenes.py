@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-THINGS = ("disc", "square", "triangle", "star", "ring")
+# Class and mean hue in degrees; hues spread by 40, so neighbours overlap and colour alone does not tell a class.
+THINGS = {"disc": 0, "square": 70, "triangle": 140, "star": 215, "ring": 290}
+HUE_SPREAD = 40
 STUFF = ("stripes", "checks", "grass", "sky")
 # Pixels a segment must show to be annotated; smaller remains of occluded shapes are void.
 MIN_VISIBLE = 40
@@ -36,9 +38,9 @@ def draw_scene(seed: tuple[int, ...], size: int = 128) -> Scene:
         classes.append(str(name))
         segments[mask] = len(classes)
     for _ in range(rng.integers(2, 6)):
-        name = THINGS[rng.integers(len(THINGS))]
+        name = list(THINGS)[rng.integers(len(THINGS))]
         mask, outline = _shape(rng, name, size)
-        image[mask] = _thing_texture(rng, size)[mask]
+        image[mask] = _thing_texture(rng, name, size)[mask]
         image[outline] *= 0.3
         classes.append(name)
         segments[mask] = len(classes)
@@ -102,9 +104,9 @@ def _stuff_texture(rng: np.random.Generator, name: str, size: int) -> np.ndarray
     return weight * first + (1 - weight) * second
 
 
-def _thing_texture(rng: np.random.Generator, size: int) -> np.ndarray:
-    """S x S x 3: one saturated colour of any hue, shaded and lightly dotted."""
-    base = _color(rng, 180, 180, rng.uniform(0.7, 1), rng.uniform(0.65, 1))
+def _thing_texture(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
+    """S x S x 3: one saturated colour, shaded and lightly dotted."""
+    base = _color(rng, THINGS[name], HUE_SPREAD, rng.uniform(0.7, 1), rng.uniform(0.65, 1))
     y, x = np.mgrid[:size, :size].astype(np.float64)
     angle, period = rng.uniform(0, 2 * np.pi), rng.uniform(5, 9)
     shade = 1 + 0.25 * ((x - size / 2) * np.cos(angle) + (y - size / 2) * np.sin(angle)) / size

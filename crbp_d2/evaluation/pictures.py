@@ -10,7 +10,7 @@ from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.visualizer import ColorMode, Visualizer
+from detectron2.utils.visualizer import Visualizer
 
 from crbp_d2.data.panoptic import load_panoptic, segment_indices
 
@@ -74,15 +74,20 @@ class PanopticPictures(DatasetEvaluator):
 
     def _draw(self, image: np.ndarray, segmentation: np.ndarray, segments: list[dict]) -> np.ndarray:
         large = _resize(image)
-        labels = cv2.resize(
-            segmentation.astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_NEAREST
-        ).astype(np.int32)
-        present = set(np.unique(labels).tolist())
-        visualizer = Visualizer(large, self.metadata, instance_mode=ColorMode.SEGMENTATION)
-        drawn = visualizer.draw_panoptic_seg(
-            torch.as_tensor(labels), [s for s in segments if s["id"] in present], alpha=0.6
-        )
-        return _resize(drawn.get_image(), large.shape[1::-1])
+        labels = cv2.resize(segmentation.astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        visualizer = Visualizer(large, self.metadata)
+        for segment in sorted(segments, key=lambda s: s["isthing"]):
+            mask = labels == segment["id"]
+            if mask.any():
+                kind, k = "thing" if segment["isthing"] else "stuff", segment["category_id"]
+                score = f" {segment['score']:.0%}" if "score" in segment else ""
+                visualizer.draw_binary_mask(
+                    mask,
+                    color=[c / 255 for c in getattr(self.metadata, f"{kind}_colors")[k]],
+                    text=getattr(self.metadata, f"{kind}_classes")[k] + score,
+                    alpha=0.6,
+                )
+        return _resize(visualizer.get_output().get_image(), large.shape[1::-1])
 
 
 def _resize(image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
