@@ -16,6 +16,8 @@ def add_crbp_config(cfg: CN) -> None:
     node.STEPS = 20
     # Cell evaluations in inference; 0: as many as in training.
     node.TEST_STEPS = 0
+    # Steps that tbptt differentiates (paper: 3 of 6).
+    node.TRUNCATION = 3
     # Norm between the last state and the deconvolution: "BN", "SyncBN", "GN" or "" (paper: SyncBN).
     # "SyncBN" becomes "BN", with the same parameters, unless several GPUs train.
     node.READOUT_NORM = "SyncBN"
@@ -29,6 +31,20 @@ def add_crbp_config(cfg: CN) -> None:
     node.CELL.KERNEL_SIZE = 3
     # "GN", "BN" (batch statistics, no running averages), "LN" or "none".
     node.CELL.NORM = "GN"
+    # Of the HGRUCell: "printed" (the paper's equations) or "released" (those of the authors' parameters).
+    node.CELL.FORM = "printed"
+
+    node.SOLVER = CN()
+    # A name in crbp_d2.recurrence.SOLVERS; "": the rule's own (Anderson for deq, FixedSteps for the others).
+    node.SOLVER.NAME = ""
+    # Anderson and Broyden end an RoI's run at this residual.
+    node.SOLVER.TOL = 1e-3
+    # Their cell evaluations at most; 0: MODEL.RECURRENCE.STEPS.
+    node.SOLVER.MAX_STEPS = 0
+    # Earlier points they remember; 0: the solver's own number.
+    node.SOLVER.MEMORY = 0
+    # Share of the new step in Anderson's mix, in (0, 1]; 1: undamped.
+    node.SOLVER.DAMPING = 1.0
 
     node.NEUMANN = CN()
     # Jacobian products K of the series g + gJ + ... + gJ^K (paper: 15); 0 is the one-step gradient.

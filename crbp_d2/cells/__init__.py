@@ -2,9 +2,23 @@
 
 from torch import nn
 
-from .gala_hgru import GalaHGRUCell
+from crbp_d2.recurrence.table import Table
 
-CELLS: dict[str, type[nn.Module]] = {"GalaHGRUCell": GalaHGRUCell}
+from .conv_gru import ConvGRUCell
+from .conv_lstm import ConvLSTMCell
+from .feedforward import FeedforwardControl
+from .gala_hgru import GalaHGRUCell
+from .hgru import HGRUCell
+
+CELLS: Table[type[nn.Module]] = Table(
+    "cell",
+    {
+        "ConvGRUCell": ConvGRUCell,
+        "ConvLSTMCell": ConvLSTMCell,
+        "GalaHGRUCell": GalaHGRUCell,
+        "HGRUCell": HGRUCell,
+    },
+)
 
 
 def build_cell(name: str, channels: int, **settings) -> nn.Module:
@@ -13,9 +27,15 @@ def build_cell(name: str, channels: int, **settings) -> nn.Module:
     Raises:
         ValueError: an unknown name, or a setting the cell refuses.
     """
-    if name not in CELLS:
-        raise ValueError(f"unknown cell {name!r}; known: {', '.join(sorted(CELLS))}")
     return CELLS[name](channels, **settings)
 
 
-__all__ = ["CELLS", "GalaHGRUCell", "build_cell"]
+__all__ = [
+    "CELLS",
+    "ConvGRUCell",
+    "ConvLSTMCell",
+    "FeedforwardControl",
+    "GalaHGRUCell",
+    "HGRUCell",
+    "build_cell",
+]

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from crbp_d2.recurrence.state import State
 
-from .gates import check_kernel_size, chronos_bias
+from .convolution import horizontal_convolution
+from .gates import chronos_bias
 from .norms import build_norm
 
 
@@ -39,20 +40,15 @@ class GalaHGRUCell(nn.Module):
         super().__init__()
         if channels < 4 or channels % 4:
             raise ValueError(f"GalaHGRUCell: channels must be a multiple of 4, got {channels}")
-        check_kernel_size(kernel_size)
         self.channels = channels
-
-        def local(out_channels: int, bias: bool = False, in_channels: int = channels) -> nn.Conv2d:
-            return nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
-
         self.channel_gate_1 = nn.Conv2d(channels, channels // 4, 1)
         self.channel_gate_2 = nn.Conv2d(channels // 4, channels, 1, bias=False)
-        self.spatial_gate_1 = local(channels // 2, bias=True)
-        self.spatial_gate_2 = local(1, in_channels=channels // 2)
+        self.spatial_gate_1 = horizontal_convolution(channels, channels // 2, kernel_size, bias=True)
+        self.spatial_gate_2 = horizontal_convolution(channels // 2, 1, kernel_size)
         self.gate_bias = nn.Parameter(torch.empty(channels, 1, 1))
-        self.inhibition = local(channels)
+        self.inhibition = horizontal_convolution(channels, channels, kernel_size)
         self.inhibition_norm = build_norm(norm, channels)
-        self.excitation = local(channels)
+        self.excitation = horizontal_convolution(channels, channels, kernel_size)
         self.excitation_norm = build_norm(norm, channels)
         self.update_gate = nn.Conv2d(channels, channels, 1)
         self.alpha = nn.Parameter(torch.full((channels, 1, 1), 0.1))

@@ -1,4 +1,4 @@
-"""What the cells' gates share: initial biases and the check of kernel sizes."""
+"""What the cells' gates share: their initial biases."""
 
 import torch
 from torch import Tensor
@@ -16,13 +16,3 @@ def chronos_bias(channels: int, timescale: int) -> Tensor:
     if timescale < 1:
         raise ValueError(f"timescale must be at least 1 step, got {timescale}")
     return torch.empty(channels).uniform_(1, max(timescale - 1, 1)).log()
-
-
-def check_kernel_size(kernel_size: int) -> None:
-    """Zero padding keeps the size only for odd kernels.
-
-    Raises:
-        ValueError: an even or non-positive kernel size.
-    """
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be an odd number such as 3 or 15, got {kernel_size}")

@@ -1,8 +1,26 @@
 """Norms of the cells. They are applied at every step, so none keeps running averages."""
 
+from collections.abc import Callable
+
 from torch import nn
 
-NORMS = ("BN", "GN", "LN", "none")
+from crbp_d2.recurrence.table import Table
+
+
+def group_count(channels: int, most: int = 32) -> int:
+    """The largest divisor of `channels` that is at most `most`."""
+    return max(groups for groups in range(1, most + 1) if channels % groups == 0)
+
+
+NORMS: Table[Callable[[int], nn.Module]] = Table(
+    "norm",
+    {
+        "BN": lambda channels: nn.BatchNorm2d(channels, eps=1e-3, track_running_stats=False),
+        "GN": lambda channels: nn.GroupNorm(group_count(channels), channels),
+        "LN": lambda channels: nn.GroupNorm(1, channels),
+        "none": lambda channels: nn.Identity(),
+    },
+)
 
 
 def build_norm(name: str, channels: int, scale: float = 0.1) -> nn.Module:
@@ -17,20 +35,7 @@ def build_norm(name: str, channels: int, scale: float = 0.1) -> nn.Module:
     Raises:
         ValueError: an unknown name.
     """
-    if name == "none":
-        return nn.Identity()
-    if name == "BN":
-        norm: nn.Module = nn.BatchNorm2d(channels, eps=1e-3, track_running_stats=False)
-    elif name == "GN":
-        norm = nn.GroupNorm(group_count(channels), channels)
-    elif name == "LN":
-        norm = nn.GroupNorm(1, channels)
-    else:
-        raise ValueError(f"unknown norm {name!r}; known: {', '.join(NORMS)}")
-    nn.init.constant_(norm.weight, scale)
+    norm = NORMS[name](channels)
+    if getattr(norm, "weight", None) is not None:
+        nn.init.constant_(norm.weight, scale)
     return norm
-
-
-def group_count(channels: int, most: int = 32) -> int:
-    """The largest divisor of `channels` that is at most `most`."""
-    return max(groups for groups in range(1, most + 1) if channels % groups == 0)

@@ -5,10 +5,12 @@ import math
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
+from torch import nn
 
 from crbp_d2.cells import CELLS, build_cell
+from crbp_d2.cells.hgru import FORMS
 from crbp_d2.cells.norms import NORMS
-from crbp_d2.recurrence import RULES, Recurrence, learning_rule
+from crbp_d2.recurrence import RULES, SOLVERS, Recurrence, learning_rule
 from crbp_d2.recurrence.penalties import REDUCTIONS
 
 READOUT_NORMS = ("", "BN", "SyncBN", "GN")
@@ -38,11 +40,20 @@ def check_recurrence_config(cfg: CfgNode) -> None:
     kernel_size = node.CELL.KERNEL_SIZE
     require(kernel_size >= 1 and kernel_size % 2 == 1, "CELL.KERNEL_SIZE", "odd numbers from 1")
     require(node.CELL.NORM in NORMS, "CELL.NORM", ", ".join(NORMS))
+    require(node.CELL.FORM in FORMS, "CELL.FORM", ", ".join(FORMS))
+    require(node.TRUNCATION >= 1, "TRUNCATION", "whole numbers from 1")
+    solver = node.SOLVER
+    require(solver.NAME in ("", *SOLVERS), "SOLVER.NAME", f"{', '.join(sorted(SOLVERS))}, or '' for the rule's own")
+    require(0 < solver.TOL < 1, "SOLVER.TOL", "(0, 1)")
+    require(solver.MAX_STEPS >= 0, "SOLVER.MAX_STEPS", "whole numbers from 1, or 0 for MODEL.RECURRENCE.STEPS")
+    require(solver.MEMORY >= 0, "SOLVER.MEMORY", "whole numbers from 1, or 0 for the solver's own")
+    require(0 < solver.DAMPING <= 1, "SOLVER.DAMPING", "(0, 1]")
     require(node.NEUMANN.TERMS >= 0, "NEUMANN.TERMS", "whole numbers from 0")
     require(0 <= node.NEUMANN.TOL < 1, "NEUMANN.TOL", "[0, 1)")
     require(0 <= node.PENALTY.BOUND < 1, "PENALTY.BOUND", "[0, 1)")
     require(node.PENALTY.REDUCTION in REDUCTIONS, "PENALTY.REDUCTION", ", ".join(REDUCTIONS))
     require(0 <= node.PENALTY.WEIGHT < math.inf, "PENALTY.WEIGHT", "finite numbers from 0")
+    _check_parts(node)
     without_penalty = {"crbp": "rbp", "cbptt": "bptt"}
     if node.PENALTY.WEIGHT == 0 and node.RULE in without_penalty:
         raise ValueError(
@@ -56,6 +67,40 @@ def check_recurrence_config(cfg: CfgNode) -> None:
         )
 
 
+def _check_parts(node: CfgNode) -> None:
+    """Check that rule, solver and cell go together."""
+    if node.CELL.FORM != "printed" and node.CELL.NAME != "HGRUCell":
+        raise ValueError(
+            f"MODEL.RECURRENCE.CELL.FORM is {node.CELL.FORM!r}, which only MODEL.RECURRENCE.CELL.NAME 'HGRUCell' has, "
+            f"not {node.CELL.NAME!r}"
+        )
+    try:
+        recurrence = learning_rule(node.RULE, nn.Identity(), **_rule_settings(node))
+    except ValueError as error:
+        raise ValueError(f"MODEL.RECURRENCE with RULE {node.RULE!r}: {error}") from error
+    if node.SOLVER.MAX_STEPS and not recurrence.solver.stops_at_tol:
+        raise ValueError(
+            f"MODEL.RECURRENCE.SOLVER.MAX_STEPS is {node.SOLVER.MAX_STEPS}, but {recurrence.solver!r} always runs "
+            "MODEL.RECURRENCE.STEPS: set SOLVER.NAME to Anderson or Broyden, or MAX_STEPS to 0"
+        )
+
+
+def _rule_settings(node: CfgNode) -> dict:
+    return {
+        "steps": node.STEPS,
+        "truncation": node.TRUNCATION,
+        "num_terms": node.NEUMANN.TERMS,
+        "neumann_tol": node.NEUMANN.TOL,
+        "bound": node.PENALTY.BOUND,
+        "reduction": node.PENALTY.REDUCTION,
+        "solver": node.SOLVER.NAME,
+        "tol": node.SOLVER.TOL,
+        "max_steps": node.SOLVER.MAX_STEPS,
+        "memory": node.SOLVER.MEMORY,
+        "damping": node.SOLVER.DAMPING,
+    }
+
+
 def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
     """The Recurrence that MODEL.RECURRENCE describes, its cell `channels` wide unless CELL.CHANNELS says otherwise.
 
@@ -64,22 +109,16 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
     """
     check_recurrence_config(cfg)
     node = cfg.MODEL.RECURRENCE
+    form = {"form": node.CELL.FORM} if node.CELL.NAME == "HGRUCell" else {}
     cell = build_cell(
         node.CELL.NAME,
         node.CELL.CHANNELS or channels,
         kernel_size=node.CELL.KERNEL_SIZE,
         norm=node.CELL.NORM,
         timescale=node.STEPS,
+        **form,
     )
-    return learning_rule(
-        node.RULE,
-        cell,
-        steps=node.STEPS,
-        num_terms=node.NEUMANN.TERMS,
-        neumann_tol=node.NEUMANN.TOL,
-        bound=node.PENALTY.BOUND,
-        reduction=node.PENALTY.REDUCTION,
-    )
+    return learning_rule(node.RULE, cell, **_rule_settings(node))
 
 
 def head_settings(cfg: CfgNode) -> dict:

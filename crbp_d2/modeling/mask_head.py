@@ -27,7 +27,8 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
     """A recurrence in place of the convolutions of the Mask R-CNN head (Linsley et al. 2020, section 3.3).
 
     RoI features drive the recurrence; its last state is read out by norm, 2x deconvolution, relu and
-    a 1x1 predictor. In training the losses are `loss_mask` and `loss_lipschitz`, whatever the rule.
+    a 1x1 predictor (of a cell with several tensors the first). In training the losses are `loss_mask` and
+    `loss_lipschitz`, whatever the rule; with supervision "every", loss_mask is the mean over all states.
 
     Args:
         input_shape: of the RoI features; other channels than the cell's are projected by a 1x1 convolution.
@@ -84,27 +85,28 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
 
     def forward(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor] | list[Instances]:
         """x: N x C x S x S. Losses in training, else the instances with `pred_masks`; see BaseMaskRCNNHead."""
-        logits, output = self._run(x)
+        output = self._run(x)
         if not self.training:
-            mask_rcnn_inference(logits, instances)
+            mask_rcnn_inference(self.read_out(output.state[0]), instances)
             return instances
         log_solve(output)
+        supervised = output.states if self.recurrence.supervision == "every" else [output.state]
+        losses = [mask_rcnn_loss(self.read_out(h), instances, self.vis_period) for h, *_ in supervised]
         return {
-            "loss_mask": mask_rcnn_loss(logits, instances, self.vis_period) * self.loss_weight,
+            "loss_mask": sum(losses) / len(losses) * self.loss_weight,
             "loss_lipschitz": output.penalty * self.penalty_weight,
         }
 
     def layers(self, x: Tensor) -> Tensor:
         """Mask logits, N x K x 2S x 2S, of RoI features x, N x C x S x S."""
-        return self._run(x)[0]
+        return self.read_out(self._run(x).state[0])
 
     def read_out(self, state: Tensor) -> Tensor:
         """Mask logits, N x K x 2S x 2S, of a recurrent state, N x C x S x S."""
         return self.predictor(F.relu(self.deconv(self._normalize(state))))
 
-    def _run(self, x: Tensor) -> tuple[Tensor, RecurrenceOutput]:
-        output = self.recurrence(self.projection(x), steps=None if self.training else self.test_steps)
-        return self.read_out(output.state[0]), output
+    def _run(self, x: Tensor) -> RecurrenceOutput:
+        return self.recurrence(self.projection(x), steps=None if self.training else self.test_steps)
 
     def _normalize(self, state: Tensor) -> Tensor:
         norm = self.norm

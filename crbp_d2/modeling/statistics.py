@@ -13,8 +13,10 @@ def log_solve(output: RecurrenceOutput, prefix: str = "recurrence") -> None:
     """Put the statistics of a run into the current event storage, if there is one.
 
     steps, residual (mean over samples), unconverged (samples) and lipschitz (the penalty before
-    weighting) at once; series_terms, series_ratio (means) and growth_events (samples whose series
-    grew) when the backward pass has run. An empty batch leaves only steps and lipschitz.
+    weighting) at once. When the backward pass has run: of a Neumann series series_terms, series_ratio
+    (means) and growth_events (samples whose series grew), of another transposed solve transpose_steps,
+    transpose_residual (means) and transpose_unconverged (samples). An empty batch leaves only steps and
+    lipschitz.
     """
     if not has_event_storage():
         return
@@ -30,9 +32,14 @@ def log_solve(output: RecurrenceOutput, prefix: str = "recurrence") -> None:
 
 def _log_transpose(stats: SolveStats, storage: EventStorage, prefix: str) -> None:
     report = stats.transpose
+    if report.growing is None:
+        storage.put_scalar(f"{prefix}/transpose_steps", _mean(report.sample_steps))
+        storage.put_scalar(f"{prefix}/transpose_residual", _mean(report.residual))
+        storage.put_scalar(f"{prefix}/transpose_unconverged", (~report.converged).sum().item())
+        return
     growth_events = report.growing.sum().item()
-    storage.put_scalar(f"{prefix}/series_terms", _mean(report.terms))
-    storage.put_scalar(f"{prefix}/series_ratio", _mean(report.ratio))
+    storage.put_scalar(f"{prefix}/series_terms", _mean(report.sample_steps))
+    storage.put_scalar(f"{prefix}/series_ratio", _mean(report.residual))
     storage.put_scalar(f"{prefix}/growth_events", growth_events)
     if growth_events:
         log_every_n_seconds(
@@ -50,10 +57,15 @@ def summarize(stats: SolveStats) -> str:
     if not len(stats.residual):
         return f"{stats.steps} steps, empty batch"
     parts = [f"{stats.steps} steps", f"largest residual {stats.residual.max().item():.3g}"]
-    if stats.transpose is not None:
-        report = stats.transpose
-        parts.append(f"last series term at most {report.ratio.max().item():.3g} of the first")
+    if stats.nonfinite_step.any():
+        bad = stats.nonfinite_step[stats.nonfinite_step > 0]
+        parts.append(f"{len(bad)} of {len(stats.residual)} states not finite, first at step {bad.min().item()}")
+    report = stats.transpose
+    if report is not None and report.growing is not None:
+        parts.append(f"last series term at most {report.residual.max().item():.3g} of the first")
         parts.append(f"{report.growing.sum().item()} of {len(report.growing)} series growing")
+    elif report is not None:
+        parts.append(f"transposed solve: {report.steps} steps, largest residual {report.residual.max().item():.3g}")
     return ", ".join(parts)
 
 

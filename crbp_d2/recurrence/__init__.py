@@ -1,14 +1,22 @@
 """Recurrences trained at their fixed point; pure torch."""
 
-from .gradients import Implicit, Unrolled
+from .anderson import Anderson
+from .broyden import Broyden
+from .diagnostics import contraction, lipschitz_coefficient, residuals, spectral_radius
+from .gradients import Implicit, Truncated, Unrolled
 from .penalties import LipschitzPenalty
 from .recurrence import Recurrence, RecurrenceOutput
-from .rules import RULES, Rule, RuleSettings, learning_rule
-from .solvers import FixedSteps, SolveStats
-from .transpose import NeumannSeries, TransposeStats
+from .rules import RULES, SOLVERS, Rule, RuleSettings, learning_rule
+from .solvers import AffineStep, FixedSteps, Solution, SolveStats, UnconvergedWarning
+from .table import Table
+from .transpose import NeumannSeries
 
 __all__ = [
     "RULES",
+    "SOLVERS",
+    "AffineStep",
+    "Anderson",
+    "Broyden",
     "FixedSteps",
     "Implicit",
     "LipschitzPenalty",
@@ -17,8 +25,15 @@ __all__ = [
     "RecurrenceOutput",
     "Rule",
     "RuleSettings",
+    "Solution",
     "SolveStats",
-    "TransposeStats",
+    "Table",
+    "Truncated",
+    "UnconvergedWarning",
     "Unrolled",
+    "contraction",
     "learning_rule",
+    "lipschitz_coefficient",
+    "residuals",
+    "spectral_radius",
 ]

@@ -1,6 +1,7 @@
 """How the result of a run is differentiated.
 
-A gradient has `run(step, state, solver, steps, visit) -> Trajectory` and `check(solver, supervision)`.
+A gradient has `run(step, state, solver, steps, visit) -> Trajectory` and `check(solver, supervision)`,
+which refuses what does not go together.
 """
 
 from collections.abc import Callable
@@ -10,9 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .solvers import Solution, SolveStats, Step, Visit
+from .solvers import CONVERGED, AffineStep, Solution, SolveStats, Step, Visit, check_budget, warn_unconverged
 from .state import State
-from .transpose import TransposeStats
 
 
 @dataclass
@@ -37,10 +37,51 @@ class Unrolled:
         return Trajectory(solution.state, solution)
 
     def check(self, solver, supervision: str) -> None:
-        pass
+        _require_plain_steps(self, solver)
 
     def __repr__(self) -> str:
         return "Unrolled()"
+
+
+class Truncated:
+    """Truncated back-propagation through time: autograd through the last `truncation` steps only.
+
+    Args:
+        truncation: k, at least 1. A run of fewer steps is unrolled whole.
+
+    Raises:
+        ValueError: truncation < 1.
+    """
+
+    def __init__(self, truncation: int):
+        check_budget("Truncated", truncation=truncation)
+        self.truncation = truncation
+
+    def run(self, step: Step, state: State, solver, steps: int, visit: Visit) -> Trajectory:
+        kept = min(self.truncation, steps)
+        if steps > kept:
+            with torch.no_grad():
+                state = solver.solve(step, state, steps - kept, visit).state
+            state = _start_recording(state)
+        solution = solver.solve(step, state, kept, visit)
+        solution.steps = steps
+        return Trajectory(solution.state, solution)
+
+    def check(self, solver, supervision: str) -> None:
+        _require_plain_steps(self, solver)
+        if supervision == "every":
+            raise ValueError(
+                f"supervision 'every' reads every state, but {self} cuts the gradient of all but the last ones; "
+                "use Unrolled()"
+            )
+        if self.truncation > solver.steps:
+            raise ValueError(
+                f"Truncated: truncation {self.truncation} exceeds the {solver.steps} steps of the solver; "
+                "use Unrolled(), or at most as many"
+            )
+
+    def __repr__(self) -> str:
+        return f"Truncated({self.truncation})"
 
 
 class Implicit:
@@ -51,13 +92,18 @@ class Implicit:
     memory does not depend on the number of steps.
 
     Args:
-        transpose: solver of u = J^T u + g, for instance NeumannSeries(15).
+        transpose: solver of u = J^T u + g: NeumannSeries(15), or any solver of the forward run.
+            NeumannSeries(0) is the one-step gradient.
+
+    Raises:
+        TypeError: transpose is not a solver.
     """
 
     def __init__(self, transpose):
         if not hasattr(transpose, "solve"):
-            raise TypeError(f"Implicit: transpose must have solve(vjp, g), got {type(transpose).__name__}")
+            raise TypeError(f"Implicit: transpose must be a solver, got {type(transpose).__name__}")
         self.transpose = transpose
+        self._warned = False
 
     def check(self, solver, supervision: str) -> None:
         if supervision == "every":
@@ -69,44 +115,55 @@ class Implicit:
     def run(self, step: Step, state: State, solver, steps: int, visit: Visit) -> Trajectory:
         with torch.no_grad():
             before = solver.solve(step, state, steps - 1, visit)
-        recorded = torch.is_grad_enabled()
-        if recorded:
-            # Autocast would otherwise hand the recorded step the weights it cast without a graph.
-            torch.clear_autocast_cache()
-        previous = tuple(part.detach().requires_grad_(recorded) for part in before.state)
+        previous = _start_recording(before.state)
         raw = step(previous)
         visit(raw)
-        solution = Solution(previous, raw, steps)
-        if not recorded:
+        more = None if before.sample_steps is None else before.sample_steps + 1
+        solution = Solution(previous, raw, before.steps + 1, more)
+        if not torch.is_grad_enabled():
             return Trajectory(raw, solution)
-        return _differentiate_at_fixed_point(solution, self.transpose)
+        return self._differentiate_at_fixed_point(solution)
+
+    def _differentiate_at_fixed_point(self, solution: Solution) -> Trajectory:
+        """The last state of `solution`, whose incoming gradient g is replaced by u = J^T u + g."""
+        watched: list[SolveStats] = []
+
+        def vjp(v: State) -> State:
+            products = torch.autograd.grad(solution.state, solution.previous, v, retain_graph=True, allow_unused=True)
+            return tuple(torch.zeros_like(part) if p is None else p for p, part in zip(products, v, strict=True))
+
+        def solve(g: State) -> State:
+            solved = self.transpose.solve(AffineStep(vjp, g), g)
+            report = solved.report(self.transpose.tol or CONVERGED)
+            self._warned = self._warned or warn_unconverged(self.transpose, report, "transposed solve")
+            for stats in watched:
+                stats.transpose = report
+                if stats.on_backward:
+                    stats.on_backward(stats)
+            return solved.state
+
+        state = _TransposeSolve.apply(solve, *solution.state)
+        return Trajectory(state, solution, watched.append)
 
     def __repr__(self) -> str:
         return f"Implicit({self.transpose!r})"
 
 
-def _differentiate_at_fixed_point(solution: Solution, transpose) -> Trajectory:
-    """The last state of `solution`, whose incoming gradient g is replaced by u = J^T u + g."""
-    watched: list[SolveStats] = []
-
-    def vjp(v: State) -> State:
-        products = torch.autograd.grad(solution.state, solution.previous, v, retain_graph=True, allow_unused=True)
-        return tuple(torch.zeros_like(part) if p is None else p for p, part in zip(products, v, strict=True))
-
-    def solve(g: State) -> State:
-        u, report = transpose.solve(vjp, g)
-        for stats in watched:
-            _deliver(stats, report)
-        return u
-
-    state = _TransposeSolve.apply(solve, *solution.state)
-    return Trajectory(state, solution, watched.append)
+def _start_recording(state: State) -> State:
+    """`state` as the leaf of the graph that the next steps record, if gradients are on."""
+    recorded = torch.is_grad_enabled()
+    if recorded:
+        # Autocast would otherwise hand the recorded steps the weights it cast without a graph.
+        torch.clear_autocast_cache()
+    return tuple(part.detach().requires_grad_(recorded) for part in state)
 
 
-def _deliver(stats: SolveStats, report: TransposeStats) -> None:
-    stats.transpose = report
-    if stats.on_backward:
-        stats.on_backward(stats)
+def _require_plain_steps(gradient, solver) -> None:
+    if solver.stops_at_tol:
+        raise ValueError(
+            f"{gradient} differentiates plain steps, which {solver!r} does not take; use it with FixedSteps, "
+            "or the solver with an Implicit gradient"
+        )
 
 
 class _TransposeSolve(torch.autograd.Function):

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .gradients import Trajectory
-from .solvers import SolveStats
-from .state import State, describe
+from .solvers import SolveStats, warn_unconverged
+from .state import State, describe, is_finite
+from .transpose import NeumannSeries
 
 SUPERVISION = ("last", "every")
 
@@ -17,7 +18,8 @@ SUPERVISION = ("last", "every")
 class RecurrenceOutput:
     """What a run returns.
 
-    state: the last state, differentiable by the chosen gradient.
+    state: the last state (of a solver that stops at a tolerance: the step of the best state it found),
+        differentiable by the chosen gradient.
     penalty: unweighted scalar; 0 with a graph where the recurrence has no penalty.
     stats: steps, residual, converged; after the backward pass also the backward solve.
     states: the state after every step, with supervision "every" or record=True, else None.
@@ -34,8 +36,8 @@ class Recurrence(nn.Module):
 
     Args:
         cell: module with `forward(drive, state) -> state` and `initial_state(drive) -> state`.
-        solver: how steps are run, for instance FixedSteps(20).
-        gradient: how the last state is differentiated, Unrolled() or Implicit(...).
+        solver: how steps are run: FixedSteps(20), Anderson(...), Broyden(...).
+        gradient: how the last state is differentiated: Unrolled(), Truncated(3), Implicit(...).
         penalty: callable (previous, state) -> scalar, or None.
         supervision: "last", or "every" to have all states in the output.
 
@@ -54,6 +56,8 @@ class Recurrence(nn.Module):
         super().__init__()
         if supervision not in SUPERVISION:
             raise ValueError(f"supervision must be one of {', '.join(SUPERVISION)}, got {supervision!r}")
+        if isinstance(solver, NeumannSeries):
+            raise ValueError("NeumannSeries solves the transposed problem of an Implicit gradient, not the forward run")
         gradient.check(solver, supervision)
         self.cell = cell
         self.solver = solver
@@ -61,6 +65,7 @@ class Recurrence(nn.Module):
         self.penalty = penalty
         self.supervision = supervision
         self.last_stats: SolveStats | None = None
+        self._warned = False
 
     def forward(
         self, drive: Tensor, state: State | None = None, steps: int | None = None, record: bool = False
@@ -70,37 +75,62 @@ class Recurrence(nn.Module):
         Args:
             drive: N x C x H x W, the same at every step.
             state: where to start; default the cell's initial state.
-            steps: default the solver's own number.
+            steps: evaluations of the cell (at most, for a solver that stops at a tolerance); default the
+                solver's own number.
             record: keep the state after every step.
 
         Raises:
-            ValueError: steps < 1, or a state the cell answers with one of another shape.
+            ValueError: steps < 1; a drive or state of another shape than the cell's; a state that the cell
+                answers with one of another shape.
+
+        Warns:
+            UnconvergedWarning: once, if a solver that stops at a tolerance does not get there.
         """
         steps = self.solver.steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"Recurrence: steps must be at least 1, got {steps}")
-        state = self.cell.initial_state(drive) if state is None else state
+        state = self._start(drive, state)
         penalized = self.penalty is not None and torch.is_grad_enabled() and drive.shape[0] > 0
         if penalized:
             # The penalty differentiates the last step by its input, which is this one if there is only one step.
             state = tuple(part if part.requires_grad else part.detach().requires_grad_() for part in state)
 
         states: list[State] | None = [] if record or self.supervision == "every" else None
-        trajectory = self.gradient.run(
-            lambda h: self._step(drive, h),
-            state,
-            self.solver,
-            steps,
-            states.append if states is not None else lambda h: None,
-        )
+        finite: list[Tensor] = []
+
+        def visit(h: State) -> None:
+            finite.append(is_finite(h))
+            if states is not None:
+                states.append(h)
+
+        trajectory = self.gradient.run(lambda h: self._step(drive, h), state, self.solver, steps, visit)
         if states is not None:
             states[-1] = trajectory.state
         solution = trajectory.solution
         penalty = self.penalty(solution.previous, solution.state) if penalized else _zero(trajectory)
-        stats = self.solver.report(solution)
+        stats = solution.report(self.solver.tol)
+        stats.nonfinite_step = _first_false(torch.stack(finite))
+        self._warned = self._warned or warn_unconverged(self.solver, stats, "forward run")
         trajectory.watch(stats)
         self.last_stats = stats
         return RecurrenceOutput(trajectory.state, penalty, stats, states)
+
+    def _start(self, drive: Tensor, state: State | None) -> State:
+        channels = getattr(self.cell, "channels", None)
+        if channels is not None and (drive.dim() < 2 or drive.shape[1] != channels):
+            raise ValueError(
+                f"Recurrence: the drive is {describe((drive,))}, but {type(self.cell).__name__} takes N x {channels} "
+                "x ..."
+            )
+        initial = self.cell.initial_state(drive)
+        if state is None:
+            return initial
+        if [part.shape for part in state] != [part.shape for part in initial]:
+            raise ValueError(
+                f"Recurrence: the state is {describe(state)}, but a drive of {describe((drive,))} takes one of "
+                f"{describe(initial)}"
+            )
+        return state
 
     def _step(self, drive: Tensor, state: State) -> State:
         new = self.cell(drive, state)
@@ -112,6 +142,12 @@ class Recurrence(nn.Module):
     def extra_repr(self) -> str:
         penalty = f", penalty={self.penalty!r}" if self.penalty is not None else ""
         return f"solver={self.solver!r}, gradient={self.gradient!r}{penalty}, supervision={self.supervision!r}"
+
+
+def _first_false(holds: Tensor) -> Tensor:
+    """The first step (from 1) of each sample at which `holds` (T x N) is false, or 0."""
+    first = (~holds).long().argmax(dim=0) + 1
+    return torch.where(holds.all(dim=0), 0, first)
 
 
 def _zero(trajectory: Trajectory) -> Tensor:

@@ -6,10 +6,13 @@ from typing import Any
 
 from torch import nn
 
-from .gradients import Implicit, Unrolled
+from .anderson import Anderson
+from .broyden import Broyden
+from .gradients import Implicit, Truncated, Unrolled
 from .penalties import LipschitzPenalty
 from .recurrence import Recurrence
-from .solvers import FixedSteps
+from .solvers import CONVERGED, FixedSteps
+from .table import Table
 from .transpose import NeumannSeries
 
 
@@ -17,47 +20,96 @@ from .transpose import NeumannSeries
 class RuleSettings:
     """The numbers a rule may use; a rule ignores those it has no use for.
 
-    steps: forward steps. num_terms, neumann_tol: see NeumannSeries. bound, reduction: see LipschitzPenalty.
+    steps: forward steps. truncation: see Truncated. num_terms, neumann_tol: see NeumannSeries.
+    bound, reduction: see LipschitzPenalty. solver: a name in SOLVERS, "" for the rule's own.
+    tol: see Anderson and Broyden. max_steps: of a solver that stops at a tolerance, 0 for `steps`.
+    memory: of Anderson and Broyden, 0 for the solver's own. damping: of Anderson.
     """
 
     steps: int
+    truncation: int = 3
     num_terms: int = 15
     neumann_tol: float = 0.0
     bound: float = 0.9
     reduction: str = "mean"
+    solver: str = ""
+    tol: float = CONVERGED
+    max_steps: int = 0
+    memory: int = 0
+    damping: float = 1.0
 
 
 Part = Callable[[RuleSettings], Any]
 
 
+def _accelerated(cls: type, *names: str) -> Part:
+    def build(settings: RuleSettings):
+        values = {name: getattr(settings, name) for name in names}
+        if settings.memory:
+            values["memory"] = settings.memory
+        return cls(tol=settings.tol, max_steps=settings.max_steps or settings.steps, **values)
+
+    return build
+
+
+SOLVERS: Table[Part] = Table(
+    "solver",
+    {
+        "FixedSteps": lambda s: FixedSteps(s.steps),
+        "Anderson": _accelerated(Anderson, "damping"),
+        "Broyden": _accelerated(Broyden),
+    },
+)
+
+
 @dataclass(frozen=True)
 class Rule:
-    """One row: functions from the settings to the parts of a Recurrence."""
+    """One row.
 
-    gradient: Part
-    solver: Part = lambda s: FixedSteps(s.steps)
-    penalty: Part = lambda s: None
+    gradient: function of the settings and the solver (for a gradient that solves with the same one).
+    solver: name in SOLVERS of the forward run.
+    penalty: function of the settings, or None.
+    supervision: "last" or "every".
+    """
+
+    gradient: Callable[[RuleSettings, Any], Any]
+    solver: str = "FixedSteps"
+    penalty: Part | None = None
     supervision: str = "last"
 
 
-def _implicit(settings: RuleSettings) -> Implicit:
+def _unrolled(settings: RuleSettings, solver) -> Unrolled:
+    return Unrolled()
+
+
+def _truncated(settings: RuleSettings, solver) -> Truncated:
+    return Truncated(settings.truncation)
+
+
+def _neumann(settings: RuleSettings, solver) -> Implicit:
     return Implicit(NeumannSeries(settings.num_terms, settings.neumann_tol))
 
 
-def _unrolled(settings: RuleSettings) -> Unrolled:
-    return Unrolled()
+def _same_solver(settings: RuleSettings, solver) -> Implicit:
+    return Implicit(solver)
 
 
 def _lipschitz(settings: RuleSettings) -> LipschitzPenalty:
     return LipschitzPenalty(settings.bound, settings.reduction)
 
 
-RULES: dict[str, Rule] = {
-    "bptt": Rule(gradient=_unrolled),
-    "cbptt": Rule(gradient=_unrolled, penalty=_lipschitz),
-    "rbp": Rule(gradient=_implicit),
-    "crbp": Rule(gradient=_implicit, penalty=_lipschitz),
-}
+RULES: Table[Rule] = Table(
+    "learning rule",
+    {
+        "bptt": Rule(_unrolled),
+        "tbptt": Rule(_truncated),
+        "bptt_every_step": Rule(_unrolled, supervision="every"),
+        "cbptt": Rule(_unrolled, penalty=_lipschitz),
+        "rbp": Rule(_neumann),
+        "crbp": Rule(_neumann, penalty=_lipschitz),
+        "deq": Rule(_same_solver, solver="Anderson"),
+    },
+)
 
 
 def learning_rule(name: str, cell: nn.Module, steps: int, **settings) -> Recurrence:
@@ -69,14 +121,15 @@ def learning_rule(name: str, cell: nn.Module, steps: int, **settings) -> Recurre
         steps, settings: see RuleSettings.
 
     Raises:
-        ValueError: an unknown name, or a value its part refuses.
+        ValueError: an unknown name, a value its part refuses, or parts that contradict each other.
         TypeError: an unknown setting.
     """
-    if name not in RULES:
-        raise ValueError(f"unknown learning rule {name!r}; known: {', '.join(sorted(RULES))}")
+    rule = RULES[name]
     known = [f.name for f in fields(RuleSettings)]
     for setting in settings:
         if setting not in known:
             raise TypeError(f"learning_rule: unknown setting {setting!r}; known: {', '.join(known)}")
-    rule, values = RULES[name], RuleSettings(steps, **settings)
-    return Recurrence(cell, rule.solver(values), rule.gradient(values), rule.penalty(values), rule.supervision)
+    values = RuleSettings(steps, **settings)
+    solver = SOLVERS[values.solver or rule.solver](values)
+    penalty = rule.penalty(values) if rule.penalty else None
+    return Recurrence(cell, solver, rule.gradient(values, solver), penalty, rule.supervision)

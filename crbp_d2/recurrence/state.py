@@ -1,6 +1,7 @@
 """The recurrent state: a tuple of tensors, each N x ..., with one sample an entry of the first dimension.
 
-N: batch. Everything here treats the tensors of a state as one vector per sample.
+N: batch; D: elements of one sample over all tensors. Everything here treats the tensors of a state as
+one vector per sample.
 """
 
 import torch
@@ -22,9 +23,30 @@ def relative_change(previous: State, state: State) -> Tensor:
     return torch.where(change == 0, change, change / size)
 
 
+def is_finite(state: State) -> Tensor:
+    """Whether every element of a sample is finite: N booleans, on the state's device."""
+    largest = [torch.linalg.vector_norm(part.detach().flatten(1), ord=torch.inf, dim=1) for part in state]
+    return torch.stack(largest).isfinite().all(dim=0)
+
+
 def select(mask: Tensor, chosen: State, other: State) -> State:
     """Per sample, `chosen` where `mask` (N booleans) holds and `other` elsewhere."""
     return tuple(torch.where(mask.view(-1, *[1] * (a.dim() - 1)), a, b) for a, b in zip(chosen, other, strict=True))
+
+
+def add(a: State, b: State) -> State:
+    return tuple(x + y for x, y in zip(a, b, strict=True))
+
+
+def flatten(state: State) -> Tensor:
+    """N x D, float32 or wider."""
+    return torch.cat([widen(part).flatten(1) for part in state], dim=1)
+
+
+def unflatten(vectors: Tensor, like: State) -> State:
+    """The inverse of flatten; shapes and precision are those of `like`."""
+    pieces = vectors.split([part.flatten(1).shape[1] for part in like], dim=1)
+    return tuple(piece.reshape(part.shape).to(part.dtype) for piece, part in zip(pieces, like, strict=True))
 
 
 def widen(tensor: Tensor) -> Tensor:
@@ -34,4 +56,4 @@ def widen(tensor: Tensor) -> Tensor:
 
 def describe(state: State) -> str:
     """The shapes, for error messages."""
-    return ", ".join("x".join(map(str, part.shape)) for part in state)
+    return ", ".join(" x ".join(map(str, part.shape)) for part in state)

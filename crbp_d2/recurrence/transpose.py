@@ -1,29 +1,12 @@
-"""Backward solvers: u = J^T u + g, with J the Jacobian of one step at the fixed point (Linsley et al. 2020, section 2).
+"""The Neumann series for u = J^T u + g, with J the Jacobian of one step (Linsley et al. 2020, section 2).
 
-A transpose solver has `solve(vjp, g) -> (u, TransposeStats)`; `vjp` maps a state v to J^T v.
+It has the interface of a solver (see solvers.py), for steps that are affine.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
-from torch import Tensor
 
-from .state import State, sample_norm, select
-
-
-@dataclass
-class TransposeStats:
-    """What a backward solve reports, per sample (N entries each).
-
-    terms: Jacobian products that entered the result (K for a full series of K+1 terms).
-    ratio: norm of the last term computed, relative to the first.
-    growing: the terms grew, so the series does not converge and the result is no fixed-point gradient.
-    """
-
-    terms: Tensor
-    ratio: Tensor
-    growing: Tensor
+from .solvers import AffineStep, Solution, Visit
+from .state import State, add, sample_norm, select
 
 
 class NeumannSeries:
@@ -45,6 +28,8 @@ class NeumannSeries:
         ValueError: num_terms < 0, tol outside [0, 1), growth_limit <= 1.
     """
 
+    stops_at_tol = False
+
     def __init__(self, num_terms: int = 15, tol: float = 0.0, growth_limit: float = 10.0):
         if num_terms < 0:
             raise ValueError(f"NeumannSeries: num_terms must be at least 0, got {num_terms}")
@@ -52,11 +37,13 @@ class NeumannSeries:
             raise ValueError(f"NeumannSeries: tol must lie in [0, 1), got {tol}")
         if not growth_limit > 1:
             raise ValueError(f"NeumannSeries: growth_limit must exceed 1, got {growth_limit}")
-        self.num_terms = num_terms
+        self.num_terms = self.steps = num_terms
         self.tol = tol
         self.growth_limit = growth_limit
 
-    def solve(self, vjp: Callable[[State], State], g: State) -> tuple[State, TransposeStats]:
+    def solve(self, step: AffineStep, state: State, steps: int | None = None, visit: Visit | None = None) -> Solution:
+        """The partial sum; `state` is not looked at, the series starts with the step's offset g."""
+        previous = g = step.offset
         first = sample_norm(g)
         norm, smallest = first, first
         total, best, term = g, g, g
@@ -64,8 +51,10 @@ class NeumannSeries:
         best_terms = terms
         active = torch.ones_like(terms, dtype=torch.bool)
         growing = torch.zeros_like(active)
-        for _ in range(self.num_terms):
-            term = vjp(term)
+        taken = 0
+        for _ in range(self.num_terms if steps is None else steps):
+            taken += 1
+            term = step.linear(term)
             norm = torch.where(active, sample_norm(term), norm)
             # Written so that a NaN counts as too large.
             too_large = active & ~(norm <= self.growth_limit * first)
@@ -73,19 +62,22 @@ class NeumannSeries:
             growing = growing | too_large
             zero = tuple(torch.zeros_like(part) for part in term)
             term = select(active, term, zero)
-            total = select(too_large, best, tuple(t + part for t, part in zip(total, term, strict=True)))
+            previous, total = total, select(too_large, best, add(total, term))
             terms = torch.where(too_large, best_terms, terms + active)
             new_best = active & (norm <= smallest)
             best = select(new_best, total, best)
             best_terms = torch.where(new_best, terms, best_terms)
             smallest = torch.where(new_best, norm, smallest)
+            if visit:
+                visit(total)
             if self.tol > 0:
                 active = active & (norm > self.tol * first)
                 term = select(active, term, zero)
                 if not active.any():
                     break
         growing = growing | (active & (norm > first))
-        return total, TransposeStats(terms, torch.where(first == 0, first, norm / first), growing)
+        ratio = torch.where(first == 0, first, norm / first)
+        return Solution(previous, total, taken, sample_steps=terms, residual=ratio, growing=growing)
 
     def __repr__(self) -> str:
         return f"NeumannSeries(num_terms={self.num_terms}, tol={self.tol})"

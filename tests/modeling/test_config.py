@@ -32,6 +32,13 @@ def config(*options, file=None):
         ("CELL.CHANNELS", -4, "from 1"),
         ("CELL.KERNEL_SIZE", 4, "odd"),
         ("CELL.NORM", "IN", "GN"),
+        ("CELL.FORM", "other", "released"),
+        ("TRUNCATION", 0, "from 1"),
+        ("SOLVER.NAME", "Newton", "Anderson, Broyden"),
+        ("SOLVER.TOL", 0.0, r"\(0, 1\)"),
+        ("SOLVER.MAX_STEPS", -1, "from 1"),
+        ("SOLVER.MEMORY", -1, "from 1"),
+        ("SOLVER.DAMPING", 0.0, r"\(0, 1\]"),
         ("NEUMANN.TERMS", -1, "from 0"),
         ("NEUMANN.TOL", 1.0, r"\[0, 1\)"),
         ("PENALTY.BOUND", 1.0, r"\[0, 1\)"),
@@ -52,6 +59,21 @@ def test_contradictions_are_refused():
     check_recurrence_config(config("MODEL.RECURRENCE.PENALTY.WEIGHT", 0.0, "MODEL.RECURRENCE.RULE", "rbp"))
     with pytest.raises(ValueError, match="MODEL.ROI_MASK_HEAD.NORM is 'GN'.*READOUT_NORM"):
         check_recurrence_config(config("MODEL.ROI_MASK_HEAD.NORM", "GN"))
+
+
+@pytest.mark.parametrize(
+    "options,expected",
+    [
+        (["RULE", "bptt", "SOLVER.NAME", "Anderson"], r"RULE 'bptt': Unrolled\(\) differentiates plain steps"),
+        (["RULE", "tbptt", "STEPS", 2], "RULE 'tbptt': Truncated: truncation 3 exceeds the 2 steps"),
+        (["SOLVER.MAX_STEPS", 30], r"SOLVER.MAX_STEPS is 30, but FixedSteps\(20\) always runs"),
+        (["CELL.FORM", "released"], "CELL.FORM is 'released', which only .*HGRUCell"),
+    ],
+)
+def test_parts_that_do_not_go_together_are_refused(options, expected):
+    keys = [f"MODEL.RECURRENCE.{option}" if k % 2 == 0 else option for k, option in enumerate(options)]
+    with pytest.raises(ValueError, match=expected):
+        check_recurrence_config(config(*keys))
 
 
 def test_unknown_keys_are_refused_by_full_name():

@@ -1,5 +1,6 @@
 """The recurrent mask head inside and outside a detectron2 model."""
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -8,15 +9,15 @@ from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
-from detectron2.modeling.roi_heads.mask_head import build_mask_head
+from detectron2.modeling.roi_heads.mask_head import build_mask_head, mask_rcnn_loss
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch.nn import functional as F
 
 from crbp_d2 import add_crbp_config
-from crbp_d2.cells import GalaHGRUCell
+from crbp_d2.cells import ConvLSTMCell, GalaHGRUCell
 from crbp_d2.modeling import RecurrentMaskHead, RecurrentPanopticFPN
-from crbp_d2.recurrence import RULES, learning_rule
+from crbp_d2.recurrence import RULES, Broyden, UnconvergedWarning, learning_rule
 
 ROOT = Path(__file__).resolve().parents[2]
 CLASSES = 3
@@ -68,6 +69,43 @@ def test_losses_are_detectron2s_mask_loss_and_the_weighted_penalty():
     torch.testing.assert_close(losses["loss_mask"], truth, rtol=1e-5, atol=0)
     assert output.penalty > 0
     torch.testing.assert_close(losses["loss_lipschitz"], 0.25 * output.penalty, rtol=1e-5, atol=0)
+
+
+def test_supervision_of_every_step_is_the_mean_of_the_losses():
+    head = make_head("bptt_every_step")
+    x = torch.randn(4, 8, 14, 14)
+    with EventStorage():
+        loss = head(x, [make_instances(4)])["loss_mask"]
+        state, losses = head.recurrence.cell.initial_state(x), []
+        for _ in range(3):
+            state = head.recurrence.cell(x, state)
+            losses.append(mask_rcnn_loss(head.read_out(state[0]), [make_instances(4)]))
+    torch.testing.assert_close(loss, sum(losses) / 3, rtol=1e-5, atol=0)
+    wanted = list(head.recurrence.cell.parameters())
+    ours, truth = torch.autograd.grad(loss, wanted), torch.autograd.grad(sum(losses) / 3, wanted)
+    for a, b in zip(ours, truth, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_a_cell_of_two_tensors_is_read_out_by_its_first():
+    torch.manual_seed(0)
+    recurrence = learning_rule("crbp", ConvLSTMCell(8, 3), steps=3)
+    head = RecurrentMaskHead(ShapeSpec(channels=8), recurrence=recurrence, num_classes=CLASSES, conv_dim=8).eval()
+    x = torch.randn(2, 8, 14, 14)
+    torch.testing.assert_close(head.layers(x), head.read_out(recurrence(x).state[0]))
+
+
+def test_transposed_solves_are_logged_too():
+    head = make_head("deq")
+    with EventStorage() as storage, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnconvergedWarning)
+        sum(head(torch.randn(4, 8, 14, 14), [make_instances(4)]).values()).backward()
+        latest = {name: value for name, (value, _) in storage.latest().items()}
+    report = head.recurrence.last_stats.transpose
+    assert latest["recurrence/transpose_unconverged"] == (~report.converged).sum()
+    assert latest["recurrence/transpose_steps"] == report.sample_steps.double().mean()
+    assert latest["recurrence/transpose_residual"] == pytest.approx(report.residual.mean().item(), rel=1e-6)
+    assert latest["recurrence/unconverged"] == 4
 
 
 def test_layers_returns_logits_of_twice_the_size_and_projects_other_widths():
@@ -122,6 +160,18 @@ def small_config(**recurrence):
     for key, value in recurrence.items():
         cfg.merge_from_list([f"MODEL.RECURRENCE.{key.replace('__', '.')}", value])
     return cfg
+
+
+def test_config_chooses_rule_solver_and_cell():
+    cfg = small_config(
+        RULE="deq", SOLVER__NAME="Broyden", SOLVER__TOL=1e-2, SOLVER__MAX_STEPS=33, SOLVER__MEMORY=4,
+        CELL__NAME="HGRUCell", CELL__FORM="released", CELL__KERNEL_SIZE=5, CELL__NORM="BN",
+    )  # fmt: skip
+    recurrence = build_mask_head(cfg, ShapeSpec(channels=8, width=14, height=14)).recurrence
+    solver = recurrence.solver
+    assert (type(solver), solver.tol, solver.steps, solver.memory) == (Broyden, 1e-2, 33, 4)
+    assert recurrence.gradient.transpose is solver
+    assert (recurrence.cell.form, recurrence.cell.excitation.kernel_size) == ("released", (5, 5))
 
 
 def test_config_builds_the_head_it_describes():

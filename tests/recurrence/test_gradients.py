@@ -62,7 +62,7 @@ def test_series_is_the_exact_partial_sum(problem, num_terms):
     u = sum(torch.einsum("ni,nij->nj", g, torch.linalg.matrix_power(jacobian, k)) for k in range(num_terms + 1))
     for ours, truth in zip(gradients(cell, drive, loss_of(output.state)), push(cell, drive, at, u), strict=True):
         torch.testing.assert_close(ours, truth, **EXACT)
-    assert output.stats.transpose.terms.tolist() == [num_terms] * len(drive)
+    assert output.stats.transpose.sample_steps.tolist() == [num_terms] * len(drive)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crbp_d2.recurrence import NeumannSeries
+from crbp_d2.recurrence import AffineStep, NeumannSeries
 
 
 def diagonal(*rates):
@@ -16,23 +16,28 @@ def ones(samples, size=3):
     return (torch.ones(samples, size, dtype=torch.float64),)
 
 
+def solve(series, vjp, g):
+    found = series.solve(AffineStep(vjp, g), g)
+    return found.state, found
+
+
 def geometric(rate, terms):
     return sum(rate**k for k in range(terms + 1))
 
 
 def test_tolerance_stops_each_sample_at_its_own_term():
-    (u,), stats = NeumannSeries(num_terms=50, tol=0.01).solve(diagonal(0.5, 0.2, 0.0, 0.9), ones(4))
+    (u,), found = solve(NeumannSeries(num_terms=50, tol=0.01), diagonal(0.5, 0.2, 0.0, 0.9), ones(4))
     # The first terms below 0.01: 0.5^7 = 0.0078, 0.2^3 = 0.008, 0, 0.9^44 = 0.0097.
-    assert stats.terms.tolist() == [7, 3, 1, 44]
-    truth = [geometric(rate, k) for rate, k in zip((0.5, 0.2, 0.0, 0.9), stats.terms.tolist(), strict=True)]
+    assert found.sample_steps.tolist() == [7, 3, 1, 44]
+    truth = [geometric(rate, k) for rate, k in zip((0.5, 0.2, 0.0, 0.9), found.sample_steps.tolist(), strict=True)]
     torch.testing.assert_close(u[:, 0], torch.tensor(truth, dtype=torch.float64), rtol=1e-14, atol=0)
-    assert not stats.growing.any()
+    assert not found.growing.any()
 
 
 def test_a_sample_is_independent_of_slower_and_growing_batch_mates():
     series = NeumannSeries(num_terms=20, tol=1e-3)
-    (alone,), _ = series.solve(diagonal(0.3), ones(1))
-    (batch,), _ = series.solve(diagonal(0.99, 0.3, 3.0), ones(3))
+    (alone,), _ = solve(series, diagonal(0.3), ones(1))
+    (batch,), _ = solve(series, diagonal(0.99, 0.3, 3.0), ones(3))
     assert torch.equal(alone[0], batch[1])
 
 
@@ -44,14 +49,14 @@ def test_evaluation_stops_when_all_samples_have():
         calls += 1
         return tuple(part * 0.1 for part in v)
 
-    NeumannSeries(num_terms=50, tol=0.05).solve(vjp, ones(2))
+    solve(NeumannSeries(num_terms=50, tol=0.05), vjp, ones(2))
     assert calls == 2
 
 
 def test_growth_is_counted_and_cut_at_the_smallest_term():
-    (u,), stats = NeumannSeries(num_terms=15).solve(diagonal(0.9, 3.0, 1.05), ones(3))
-    assert stats.growing.tolist() == [False, True, True]
-    assert stats.terms.tolist() == [15, 0, 15]
+    (u,), found = solve(NeumannSeries(num_terms=15), diagonal(0.9, 3.0, 1.05), ones(3))
+    assert found.growing.tolist() == [False, True, True]
+    assert found.sample_steps.tolist() == [15, 0, 15]
     truth = torch.tensor([geometric(0.9, 15), 1.0, geometric(1.05, 15)], dtype=torch.float64)
     torch.testing.assert_close(u[:, 0], truth, rtol=1e-14, atol=0)
 
@@ -62,35 +67,35 @@ def test_a_series_that_shrinks_before_it_grows_keeps_its_shrinking_part():
     norms = [torch.linalg.vector_norm(g @ torch.linalg.matrix_power(matrix, k)).item() for k in range(16)]
     smallest = norms.index(min(norms))
     assert 0 < smallest < 15
-    (u,), stats = NeumannSeries(num_terms=15).solve(lambda v: (v[0] @ matrix,), (g,))
+    (u,), found = solve(NeumannSeries(num_terms=15), lambda v: (v[0] @ matrix,), (g,))
     truth = sum(g @ torch.linalg.matrix_power(matrix, k) for k in range(smallest + 1))
     torch.testing.assert_close(u, truth, rtol=1e-14, atol=0)
-    assert stats.terms.item() == smallest
-    assert stats.growing.item()
+    assert found.sample_steps.item() == smallest
+    assert found.growing.item()
 
 
 def test_transient_growth_of_a_contraction_is_summed_in_full():
     matrix = torch.tensor([[0.5, 4.0], [0.0, 0.5]], dtype=torch.float64)
     g = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
-    (u,), stats = NeumannSeries(num_terms=100).solve(lambda v: (v[0] @ matrix,), (g,))
+    (u,), found = solve(NeumannSeries(num_terms=100), lambda v: (v[0] @ matrix,), (g,))
     truth = torch.linalg.solve((torch.eye(2, dtype=torch.float64) - matrix).T, g[0])
     torch.testing.assert_close(u[0], truth, rtol=1e-12, atol=0)
-    assert not stats.growing.item()
+    assert not found.growing.item()
 
 
 def test_overflow_of_one_sample_leaves_finite_results():
-    (u,), stats = NeumannSeries(num_terms=15).solve(diagonal(1e200, 0.5), ones(2))
+    (u,), found = solve(NeumannSeries(num_terms=15), diagonal(1e200, 0.5), ones(2))
     assert u.isfinite().all()
-    assert stats.growing.tolist() == [True, False]
+    assert found.growing.tolist() == [True, False]
 
 
 def test_zero_gradient_and_empty_batch():
-    (u,), stats = NeumannSeries(num_terms=5, tol=0.1).solve(diagonal(0.5), (torch.zeros(1, 3, dtype=torch.float64),))
+    (u,), found = solve(NeumannSeries(num_terms=5, tol=0.1), diagonal(0.5), (torch.zeros(1, 3, dtype=torch.float64),))
     assert not u.any()
-    assert not stats.growing.any()
-    (u,), stats = NeumannSeries(num_terms=5).solve(lambda v: v, (torch.zeros(0, 3),))
+    assert not found.growing.any()
+    (u,), found = solve(NeumannSeries(num_terms=5), lambda v: v, (torch.zeros(0, 3),))
     assert u.shape == (0, 3)
-    assert len(stats.terms) == 0
+    assert len(found.sample_steps) == 0
 
 
 @pytest.mark.parametrize("arguments", [{"num_terms": -1}, {"tol": -0.1}, {"tol": 1.0}, {"growth_limit": 1.0}])

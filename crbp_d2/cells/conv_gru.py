@@ -1,0 +1,64 @@
+"""The convolutional GRU.
+
+N: batch; C: channels; H x W: image size; E: kernel size.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from crbp_d2.recurrence.state import State
+
+from .convolution import horizontal_convolution
+from .gates import chronos_bias
+from .norms import build_norm
+
+
+class ConvGRUCell(nn.Module):
+    """Convolutional gated recurrent unit (Ballas et al. 2016).
+
+        r, u = sig( V z + norm(W h) + b )      g = tanh( V_g z + norm(W_g (r . h)) + b_g )
+        h'   = (1 - u) . h + u . g
+
+    with V, W E x E convolutions of their own for r, u and g.
+
+    Args:
+        channels: C.
+        kernel_size: E, odd.
+        norm: name for `build_norm`.
+        timescale: steps the recurrence is meant to run; sets the chronos bias of u.
+
+    Raises:
+        ValueError: kernel size, norm or timescale outside these.
+    """
+
+    def __init__(self, channels: int, kernel_size: int = 15, norm: str = "none", timescale: int = 20):
+        super().__init__()
+        self.channels = channels
+        self.input = horizontal_convolution(channels, 3 * channels, kernel_size, bias=True)
+        self.gates = horizontal_convolution(channels, 2 * channels, kernel_size)
+        self.gates_norm = build_norm(norm, 2 * channels)
+        self.candidate = horizontal_convolution(channels, channels, kernel_size)
+        self.candidate_norm = build_norm(norm, channels)
+        self._initialize(timescale)
+
+    @torch.no_grad()
+    def _initialize(self, timescale: int) -> None:
+        for convolution in (self.input, self.gates, self.candidate):
+            for gate_weight in convolution.weight.split(self.channels):
+                nn.init.orthogonal_(gate_weight)
+        update = -chronos_bias(self.channels, timescale)
+        zero = torch.zeros_like(update)
+        self.input.bias.copy_(torch.cat([zero, update, zero]))
+
+    def initial_state(self, drive: Tensor) -> State:
+        """h_0 = 0, of the drive's shape."""
+        return (torch.zeros_like(drive),)
+
+    def forward(self, drive: Tensor, state: State) -> State:
+        """One step. drive: N x C x H x W; state: one tensor of the same shape."""
+        (h,) = state
+        driven = self.input(drive)
+        gates, candidate = driven.split([2 * self.channels, self.channels], dim=1)
+        reset, update = torch.sigmoid(gates + self.gates_norm(self.gates(h))).chunk(2, dim=1)
+        candidate = torch.tanh(candidate + self.candidate_norm(self.candidate(reset * h)))
+        return (h + update * (candidate - h),)

@@ -1,0 +1,60 @@
+"""The convolutional LSTM.
+
+N: batch; C: channels; H x W: image size; E: kernel size.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from crbp_d2.recurrence.state import State
+
+from .convolution import horizontal_convolution
+from .gates import chronos_bias
+from .norms import build_norm
+
+
+class ConvLSTMCell(nn.Module):
+    """Convolutional long short-term memory (Shi et al. 2015, without peepholes); the state is (h, c).
+
+        i, f, o = sig( V z + norm(W h) + b )      g = tanh( V z + norm(W h) + b )
+        c' = f . c + i . g                        h' = o . tanh(c')
+
+    with V, W E x E convolutions of their own for i, f, o and g.
+
+    Args:
+        channels: C.
+        kernel_size: E, odd.
+        norm: name for `build_norm`, over the 4 C channels of W h.
+        timescale: steps the recurrence is meant to run; sets the chronos biases of f and i.
+
+    Raises:
+        ValueError: kernel size, norm or timescale outside these.
+    """
+
+    def __init__(self, channels: int, kernel_size: int = 15, norm: str = "none", timescale: int = 20):
+        super().__init__()
+        self.channels = channels
+        self.input = horizontal_convolution(channels, 4 * channels, kernel_size, bias=True)
+        self.recurrent = horizontal_convolution(channels, 4 * channels, kernel_size)
+        self.recurrent_norm = build_norm(norm, 4 * channels)
+        self._initialize(timescale)
+
+    @torch.no_grad()
+    def _initialize(self, timescale: int) -> None:
+        for convolution in (self.input, self.recurrent):
+            for gate_weight in convolution.weight.chunk(4):
+                nn.init.orthogonal_(gate_weight)
+        forget = chronos_bias(self.channels, timescale)
+        zero = torch.zeros_like(forget)
+        self.input.bias.copy_(torch.cat([-forget, forget, zero, zero]))
+
+    def initial_state(self, drive: Tensor) -> State:
+        """h_0 = c_0 = 0, of the drive's shape."""
+        return torch.zeros_like(drive), torch.zeros_like(drive)
+
+    def forward(self, drive: Tensor, state: State) -> State:
+        """One step. drive: N x C x H x W; state: two tensors of the same shape."""
+        h, c = state
+        i, f, o, g = (self.input(drive) + self.recurrent_norm(self.recurrent(h))).chunk(4, dim=1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(c), c

@@ -1,0 +1,97 @@
+"""The hGRU of the Pathfinder experiments.
+
+N: batch; C: channels; H x W: image size; E: kernel size.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from crbp_d2.recurrence.state import State
+
+from .convolution import horizontal_convolution
+from .gates import chronos_bias
+from .norms import build_norm
+
+FORMS = ("printed", "released")
+
+
+class HGRUCell(nn.Module):
+    """Horizontal gated recurrent unit (Linsley et al. 2020, supplementary section 3.1).
+
+        G    = sig( U_S h )
+        S    = sp( z - sp( (alpha h + mu) . norm(W_S (h . G)) ) )
+        G_F  = sig( U_F S )
+        C_F  = norm(W_F S)
+        H    = sp( nu (C_F + S) + omega C_F . S )
+        h'   = (1 - G_F) h + G_F H
+
+    sp is softplus, sig the logistic function, z the drive. U_S, U_F are 1x1 convolutions with bias, W_S,
+    W_F E x E without. The authors' released parameters belong to another form:
+
+        H    = sp( kappa S + gamma C_F + omega C_F . S )
+        h'   = sp( (1 - G_F) h + G_F H )
+
+    Args:
+        channels: C.
+        kernel_size: E, odd.
+        norm: name for `build_norm`.
+        timescale: steps the recurrence is meant to run; sets the chronos biases of both gates.
+        form: "printed" or "released".
+
+    Raises:
+        ValueError: kernel size, norm, timescale or form outside these.
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: int = 15, norm: str = "BN", timescale: int = 20, form: str = "printed"
+    ):
+        super().__init__()
+        if form not in FORMS:
+            raise ValueError(f"HGRUCell: form must be one of {', '.join(FORMS)}, got {form!r}")
+        self.channels = channels
+        self.form = form
+
+        def gain(value: float) -> nn.Parameter:
+            return nn.Parameter(torch.full((channels, 1, 1), value))
+
+        self.input_gate = nn.Conv2d(channels, channels, 1)
+        self.inhibition = horizontal_convolution(channels, channels, kernel_size)
+        self.inhibition_norm = build_norm(norm, channels)
+        self.update_gate = nn.Conv2d(channels, channels, 1)
+        self.excitation = horizontal_convolution(channels, channels, kernel_size)
+        self.excitation_norm = build_norm(norm, channels)
+        self.alpha, self.mu, self.omega = gain(0.1), gain(1.0), gain(0.5)
+        if form == "printed":
+            self.nu = gain(0.5)
+        else:
+            self.kappa, self.gamma = gain(0.5), gain(1.0)
+        self._initialize(timescale)
+
+    @torch.no_grad()
+    def _initialize(self, timescale: int) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.orthogonal_(module.weight)
+        bias = chronos_bias(self.channels, timescale)
+        self.input_gate.bias.copy_(bias)
+        self.update_gate.bias.copy_(-bias)
+
+    def initial_state(self, drive: Tensor) -> State:
+        """h_0 = 0, of the drive's shape."""
+        return (torch.zeros_like(drive),)
+
+    def forward(self, drive: Tensor, state: State) -> State:
+        """One step. drive: N x C x H x W; state: one tensor of the same shape."""
+        (h,) = state
+        gate = torch.sigmoid(self.input_gate(h))
+        inhibition = self.inhibition_norm(self.inhibition(h * gate))
+        suppressed = F.softplus(drive - F.softplus((self.alpha * h + self.mu) * inhibition))
+        update = torch.sigmoid(self.update_gate(suppressed))
+        excitation = self.excitation_norm(self.excitation(suppressed))
+        product = self.omega * excitation * suppressed
+        if self.form == "printed":
+            candidate = F.softplus(self.nu * (excitation + suppressed) + product)
+            return (h + update * (candidate - h),)
+        candidate = F.softplus(self.kappa * suppressed + self.gamma * excitation + product)
+        return (F.softplus(h + update * (candidate - h)),)

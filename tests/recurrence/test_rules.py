@@ -1,0 +1,193 @@
+"""Every row of the table of rules, in float64, against truth that does not use the package."""
+
+import pytest
+import torch
+from problems import PROBLEMS, TanhCell, dense_jacobian, drive_for, flat, iterate, push
+
+from crbp_d2.recurrence import (
+    RULES,
+    FixedSteps,
+    Implicit,
+    NeumannSeries,
+    Recurrence,
+    Rule,
+    Truncated,
+    learning_rule,
+)
+
+EXACT = {"rtol": 0, "atol": 1e-9}
+SOLVED = {"num_terms": 400, "tol": 1e-13}
+
+
+@pytest.fixture(params=PROBLEMS)
+def problem(request):
+    cell = PROBLEMS[request.param]()
+    return cell, drive_for(cell).requires_grad_()
+
+
+def loss_of(state):
+    vector = flat(state)
+    return (vector * torch.linspace(0.5, 2, vector.numel(), dtype=vector.dtype).view_as(vector)).sin().sum()
+
+
+def gradients(cell, drive, loss):
+    return torch.autograd.grad(loss, [*cell.parameters(), drive])
+
+
+def unrolled(cell, drive, steps, kept, every=False):
+    """Plain autograd through the last `kept` of `steps` steps."""
+    state, losses = cell.initial_state(drive), []
+    for t in range(steps):
+        if t == steps - kept:
+            state = tuple(part.detach() for part in state)
+        state = cell(drive, state)
+        losses.append(loss_of(state))
+    return gradients(cell, drive, sum(losses) / steps if every else losses[-1])
+
+
+def at_fixed_point(cell, drive):
+    """u dF/dw with u (I - J) = dL/dh solved densely."""
+    state = iterate(cell, drive, 1000)
+    leaf = tuple(part.requires_grad_() for part in state)
+    g = flat(torch.autograd.grad(loss_of(leaf), leaf))
+    jacobian = dense_jacobian(cell, drive, state)
+    identity = torch.eye(jacobian.shape[-1], dtype=jacobian.dtype)
+    return push(cell, drive, state, torch.linalg.solve((identity - jacobian).mT, g[..., None])[..., 0])
+
+
+STEPS = {"bptt": 7, "cbptt": 7, "bptt_every_step": 7, "tbptt": 7, "rbp": 400, "crbp": 400, "deq": 400}
+TRUTH = {
+    "bptt": lambda cell, drive: unrolled(cell, drive, 7, 7),
+    "cbptt": lambda cell, drive: unrolled(cell, drive, 7, 7),
+    "bptt_every_step": lambda cell, drive: unrolled(cell, drive, 7, 7, every=True),
+    "tbptt": lambda cell, drive: unrolled(cell, drive, 7, 3),
+    "rbp": at_fixed_point,
+    "crbp": at_fixed_point,
+    "deq": at_fixed_point,
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_gradient_is_the_one_the_rule_stands_for(problem, rule):
+    cell, drive = problem
+    output = learning_rule(rule, cell, steps=STEPS[rule], **SOLVED)(drive)
+    read = output.states if RULES[rule].supervision == "every" else [output.state]
+    loss = sum(loss_of(state) for state in read) / len(read)
+    for ours, truth in zip(gradients(cell, drive, loss), TRUTH[rule](cell, drive), strict=True):
+        assert truth.abs().max() > 1e-3
+        torch.testing.assert_close(ours, truth, **EXACT)
+
+
+@pytest.mark.parametrize("solver", ["FixedSteps", "Anderson", "Broyden"])
+def test_deq_with_every_solver(problem, solver):
+    cell, drive = problem
+    output = learning_rule("deq", cell, steps=400, solver=solver, tol=1e-13)(drive)
+    ours = gradients(cell, drive, loss_of(output.state))
+    assert solver == "FixedSteps" or output.stats.transpose.steps < 60
+    for a, truth in zip(ours, at_fixed_point(cell, drive), strict=True):
+        torch.testing.assert_close(a, truth, **EXACT)
+
+
+@pytest.mark.parametrize("truncation", [1, 2, 5, 6])
+def test_truncation_keeps_exactly_the_last_steps(problem, truncation):
+    cell, drive = problem
+    output = learning_rule("tbptt", cell, steps=6, truncation=truncation)(drive)
+    assert output.stats.steps == 6
+    ours = gradients(cell, drive, loss_of(output.state))
+    for a, truth in zip(ours, unrolled(cell, drive, 6, truncation), strict=True):
+        torch.testing.assert_close(a, truth, **EXACT)
+
+
+def test_truncation_of_all_steps_is_bptt(problem):
+    cell, drive = problem
+    whole = learning_rule("tbptt", cell, steps=6, truncation=6)(drive)
+    bptt = learning_rule("bptt", cell, steps=6)(drive)
+    for a, b in zip(
+        gradients(cell, drive, loss_of(whole.state)), gradients(cell, drive, loss_of(bptt.state)), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_penalty_under_truncation_is_differentiated_through_the_kept_steps(problem):
+    cell, drive = problem
+    with torch.no_grad():
+        cell.weight.mul_(2.5)
+    RULES.add("tbptt with penalty", Rule(RULES["tbptt"].gradient, penalty=RULES["crbp"].penalty))
+    try:
+        recurrence = learning_rule("tbptt with penalty", cell, steps=5, truncation=1, bound=0.1)
+        penalty = recurrence(drive).penalty
+    finally:
+        del RULES["tbptt with penalty"]
+    reference = learning_rule("crbp", cell, steps=5, bound=0.1)(drive).penalty
+    assert penalty > 1e-3
+    torch.testing.assert_close(penalty, reference, **EXACT)
+    for a, b in zip(gradients(cell, drive, penalty), gradients(cell, drive, reference), strict=True):
+        torch.testing.assert_close(a, b, **EXACT)
+
+
+def test_no_term_is_the_one_step_gradient(problem):
+    cell, drive = problem
+    one_step = learning_rule("rbp", cell, steps=6, num_terms=0)(drive)
+    for a, truth in zip(gradients(cell, drive, loss_of(one_step.state)), unrolled(cell, drive, 6, 1), strict=True):
+        torch.testing.assert_close(a, truth, **EXACT)
+
+
+@pytest.mark.parametrize("rule", ["deq", "tbptt", "bptt_every_step"])
+def test_gradcheck(problem, rule):
+    cell, drive = problem
+    recurrence = learning_rule(rule, cell, steps=60 if rule == "deq" else 4, truncation=4, tol=1e-13)
+    assert torch.autograd.gradcheck(lambda z: recurrence(z).state, drive, atol=1e-7)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_loss_scale_only_scales_the_gradient(problem, rule):
+    cell, drive = problem
+    recurrence = learning_rule(rule, cell, steps=30, tol=1e-10)
+    plain = gradients(cell, drive, loss_of(recurrence(drive).state))
+    scaled = gradients(cell, drive, 65536 * loss_of(recurrence(drive).state))
+    for a, b in zip(plain, scaled, strict=True):
+        assert a.abs().max() > 0
+        torch.testing.assert_close(a, b / 65536, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_gradient_of_a_sample_does_not_depend_on_a_slow_mate(rule):
+    """The mate needs many more steps and terms than the sample."""
+    cell = TanhCell(rate=0.95)
+    fast, slow = 5 * torch.ones(1, 5, dtype=torch.float64), 1e-3 * torch.ones(1, 5, dtype=torch.float64)
+    recurrence = learning_rule(rule, cell, steps=60, tol=1e-6, neumann_tol=1e-6, num_terms=60)
+
+    def gradient(drive):
+        drive = drive.requires_grad_()
+        return torch.autograd.grad(recurrence(drive).state[0][0].sum(), drive)[0][0]
+
+    alone, together = gradient(fast.clone()), gradient(torch.cat([fast, slow]))
+    torch.testing.assert_close(alone, together, rtol=1e-12, atol=0)
+    if rule == "deq":
+        stats = recurrence(torch.cat([fast, slow])).stats
+        assert stats.sample_steps[0] < stats.sample_steps[1]
+
+
+def test_a_row_of_ones_own():
+    RULES.add("one_step", Rule(lambda settings, solver: Implicit(NeumannSeries(0))))
+    try:
+        recurrence = learning_rule("one_step", TanhCell(), steps=4)
+        assert recurrence.gradient.transpose.num_terms == 0
+        with pytest.raises(ValueError, match="a learning rule named 'one_step' exists already"):
+            RULES.add("one_step", RULES["bptt"])
+    finally:
+        del RULES["one_step"]
+
+
+def test_contradictions_say_what_goes_together():
+    cell = TanhCell()
+    with pytest.raises(ValueError, match=r"truncation 5 exceeds the 4 steps of the solver; use Unrolled\(\)"):
+        learning_rule("tbptt", cell, steps=4, truncation=5)
+    with pytest.raises(ValueError, match="truncation must be a whole number of at least 1, got 0"):
+        learning_rule("tbptt", cell, steps=4, truncation=0)
+    with pytest.raises(ValueError, match="supervision 'every' reads every state, but Truncated"):
+        Recurrence(cell, FixedSteps(4), Truncated(2), supervision="every")
+    with pytest.raises(ValueError, match=r"Truncated\(3\) differentiates plain steps, which Broyden"):
+        learning_rule("tbptt", cell, steps=4, solver="Broyden")
+    with pytest.raises(TypeError, match="transpose must be a solver, got int"):
+        Implicit(15)
