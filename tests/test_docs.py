@@ -1,0 +1,61 @@
+"""The code in the documentation runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+from detectron2.config import get_cfg
+
+from crbp_d2 import add_crbp_config
+from crbp_d2.cells import CELLS
+from crbp_d2.modeling import build_recurrence
+from crbp_d2.recurrence import RULES, SOLVERS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.S)
+
+
+@pytest.fixture
+def tables():
+    """Rows that a page adds are taken out again."""
+    before = [(table, dict(table)) for table in (CELLS, SOLVERS, RULES)]
+    yield
+    for table, rows in before:
+        table.clear()
+        table.update(rows)
+
+
+def test_extending_runs_and_its_names_work_in_a_config(tables):
+    code = blocks("EXTENDING.md")
+    assert len(code) == 5
+    namespace = {}
+    for block in code:
+        exec(block, namespace)
+    cfg = get_cfg()
+    add_crbp_config(cfg)
+    cfg.MODEL.RECURRENCE.CELL.NAME = "LeakyCell"
+    cfg.MODEL.RECURRENCE.RULE = "one_step"
+    cfg.MODEL.RECURRENCE.SOLVER.NAME = "HeavyBall"
+    recurrence = build_recurrence(cfg, 8)
+    assert type(recurrence.cell).__name__ == "LeakyCell" and type(recurrence.solver).__name__ == "HeavyBall"
+    assert recurrence.gradient.transpose.num_terms == 0
+
+
+def test_readme_recurrence_in_plain_pytorch():
+    (plain,) = [block for block in blocks("README.md") if "learning_rule" in block]
+    import torch
+
+    namespace = {"drive": torch.randn(2, 64, 6, 6), "task_loss": lambda h: h.square().mean()}
+    exec(plain, namespace)
+    namespace["loss"].backward()
+    assert all(p.grad.isfinite().all() for p in namespace["recurrence"].parameters())
+
+
+def test_readme_head_in_two_lines():
+    (two_lines,) = [block for block in blocks("README.md") if "ROI_MASK_HEAD" in block]
+    cfg = get_cfg()
+    exec(two_lines, {"cfg": cfg})
+    assert cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead" and cfg.MODEL.RECURRENCE.STEPS == 20
