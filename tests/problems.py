@@ -109,3 +109,14 @@ def push(cell, drive, state, u: Tensor) -> list[Tensor]:
     wanted = [*cell.parameters(), drive]
     new = flat(cell(drive, tuple(part.detach() for part in state)))
     return list(torch.autograd.grad(new, wanted, u))
+
+
+def loss_of(state) -> Tensor:
+    """A loss that weighs every element differently."""
+    vector = flat(state)
+    return (vector * torch.linspace(0.5, 2, vector.numel(), dtype=vector.dtype).view_as(vector)).sin().sum()
+
+
+def gradients(cell, drive, loss) -> tuple[Tensor, ...]:
+    """Of every parameter and the drive."""
+    return torch.autograd.grad(loss, [*cell.parameters(), drive])

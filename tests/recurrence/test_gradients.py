@@ -2,7 +2,17 @@
 
 import pytest
 import torch
-from problems import PROBLEMS, LinearCell, dense_jacobian, drive_for, flat, iterate, push, split
+from problems import (
+    LinearCell,
+    dense_jacobian,
+    drive_for,
+    flat,
+    gradients,
+    iterate,
+    loss_of,
+    push,
+    split,
+)
 
 from crbp_d2.recurrence import (
     FixedSteps,
@@ -15,22 +25,6 @@ from crbp_d2.recurrence import (
 )
 
 EXACT = {"rtol": 0, "atol": 1e-9}
-
-
-@pytest.fixture(params=PROBLEMS)
-def problem(request):
-    cell = PROBLEMS[request.param]()
-    return cell, drive_for(cell).requires_grad_()
-
-
-def loss_of(state):
-    """A loss that weighs every element differently."""
-    vector = flat(state)
-    return (vector * torch.linspace(0.5, 2, vector.numel(), dtype=vector.dtype).view_as(vector)).sin().sum()
-
-
-def gradients(cell, drive, loss):
-    return torch.autograd.grad(loss, [*cell.parameters(), drive])
 
 
 def loss_gradient(state):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import PROBLEMS, TanhCell, dense_jacobian, drive_for, flat, iterate, push
+from problems import TanhCell, dense_jacobian, flat, gradients, iterate, loss_of, push
 
 from crbp_d2.recurrence import (
     RULES,
@@ -17,21 +17,6 @@ from crbp_d2.recurrence import (
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 SOLVED = {"num_terms": 400, "tol": 1e-13}
-
-
-@pytest.fixture(params=PROBLEMS)
-def problem(request):
-    cell = PROBLEMS[request.param]()
-    return cell, drive_for(cell).requires_grad_()
-
-
-def loss_of(state):
-    vector = flat(state)
-    return (vector * torch.linspace(0.5, 2, vector.numel(), dtype=vector.dtype).view_as(vector)).sin().sum()
-
-
-def gradients(cell, drive, loss):
-    return torch.autograd.grad(loss, [*cell.parameters(), drive])
 
 
 def unrolled(cell, drive, steps, kept, every=False):
