@@ -10,6 +10,7 @@ _HOME = {
     "add_crbp_config": "crbp_d2.config",
     "Trainer": "crbp_d2.engine",
     "register_panoptic": "crbp_d2.data",
+    "register_pathfinder": "crbp_d2.data",
     "register_toy_panoptic": "crbp_d2.data",
 }
 

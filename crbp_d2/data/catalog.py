@@ -43,10 +43,11 @@ def check_dataset_available(name: str) -> None:
         FileNotFoundError: one sentence: what is missing, where it was looked for, what runs without.
     """
     if name not in DatasetCatalog.list():
-        panoptic = [n for n in DatasetCatalog.list() if "panoptic" in n]
-        raise KeyError(f"no data set is named {name!r}; registered panoptic ones: {', '.join(panoptic)}")
+        ours = [n for n in DatasetCatalog.list() if "panoptic" in n or "pathfinder" in n]
+        raise KeyError(f"no data set is named {name!r}; registered are, among others: {', '.join(ours)}")
     metadata = MetadataCatalog.get(name)
-    if getattr(metadata, "written_on_first_use", False):
+    if hasattr(metadata, "check_available"):
+        metadata.check_available()
         return
     for path in _needed(metadata):
         if not PathManager.exists(path):
@@ -75,7 +76,22 @@ def check_class_counts(cfg: CfgNode, name: str) -> None:
     ):
         count = len(getattr(metadata, classes, ()))
         if count and count != node.NUM_CLASSES:
-            note = " (the stuff classes and one for all things)" if classes == "stuff_classes" else ""
+            both = classes == "stuff_classes" and hasattr(metadata, "thing_classes")
+            note = " (the stuff classes and one for all things)" if both else ""
             raise ValueError(
                 f"{key} is {node.NUM_CLASSES}, but the data set {name} has {count}{note}: set it to {count}"
             )
+
+
+def check_image_channels(cfg: CfgNode, name: str) -> None:
+    """Check that the model takes as many channels as the images of a data set have, if that is known.
+
+    Raises:
+        ValueError: names the config key and both numbers.
+    """
+    channels = getattr(MetadataCatalog.get(name), "image_channels", None)
+    if channels and len(cfg.MODEL.PIXEL_MEAN) != channels:
+        raise ValueError(
+            f"MODEL.PIXEL_MEAN has {len(cfg.MODEL.PIXEL_MEAN)} values, but the images of {name} have {channels} "
+            f"channel{'s' * (channels > 1)}"
+        )

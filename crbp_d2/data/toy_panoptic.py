@@ -57,7 +57,11 @@ def register_toy_panoptic(
             panoptic_metadata(CATEGORIES),
             prepare=lambda f=folder, s=split: write_toy_panoptic(f, s, counts[s], size, seed),
         )
-        MetadataCatalog.get(name).set(written_on_first_use=True)
+        MetadataCatalog.get(name).set(check_available=_written_on_first_use)
+
+
+def _written_on_first_use() -> None:
+    """There is nothing to look for."""
 
 
 def write_toy_panoptic(folder: Path, split: str, count: int, size: int, seed: int) -> None:
