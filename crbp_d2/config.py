@@ -6,7 +6,7 @@ from detectron2.config import CfgNode as CN
 
 
 def add_crbp_config(cfg: CN) -> None:
-    """Add `MODEL.RECURRENCE` to a detectron2 config, with the defaults of the paper's panoptic model."""
+    """Add this package's keys to a detectron2 config; those of MODEL.RECURRENCE as in the paper's panoptic model."""
     cfg.MODEL.RECURRENCE = CN()
     node = cfg.MODEL.RECURRENCE
 
@@ -18,14 +18,15 @@ def add_crbp_config(cfg: CN) -> None:
     node.TEST_STEPS = 0
     # Steps that tbptt differentiates (paper: 3 of 6).
     node.TRUNCATION = 3
-    # Norm between the last state and the deconvolution: "BN", "SyncBN", "GN" or "" (paper: SyncBN).
-    # "SyncBN" becomes "BN", with the same parameters, unless several GPUs train.
+    # Norm between the last state and the readout. Mask head: "BN", "SyncBN", "GN" or "" (paper: SyncBN, which
+    # becomes "BN", with the same parameters, unless several GPUs train). Contour heads: the names of CELL.NORM
+    # (paper: BN).
     node.READOUT_NORM = "SyncBN"
 
     node.CELL = CN()
     # A name in crbp_d2.cells.CELLS.
     node.CELL.NAME = "GalaHGRUCell"
-    # Channels of the state; 0: those of the head (MODEL.ROI_MASK_HEAD.CONV_DIM).
+    # Channels of the state; 0: those of the head (MODEL.ROI_MASK_HEAD.CONV_DIM) or stem (MODEL.CONTOUR.CHANNELS).
     node.CELL.CHANNELS = 0
     # Extent of the horizontal connections, odd (paper: 3 in the mask head, 15 in Pathfinder).
     node.CELL.KERNEL_SIZE = 3
@@ -60,5 +61,25 @@ def add_crbp_config(cfg: CN) -> None:
     # Over all elements of the state: "sum" (mask head) or "mean" (Pathfinder).
     node.PENALTY.REDUCTION = "sum"
 
+    # The Pathfinder networks: BACKBONE.NAME ContourStem, SEM_SEG_HEAD.NAME ContourSegHead (whose recurrence is
+    # MODEL.RECURRENCE) or FeedforwardContourHead.
+    cfg.MODEL.CONTOUR = CN()
+    # Channels of the stem and of all that follows (paper: 25).
+    cfg.MODEL.CONTOUR.CHANNELS = 25
+    # Extent of the stem's Gabor filters, odd (paper: 7).
+    cfg.MODEL.CONTOUR.STEM_KERNEL_SIZE = 7
+    # Layers of the feedforward control, of MODEL.RECURRENCE.CELL.KERNEL_SIZE and NORM (paper: 6).
+    cfg.MODEL.CONTOUR.NUM_LAYERS = 6
+    # gamma of the focal loss (paper: 2).
+    cfg.MODEL.CONTOUR.FOCAL_GAMMA = 2.0
+    # Probability of the target contour that the predictions start with.
+    cfg.MODEL.CONTOUR.PRIOR_PROB = 0.01
+
+    # "SGD" (detectron2's), "Adam" or "AdamW".
+    cfg.SOLVER.OPTIMIZER = "SGD"
+    # Images of a batch in evaluation, on each device.
+    cfg.TEST.IMS_PER_BATCH = 1
+    # Cell evaluations after which the prediction is scored as well, all from one run; (): only after TEST_STEPS.
+    cfg.TEST.STEPS_TO_EVALUATE = ()
     # Images of each test set that are written as pictures after an evaluation; 0: none.
     cfg.TEST.PICTURES = 8

@@ -3,7 +3,17 @@
 from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
 
 from .build import build_recurrence, check_recurrence_config
+from .contour_head import ContourSegHead, FeedforwardContourHead
+from .contour_stem import ContourStem
 from .mask_head import RecurrentMaskHead
 from .meta_arch import RecurrentPanopticFPN
 
-__all__ = ["RecurrentMaskHead", "RecurrentPanopticFPN", "build_recurrence", "check_recurrence_config"]
+__all__ = [
+    "ContourSegHead",
+    "ContourStem",
+    "FeedforwardContourHead",
+    "RecurrentMaskHead",
+    "RecurrentPanopticFPN",
+    "build_recurrence",
+    "check_recurrence_config",
+]

@@ -1,40 +1,37 @@
 """From MODEL.RECURRENCE to a Recurrence. Nothing else reads that node."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
 
-from crbp_d2.cells import CELLS, build_cell
+from crbp_d2.cells import CELLS, FeedforwardControl, build_cell
 from crbp_d2.cells.hgru import FORMS
 from crbp_d2.cells.norms import NORMS
 from crbp_d2.recurrence import RULES, SOLVERS, Recurrence, learning_rule
 from crbp_d2.recurrence.penalties import REDUCTIONS
 
+# Of the mask head; the contour heads take those of the cells.
 READOUT_NORMS = ("", "BN", "SyncBN", "GN")
+CONTOUR_HEADS = ("ContourSegHead", "FeedforwardContourHead")
 
 
 def check_recurrence_config(cfg: CfgNode) -> None:
-    """Check every value of MODEL.RECURRENCE, and that they go together.
+    """Check every value of MODEL.RECURRENCE, of MODEL.CONTOUR if a contour head has it, and that they go together.
 
     Raises:
         ValueError: names the key, its value and the allowed values.
     """
     node = cfg.MODEL.RECURRENCE
-
-    def require(holds: bool, key: str, allowed: str) -> None:
-        if not holds:
-            value = node
-            for part in key.split("."):
-                value = value[part]
-            raise ValueError(f"MODEL.RECURRENCE.{key} is {value!r}; allowed: {allowed}")
-
+    require = _requirement("MODEL.RECURRENCE", node)
     require(node.RULE in RULES, "RULE", ", ".join(sorted(RULES)))
     require(node.STEPS >= 1, "STEPS", "whole numbers from 1")
     require(node.TEST_STEPS >= 0, "TEST_STEPS", "whole numbers from 1, or 0 for MODEL.RECURRENCE.STEPS")
-    require(node.READOUT_NORM in READOUT_NORMS, "READOUT_NORM", ", ".join(map(repr, READOUT_NORMS)))
+    norms = NORMS if cfg.MODEL.SEM_SEG_HEAD.NAME in CONTOUR_HEADS else READOUT_NORMS
+    require(node.READOUT_NORM in norms, "READOUT_NORM", ", ".join(map(repr, norms)))
     require(node.CELL.NAME in CELLS, "CELL.NAME", ", ".join(sorted(CELLS)))
     require(node.CELL.CHANNELS >= 0, "CELL.CHANNELS", "whole numbers from 1, or 0 for the head's own")
     kernel_size = node.CELL.KERNEL_SIZE
@@ -54,6 +51,8 @@ def check_recurrence_config(cfg: CfgNode) -> None:
     require(node.PENALTY.REDUCTION in REDUCTIONS, "PENALTY.REDUCTION", ", ".join(REDUCTIONS))
     require(0 <= node.PENALTY.WEIGHT < math.inf, "PENALTY.WEIGHT", "finite numbers from 0")
     _check_parts(node)
+    if cfg.MODEL.SEM_SEG_HEAD.NAME in CONTOUR_HEADS:
+        _check_contour(cfg)
     without_penalty = {"crbp": "rbp", "cbptt": "bptt"}
     if node.PENALTY.WEIGHT == 0 and node.RULE in without_penalty:
         raise ValueError(
@@ -64,6 +63,41 @@ def check_recurrence_config(cfg: CfgNode) -> None:
         raise ValueError(
             f"MODEL.ROI_MASK_HEAD.NORM is {cfg.MODEL.ROI_MASK_HEAD.NORM!r}, but a recurrent head has no convolutions "
             f"for it: leave it empty and set MODEL.RECURRENCE.READOUT_NORM (now {node.READOUT_NORM!r})"
+        )
+
+
+def _requirement(name: str, node: CfgNode) -> Callable[[bool, str, str], None]:
+    """require(holds, key, allowed), which raises for a key of `node` that does not hold."""
+
+    def require(holds: bool, key: str, allowed: str) -> None:
+        if not holds:
+            value = node
+            for part in key.split("."):
+                value = value[part]
+            raise ValueError(f"{name}.{key} is {value!r}; allowed: {allowed}")
+
+    return require
+
+
+def _check_contour(cfg: CfgNode) -> None:
+    """Check MODEL.CONTOUR, and that it goes with MODEL.RECURRENCE and MODEL.SEM_SEG_HEAD."""
+    node, channels = cfg.MODEL.CONTOUR, cfg.MODEL.RECURRENCE.CELL.CHANNELS
+    require = _requirement("MODEL.CONTOUR", node)
+    require(node.CHANNELS >= 1, "CHANNELS", "whole numbers from 1")
+    require(node.STEM_KERNEL_SIZE >= 3 and node.STEM_KERNEL_SIZE % 2 == 1, "STEM_KERNEL_SIZE", "odd numbers from 3")
+    require(node.NUM_LAYERS >= 1, "NUM_LAYERS", "whole numbers from 1")
+    require(0 <= node.FOCAL_GAMMA < math.inf, "FOCAL_GAMMA", "finite numbers from 0")
+    require(0 < node.PRIOR_PROB < 1, "PRIOR_PROB", "(0, 1)")
+    head = cfg.MODEL.SEM_SEG_HEAD
+    if head.NUM_CLASSES != 2:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {head.NUM_CLASSES}, but {head.NAME} tells 2 classes apart, background "
+            "and target"
+        )
+    if channels not in (0, node.CHANNELS) and head.NAME == "ContourSegHead":
+        raise ValueError(
+            f"MODEL.RECURRENCE.CELL.CHANNELS is {channels}, but MODEL.CONTOUR.CHANNELS is {node.CHANNELS}: a contour "
+            "head is as wide as its stem, so leave the former at 0"
         )
 
 
@@ -121,13 +155,30 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
     return learning_rule(node.RULE, cell, **_rule_settings(node))
 
 
-def head_settings(cfg: CfgNode) -> dict:
-    """What a recurrent head takes from MODEL.RECURRENCE besides the recurrence itself."""
-    node = cfg.MODEL.RECURRENCE
-    norm = node.READOUT_NORM
+def mask_head_settings(cfg: CfgNode) -> dict:
+    """What the mask head takes from MODEL.RECURRENCE besides the recurrence itself."""
+    norm = cfg.MODEL.RECURRENCE.READOUT_NORM
     several_gpus = comm.get_world_size() > 1 and torch.device(cfg.MODEL.DEVICE).type == "cuda"
+    settings = contour_settings(cfg)
+    return {**settings, "readout_norm": "BN" if norm == "SyncBN" and not several_gpus else norm}
+
+
+def contour_settings(cfg: CfgNode) -> dict:
+    """What the contour head takes from MODEL.RECURRENCE besides the recurrence itself."""
+    node = cfg.MODEL.RECURRENCE
     return {
-        "readout_norm": "BN" if norm == "SyncBN" and not several_gpus else norm,
+        "readout_norm": node.READOUT_NORM,
         "penalty_weight": node.PENALTY.WEIGHT,
         "test_steps": node.TEST_STEPS or None,
     }
+
+
+def build_feedforward(cfg: CfgNode, channels: int) -> FeedforwardControl:
+    """The feedforward control, its kernels and norms those of the cell in whose place it stands.
+
+    Raises:
+        ValueError: see check_recurrence_config.
+    """
+    check_recurrence_config(cfg)
+    cell = cfg.MODEL.RECURRENCE.CELL
+    return FeedforwardControl(channels, cell.KERNEL_SIZE, cfg.MODEL.CONTOUR.NUM_LAYERS, cell.NORM)

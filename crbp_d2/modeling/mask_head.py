@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from crbp_d2.recurrence import Recurrence, RecurrenceOutput
 
-from .build import build_recurrence, head_settings
+from .build import build_recurrence, mask_head_settings
 from .statistics import log_solve
 
 
@@ -76,7 +76,7 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
         head = cfg.MODEL.ROI_MASK_HEAD
         return {
             **super().from_config(cfg, input_shape),
-            **head_settings(cfg),
+            **mask_head_settings(cfg),
             "input_shape": input_shape,
             "recurrence": build_recurrence(cfg, head.CONV_DIM),
             "num_classes": 1 if head.CLS_AGNOSTIC_MASK else cfg.MODEL.ROI_HEADS.NUM_CLASSES,

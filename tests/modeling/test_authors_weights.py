@@ -67,10 +67,10 @@ HGRU = {
 UNUSED = [f"module.unit1.bn.{k}.{part}" for k in (0, 2) for part in ("weight", "bias")]
 
 
-def panoptic_model():
+def build(config):
     cfg = get_cfg()
     add_crbp_config(cfg)
-    cfg.merge_from_file(str(ROOT / "configs/panoptic_R50_crbp.yaml"))
+    cfg.merge_from_file(str(ROOT / "configs" / config))
     cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE = "", "cpu"
     return build_model(cfg)
 
@@ -85,7 +85,7 @@ def released():
         file[f"{HEAD}recurrent.{name}"] = value
         file[f"{HEAD}mask_fcn_rnn.{name}"] = value
         truth[f"{HEAD}recurrence.cell.{ours}"] = value
-    ours_now = panoptic_model().state_dict()
+    ours_now = build("panoptic_R50_crbp.yaml").state_dict()
     for name, ours in HEAD_LAYERS.items():
         file[HEAD + name] = truth[HEAD + ours] = torch.randn(ours_now[HEAD + ours].shape).to(
             ours_now[HEAD + ours].dtype
@@ -108,7 +108,7 @@ def test_panoptic_file_becomes_model_weights(released, tool, tmp_path, capsys):
     tool(["--model", "panoptic", str(tmp_path / "released.pth"), str(tmp_path / "converted.pth")])
     printed = capsys.readouterr().out
 
-    model = panoptic_model()
+    model = build("panoptic_R50_crbp.yaml")
     incompatible = DetectionCheckpointer(model).load(str(tmp_path / "converted.pth"))
     assert "matching_heuristics" not in incompatible
     state = model.state_dict()
@@ -133,9 +133,33 @@ def test_pathfinder_cell_takes_every_tensor_it_uses():
         assert torch.equal(cell.state_dict()[ours], file[f"module.unit1.{name}"]), name
 
 
+def test_pathfinder_file_becomes_model_weights(tool, tmp_path):
+    torch.manual_seed(0)
+    names = {
+        f"module.unit1.{name}": (shape, f"sem_seg_head.recurrence.cell.{ours}") for name, (shape, ours) in HGRU.items()
+    }
+    names |= {
+        "module.conv0.weight": ((25, 1, 7, 7), "backbone.conv.weight"),
+        "module.conv0.bias": ((25,), "backbone.conv.bias"),
+        "module.bn.weight": ((25,), "sem_seg_head.norm.weight"),
+        "module.bn.bias": ((25,), "sem_seg_head.norm.bias"),
+        "module.conv6.weight": ((2, 25, 1, 1), "sem_seg_head.predictor.weight"),
+        "module.conv6.bias": ((2,), "sem_seg_head.predictor.bias"),
+    }
+    file = {name: torch.randn(shape) for name, (shape, _) in names.items()}
+    torch.save({"state_dict": file | {name: torch.randn(25) for name in UNUSED}}, tmp_path / "released.pth")
+    tool(["--model", "pathfinder", str(tmp_path / "released.pth"), str(tmp_path / "converted.pth")])
+    model = build("pathfinder/PF14_hgru_crbp_released.yaml")
+    DetectionCheckpointer(model).load(str(tmp_path / "converted.pth"))
+    state = model.state_dict()
+    assert set(state) == {ours for _, ours in names.values()}
+    for name, (_, ours) in names.items():
+        assert torch.equal(state[ours], file[name]), name
+
+
 def test_wrong_files_are_refused_by_name(released, tool, tmp_path):
     file, _ = released
-    target = panoptic_model().state_dict()
+    target = build("panoptic_R50_crbp.yaml").state_dict()
     key = f"{HEAD}recurrent.w_gate_inh"
 
     with pytest.raises(ValueError, match="nothing in it becomes .*recurrence.cell.inhibition.weight"):

@@ -1,0 +1,214 @@
+"""The heads of the Pathfinder networks.
+
+N: batch; C: channels; H x W: image size.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
+from fvcore.nn import sigmoid_focal_loss
+from torch import Tensor, nn
+
+from crbp_d2.cells import FeedforwardControl
+from crbp_d2.cells.norms import build_norm
+from crbp_d2.recurrence import Recurrence
+
+from .build import build_feedforward, build_recurrence, contour_settings
+from .statistics import log_solve
+
+CLASSES = ("background", "target")
+
+
+class ContourReadout(nn.Module, ABC):
+    """Norm, 1x1 convolution to two classes and focal loss, on states that a subclass computes.
+
+    The norm keeps no running averages, so that it reads the states of every step alike (Linsley et al. 2020,
+    suppl. 3.1). In training the result is (None, losses), else (logits, {}), as detectron2 expects of a head.
+
+    Args:
+        channels: C of what is read out.
+        readout_norm: name for `build_norm`.
+        focal_gamma: of the focal loss.
+        prior_prob: probability of the target that predictions start with.
+        loss_weight: factor of the focal loss.
+        ignore_value: label of pixels without a loss.
+
+    Raises:
+        ValueError: an unknown norm, prior_prob outside (0, 1).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        readout_norm: str = "BN",
+        focal_gamma: float = 2.0,
+        prior_prob: float = 0.01,
+        loss_weight: float = 1.0,
+        ignore_value: int = 255,
+    ):
+        super().__init__()
+        if not 0 < prior_prob < 1:
+            raise ValueError(f"{type(self).__name__}: prior_prob must lie in (0, 1), got {prior_prob}")
+        self.norm = build_norm(readout_norm, channels, scale=1.0)
+        self.predictor = Conv2d(channels, len(CLASSES), kernel_size=1)
+        nn.init.normal_(self.predictor.weight, std=0.01)
+        with torch.no_grad():
+            self.predictor.bias.copy_(torch.tensor([math.log(1 - prior_prob), math.log(prior_prob)]))
+        self.focal_gamma = focal_gamma
+        self.loss_weight = loss_weight
+        self.ignore_value = ignore_value
+
+    @staticmethod
+    def settings(cfg: CfgNode) -> dict:
+        """What every head takes from a config."""
+        head = cfg.MODEL.SEM_SEG_HEAD
+        return {
+            "readout_norm": contour_settings(cfg)["readout_norm"],
+            "focal_gamma": cfg.MODEL.CONTOUR.FOCAL_GAMMA,
+            "prior_prob": cfg.MODEL.CONTOUR.PRIOR_PROB,
+            "loss_weight": head.LOSS_WEIGHT,
+            "ignore_value": head.IGNORE_VALUE,
+        }
+
+    def forward(
+        self, features: dict[str, Tensor], targets: Tensor | None = None
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """features: {"stem": N x C x H x W}; targets: N x H x W, 1 on the target contour, needed in training."""
+        drive = features["stem"]
+        if not self.training:
+            return self.infer(drive), {}
+        if targets is None:
+            raise ValueError(f"{type(self).__name__}: training needs the inputs' 'sem_seg', which has none")
+        return None, self.losses(drive, targets)
+
+    @abstractmethod
+    def infer(self, drive: Tensor) -> Tensor:
+        """Logits, N x 2 x H x W."""
+
+    @abstractmethod
+    def losses(self, drive: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """All losses by name."""
+
+    def read_out(self, state: Tensor) -> Tensor:
+        """Logits, N x 2 x H x W, of a state, N x C x H x W."""
+        return self.predictor(self.norm(state))
+
+    def focal_loss(self, state: Tensor, targets: Tensor) -> Tensor:
+        """Mean over pixels of the focal loss, a softmax over two classes being a sigmoid of their difference.
+
+        Raises:
+            ValueError: targets of another size than the state, or labels that are no class.
+        """
+        logits = self.read_out(state)
+        if targets.shape != logits.shape[:1] + logits.shape[2:]:
+            raise ValueError(f"targets are {tuple(targets.shape)}, but the predictions {tuple(logits.shape)}")
+        known = targets != self.ignore_value
+        strange = known & ((targets < 0) | (targets >= len(CLASSES)))
+        if strange.any():
+            raise ValueError(
+                f"targets hold the label {targets[strange][0].item()}; allowed are 0 ({CLASSES[0]}), 1 ({CLASSES[1]}) "
+                f"and {self.ignore_value} (ignored)"
+            )
+        difference = (logits[:, 1] - logits[:, 0])[known]
+        losses = sigmoid_focal_loss(difference, targets[known].to(difference), alpha=-1, gamma=self.focal_gamma)
+        return losses.sum() / max(losses.numel(), 1) * self.loss_weight
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class ContourSegHead(ContourReadout):
+    """A recurrence that traces contours on the stem's features (Linsley et al. 2020, suppl. 3.1).
+
+    The losses are `loss_sem_seg` and `loss_lipschitz`, whatever the rule; with supervision "every",
+    loss_sem_seg is the mean over all states.
+
+    Args:
+        input_shape: {"stem": ShapeSpec} of the features, as wide as the recurrence's cell.
+        recurrence: its cell has an attribute `channels`.
+        penalty_weight: factor of the recurrence's penalty in `loss_lipschitz`.
+        test_steps: cell evaluations in inference; None: as many as in training.
+        kwargs: of ContourReadout.
+
+    Raises:
+        ValueError: widths that do not fit.
+    """
+
+    @configurable
+    def __init__(
+        self,
+        input_shape: dict[str, ShapeSpec],
+        *,
+        recurrence: Recurrence,
+        penalty_weight: float = 10.0,
+        test_steps: int | None = None,
+        **kwargs,
+    ):
+        channels = recurrence.cell.channels
+        if input_shape["stem"].channels != channels:
+            raise ValueError(
+                f"ContourSegHead: the stem has {input_shape['stem'].channels} channels, but the cell {channels}"
+            )
+        super().__init__(channels, **kwargs)
+        self.recurrence = recurrence
+        self.penalty_weight = penalty_weight
+        self.test_steps = test_steps
+        self.steps_to_evaluate: tuple[int, ...] = ()
+        self.logits_by_step: dict[int, Tensor] = {}
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        return {
+            **cls.settings(cfg),
+            **contour_settings(cfg),
+            "input_shape": input_shape,
+            "recurrence": build_recurrence(cfg, input_shape["stem"].channels),
+        }
+
+    def infer(self, drive: Tensor) -> Tensor:
+        """Logits after `test_steps` steps; those of all `steps_to_evaluate` are left in `logits_by_step`."""
+        steps = self.test_steps or self.recurrence.solver.steps
+        if not self.steps_to_evaluate:
+            return self.read_out(self.recurrence(drive, steps=steps).state[0])
+        states = self.recurrence(drive, steps=max(steps, *self.steps_to_evaluate), record=True).states
+        # A solver that stops at a tolerance stays where it stopped.
+        self.logits_by_step = {t: self.read_out(states[min(t, len(states)) - 1][0]) for t in self.steps_to_evaluate}
+        return self.read_out(states[min(steps, len(states)) - 1][0])
+
+    def losses(self, drive: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        output = self.recurrence(drive)
+        log_solve(output)
+        supervised = output.states if self.recurrence.supervision == "every" else [output.state]
+        losses = [self.focal_loss(h, targets) for h, *_ in supervised]
+        return {
+            "loss_sem_seg": sum(losses) / len(losses),
+            "loss_lipschitz": output.penalty * self.penalty_weight,
+        }
+
+
+@SEM_SEG_HEADS_REGISTRY.register()
+class FeedforwardContourHead(ContourReadout):
+    """The feedforward control: convolutions in place of the recurrence, the same readout and loss.
+
+    Args:
+        layers: N x C x H x W -> N x C x H x W, with an attribute `channels`.
+        kwargs: of ContourReadout.
+    """
+
+    @configurable
+    def __init__(self, *, layers: FeedforwardControl, **kwargs):
+        super().__init__(layers.channels, **kwargs)
+        self.layers = layers
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
+        return {**cls.settings(cfg), "layers": build_feedforward(cfg, input_shape["stem"].channels)}
+
+    def infer(self, drive: Tensor) -> Tensor:
+        return self.read_out(self.layers(drive))
+
+    def losses(self, drive: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return {"loss_sem_seg": self.focal_loss(self.layers(drive), targets)}
