@@ -1,7 +1,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: install demo test lint clean
+.PHONY: install demo pathfinder test lint clean
 
 install:
 	@$(PYTHON) tools/install.py
@@ -9,12 +9,17 @@ install:
 demo: install
 	$(RUN) tools/train_net.py --config-file configs/quick/panoptic_R18_crbp_toy.yaml --resume
 
+pathfinder: install
+	$(RUN) tools/generate_pathfinder.py --spec PF6s
+	$(RUN) tools/train_net.py --config-file configs/pathfinder/PF6s_hgru_crbp.yaml --resume
+
+# One thread a worker: two workers with two each would wait for one another.
 test: install
-	$(RUN) -m pytest -n 2 tests
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 tests
 
 lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
 clean:
-	rm -rf .venv output datasets/toy_panoptic build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv output datasets/toy_panoptic datasets/pathfinder/PF*s build *.egg-info .pytest_cache .ruff_cache

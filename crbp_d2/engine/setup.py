@@ -13,8 +13,13 @@ from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from crbp_d2.config import add_crbp_config
-from crbp_d2.data import check_class_counts, check_dataset_available, register_toy_panoptic
+from crbp_d2.data import check_class_counts, check_dataset_available, check_image_channels, register_toy_panoptic
+from crbp_d2.evaluation import check_steps_to_evaluate
 from crbp_d2.modeling import check_recurrence_config
+
+from .loaders import is_stream
+from .optimizer import check_optimizer
+from .tasks import task_of
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
@@ -52,11 +57,22 @@ def check_inputs(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> N
     Raises:
         FileNotFoundError: one sentence: what is missing, where it was looked for, what runs without.
         KeyError: an unknown data set.
-        ValueError: class counts that do not fit a data set.
+        ValueError: class counts or image channels that do not fit a data set, data sets that do not go together,
+            an unknown optimizer, step counts to evaluate of a model that has none.
     """
-    for name in (*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST):
+    check_optimizer(cfg)
+    check_steps_to_evaluate(cfg)
+    names = (*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST)
+    for name in names:
         check_dataset_available(name)
+    task_of(cfg)
+    for name in names:
         check_class_counts(cfg, name)
+        check_image_channels(cfg, name)
+    if streams := [name for name in cfg.DATASETS.TEST if is_stream(name)]:
+        raise ValueError(f"DATASETS.TEST names {streams[0]}, which has no end; evaluate on the files of a _val set")
+    if any(is_stream(name) for name in cfg.DATASETS.TRAIN) and len(cfg.DATASETS.TRAIN) > 1:
+        raise ValueError(f"DATASETS.TRAIN is {cfg.DATASETS.TRAIN}; a stream has no end, so it must be the only one")
     resumes = resume and DetectionCheckpointer(torch.nn.Module(), cfg.OUTPUT_DIR).has_checkpoint()
     if cfg.MODEL.WEIGHTS and not resumes:
         check_weights(cfg.MODEL.WEIGHTS)

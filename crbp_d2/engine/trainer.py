@@ -1,25 +1,29 @@
-"""Training and evaluation of panoptic models with recurrent heads."""
+"""Training and evaluation of models with recurrent heads."""
 
 import logging
 import os
 
+import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer
-from detectron2.evaluation import DatasetEvaluators
+from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
-from crbp_d2.data import PanopticDatasetMapper
-from crbp_d2.evaluation import build_panoptic_evaluator, results_table, write_results
+from crbp_d2.evaluation import write_results
 from crbp_d2.modeling import check_recurrence_config
 
 from .finite import guard_finite
+from .loaders import build_test_loader, build_train_loader, start_stream_at
+from .optimizer import build_optimizer
 from .setup import check_inputs
+from .tasks import task_of
 
 
 class Trainer(DefaultTrainer):
-    """detectron2's DefaultTrainer for panoptic data, with inputs checked first and no update that is not finite.
+    """detectron2's DefaultTrainer for panoptic and Pathfinder data, by the kind of its data sets.
+
+    Inputs are checked first, and no update is applied that is not finite.
 
     Args:
         cfg: a config with the keys of `add_crbp_config`.
@@ -35,29 +39,38 @@ class Trainer(DefaultTrainer):
         super().__init__(cfg)
         guard_finite(self._trainer.model, self._trainer.optimizer, lambda: self.iter)
 
+    def resume_or_load(self, resume: bool = True) -> None:
+        super().resume_or_load(resume)
+        start_stream_at(self._trainer.data_loader, self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH)
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
     @classmethod
     def build_train_loader(cls, cfg: CfgNode):
-        return build_detection_train_loader(cfg, mapper=PanopticDatasetMapper(cfg, is_train=True))
+        return build_train_loader(cfg)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
-        return build_detection_test_loader(cfg, dataset_name, mapper=PanopticDatasetMapper(cfg, is_train=False))
+        return build_test_loader(cfg, dataset_name)
 
     @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluators:
-        return build_panoptic_evaluator(cfg, dataset_name, inference_folder(cfg, dataset_name))
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return task_of(cfg).evaluator(cfg, dataset_name, inference_folder(cfg, dataset_name))
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
-        """Evaluate on every data set of DATASETS.TEST; log one table each and write it beside the pictures."""
-        results = super().test(cfg, model, evaluators)
+        """Evaluate on every data set of DATASETS.TEST; log a table and write each result beside the pictures."""
+        task = task_of(cfg)
+        results = super().test(cfg, task.model(cfg, model), evaluators)
         if comm.is_main_process():
             names = cfg.DATASETS.TEST
             by_name = {names[0]: results} if len(names) == 1 else results
             for name, result in by_name.items():
-                folder = inference_folder(cfg, name)
-                write_results(result, folder)
-                logging.getLogger(__name__).info("%s (also in %s)\n%s", name, folder, results_table(result, name))
+                write_results(result, inference_folder(cfg, name))
+            folder = os.path.dirname(inference_folder(cfg, names[0]))
+            logging.getLogger(__name__).info("Results (also in %s)\n%s", folder, task.table(cfg, by_name))
         return results
 
 

@@ -54,13 +54,13 @@ class PanopticPictures(DatasetEvaluator):
         image = read_image(record["file_name"], "RGB")
         truth = self._ground_truth(record["image_id"])
         panels = [
-            _resize(image),
+            resize(image),
             self._draw(image, segment_indices(truth), [
                 {**s, "id": k} for k, s in enumerate(truth["segments_info"], start=1)
             ]),
             self._draw(image, prediction.cpu().numpy(), segments),
         ]  # fmt: skip
-        titled = [_title(panel, title) for panel, title in zip(panels, PANELS, strict=True)]
+        titled = [title(panel, name) for panel, name in zip(panels, PANELS, strict=True)]
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"{Path(record['file_name']).stem}.png"
         cv2.imwrite(str(path), np.concatenate(titled, axis=1)[..., ::-1])
@@ -73,7 +73,7 @@ class PanopticPictures(DatasetEvaluator):
         return self._truth[image_id]
 
     def _draw(self, image: np.ndarray, segmentation: np.ndarray, segments: list[dict]) -> np.ndarray:
-        large = _resize(image)
+        large = resize(image)
         labels = cv2.resize(segmentation.astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         visualizer = Visualizer(large, self.metadata)
         for segment in sorted(segments, key=lambda s: s["isthing"]):
@@ -87,10 +87,10 @@ class PanopticPictures(DatasetEvaluator):
                     text=getattr(self.metadata, f"{kind}_classes")[k] + score,
                     alpha=0.6,
                 )
-        return _resize(visualizer.get_output().get_image(), large.shape[1::-1])
+        return resize(visualizer.get_output().get_image(), large.shape[1::-1])
 
 
-def _resize(image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
+def resize(image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
     """To `size` (width, height), by default the one with PANEL_SIDE as its shorter side."""
     height, width = image.shape[:2]
     scale = PANEL_SIDE / min(height, width)
@@ -98,7 +98,8 @@ def _resize(image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarra
     return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA)
 
 
-def _title(panel: np.ndarray, text: str) -> np.ndarray:
+def title(panel: np.ndarray, text: str) -> np.ndarray:
+    """`panel` below a strip with `text`, with a white border on its right."""
     strip = np.full((34, panel.shape[1], 3), 255, np.uint8)
     cv2.putText(strip, text, (10, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 0), 1, cv2.LINE_AA)
     bordered = np.concatenate([strip, panel])

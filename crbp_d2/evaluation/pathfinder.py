@@ -1,0 +1,107 @@
+"""Scores of contour tracing.
+
+H x W: image size; t: a number of steps.
+"""
+
+import itertools
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+from torch import Tensor
+
+from crbp_d2.data.pathfinder_mapper import load_stimulus
+
+SCORES = ("F1", "IoU", "precision", "recall", "balanced_accuracy")
+
+
+class PathfinderEvaluator(DatasetEvaluator):
+    """F1, IoU, precision, recall and balanced accuracy over the pixels of the target contour, as fractions.
+
+    `evaluate` returns {"pathfinder": {...}}. "F1" is the mean over images, "F1_pooled" counts the pixels
+    of all images together; likewise the other scores. Where outputs hold `sem_seg_by_step` (see
+    StepwiseSegmentor), "F1@24" and "F1_pooled@24" are those after 24 steps, and so on.
+
+    A score whose denominator is zero is 1 where there was nothing to find and nothing was found, else 0.
+
+    Args:
+        dataset_name: a registered data set; gives the label that is ignored.
+        distributed: gather the counts of all processes; if not, those of this one are scored.
+    """
+
+    def __init__(self, dataset_name: str, distributed: bool = True):
+        self.ignore_label = getattr(MetadataCatalog.get(dataset_name), "ignore_label", 255)
+        self.distributed = distributed
+        self.reset()
+
+    def reset(self) -> None:
+        # suffix of the scores -> image id -> (true positives, false positives, false negatives, true negatives)
+        self._counts: dict[str, dict[object, np.ndarray]] = {}
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        """inputs: from PathfinderDatasetMapper; outputs: `sem_seg`, 2 x H x W logits."""
+        for record, output in zip(inputs, outputs, strict=True):
+            target = record["sem_seg"] if "sem_seg" in record else torch.from_numpy(load_stimulus(record)[1])
+            predictions = {"": output["sem_seg"]}
+            predictions |= {f"@{t}": logits for t, logits in output.get("sem_seg_by_step", {}).items()}
+            for suffix, logits in predictions.items():
+                counts = self._counts.setdefault(suffix, {})
+                counts[record.get("image_id", len(counts))] = self._count(logits, target)
+
+    def _count(self, logits: Tensor, target: Tensor) -> np.ndarray:
+        if logits.shape[1:] != target.shape:
+            raise ValueError(f"the prediction is {tuple(logits.shape[1:])}, but its target {tuple(target.shape)}")
+        if not logits.isfinite().all():
+            raise FloatingPointError("a prediction is not finite")
+        target = target.to(logits.device)
+        found, known = logits.argmax(dim=0) == 1, target != self.ignore_label
+        wanted = target == 1
+        return torch.stack(
+            [(a & b & known).sum() for a, b in ((found, wanted), (found, ~wanted), (~found, wanted), (~found, ~wanted))]
+        ).cpu().numpy()  # fmt: skip
+
+    def evaluate(self) -> OrderedDict | None:
+        """Results on the main process, None on the others.
+
+        Raises:
+            ValueError: nothing was evaluated.
+        """
+        gathered = [self._counts]
+        if self.distributed:
+            comm.synchronize()
+            gathered = comm.gather(self._counts)
+            if not comm.is_main_process():
+                return None
+        results = {}
+        for suffix in dict.fromkeys(itertools.chain(*gathered)):
+            # By image, so that one that two processes were given counts once.
+            images = {k: v for counts in gathered for k, v in counts.get(suffix, {}).items()}
+            counts = np.stack(list(images.values()))
+            for pooled, of in (("", counts), ("_pooled", counts.sum(axis=0, keepdims=True))):
+                values = scores(of)
+                results.update({f"{name}{pooled}{suffix}": float(values[name].mean()) for name in SCORES})
+        if not results:
+            raise ValueError("PathfinderEvaluator: no image was evaluated")
+        return OrderedDict(pathfinder=results)
+
+
+def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Each of SCORES for M rows of true positives, false positives, false negatives, true negatives: M values."""
+    hits, false_alarms, misses, rejections = counts.astype(np.float64).T
+
+    def share(part: np.ndarray, rest: np.ndarray) -> np.ndarray:
+        whole = part + rest
+        nothing = (hits + false_alarms + misses == 0).astype(np.float64)
+        return np.where(whole > 0, part / np.where(whole > 0, whole, 1), nothing)
+
+    recall = share(hits, misses)
+    return {
+        "F1": share(2 * hits, false_alarms + misses),
+        "IoU": share(hits, false_alarms + misses),
+        "precision": share(hits, false_alarms),
+        "recall": recall,
+        "balanced_accuracy": (recall + share(rejections, false_alarms)) / 2,
+    }

@@ -1,0 +1,61 @@
+"""Predictions after several numbers of steps, from one run of the recurrence."""
+
+from detectron2.config import CfgNode
+from detectron2.modeling.postprocessing import sem_seg_postprocess
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+def check_steps_to_evaluate(cfg: CfgNode) -> None:
+    """Check TEST.STEPS_TO_EVALUATE and that the model has steps.
+
+    Raises:
+        ValueError: names the key and its value.
+    """
+    steps, head = cfg.TEST.STEPS_TO_EVALUATE, cfg.MODEL.SEM_SEG_HEAD.NAME
+    if steps and head != "ContourSegHead":
+        raise ValueError(
+            f"TEST.STEPS_TO_EVALUATE is {tuple(steps)}, but only models with the ContourSegHead are evaluated after "
+            f"other step counts, not {head}: leave it empty"
+        )
+    if not all(isinstance(t, int) and t >= 1 for t in steps):
+        raise ValueError(f"TEST.STEPS_TO_EVALUATE is {tuple(steps)}; allowed: whole numbers from 1")
+
+
+class StepwiseSegmentor(nn.Module):
+    """A segmentor with a contour head, whose outputs hold the predictions after other step counts too.
+
+    Each output has, beside `sem_seg`, `sem_seg_by_step`: {t: 2 x H x W}. Stem and head run once.
+
+    Args:
+        model: a SemanticSegmentor with a ContourSegHead, or that in DistributedDataParallel.
+        steps: each t, at least 1; none leaves the outputs as they are.
+
+    Raises:
+        ValueError: a head without steps.
+    """
+
+    def __init__(self, model: nn.Module, steps: tuple[int, ...]):
+        super().__init__()
+        self.model = model.module if isinstance(model, DistributedDataParallel) else model
+        self.steps = tuple(steps)
+        if self.steps and not hasattr(self.model.sem_seg_head, "steps_to_evaluate"):
+            raise ValueError(f"{type(self.model.sem_seg_head).__name__} has no steps to evaluate")
+
+    def forward(self, inputs: list[dict]) -> list[dict]:
+        if not self.steps:
+            return self.model(inputs)
+        head = self.model.sem_seg_head
+        head.steps_to_evaluate = self.steps
+        try:
+            outputs = self.model(inputs)
+            by_step = head.logits_by_step
+        finally:
+            head.steps_to_evaluate, head.logits_by_step = (), {}
+        for k, (record, output) in enumerate(zip(inputs, outputs, strict=True)):
+            size = record["image"].shape[-2:]
+            height, width = record.get("height", size[0]), record.get("width", size[1])
+            output["sem_seg_by_step"] = {
+                t: sem_seg_postprocess(logits[k], size, height, width) for t, logits in by_step.items()
+            }
+        return outputs
