@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from panoptic_set import write_set
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.cells import CELLS
@@ -42,6 +44,24 @@ def test_extending_runs_and_its_names_work_in_a_config(tables):
     recurrence = build_recurrence(cfg, 8)
     assert type(recurrence.cell).__name__ == "LeakyCell" and type(recurrence.solver).__name__ == "HeavyBall"
     assert recurrence.gradient.transpose.num_terms == 0
+
+
+def test_getting_started_registers_data_sets_of_ones_own(tmp_path, monkeypatch):
+    write_set(tmp_path)
+    (tmp_path / "mine").mkdir()
+    for name, source in (("panoptic_train.json", "panoptic.json"), ("panoptic_train", "panoptic"), ("train", "images")):
+        (tmp_path / "mine" / name).symlink_to(tmp_path / source)
+    monkeypatch.chdir(tmp_path)
+    before = set(DatasetCatalog.list())
+    code = blocks("GETTING_STARTED.md")
+    assert len(code) == 2
+    for block in code:
+        exec(block, {})
+    added = set(DatasetCatalog.list()) - before
+    assert added == {"mine_train", *(f"pathfinder_PF18smooth_{split}" for split in ("train", "val", "stream"))}
+    for name in added:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
 
 
 def test_readme_recurrence_in_plain_pytorch():

@@ -1,0 +1,49 @@
+"""Pages of measurements: a section a measurement, each with the command that wrote it and the machine it ran on."""
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+
+
+def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Cells are shown as they are given."""
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+
+
+def machine() -> str:
+    """Processor, cores, accelerator and versions of this machine, and the date."""
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists() and (found := re.search(r"model name\s*: (.+)", info.read_text())):
+        cpu = found[1]
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{cpu}, {os.cpu_count()} cores, {accelerator}; Python {platform.python_version()}, torch {torch.__version__}; "
+        f"{date.today()}"
+    )
+
+
+def write_section(page: Path, page_title: str, title: str, command: str, text: str) -> None:
+    """Put a section into a page of "## title" sections, in the place of the one with this title if there is one.
+
+    Args:
+        page_title: of the page, with what stands above its first section, if the page has to be made.
+        command: that measures the section again.
+    """
+    head, *sections = re.split(r"(?m)^(?=## )", page.read_text() if page.exists() else f"# {page_title}\n\n")
+    new = f"## {title}\n\n`{command}` on {machine()}.\n\n{text.strip()}\n\n"
+    titles = [section.split("\n", 1)[0] for section in sections]
+    if f"## {title}" in titles:
+        sections[titles.index(f"## {title}")] = new
+    else:
+        sections.append(new)
+    content = "".join([head, *(section.rstrip() + "\n\n" for section in sections)]).rstrip() + "\n"
+    partial = page.with_name(page.name + ".partial")
+    partial.write_text(content)
+    os.replace(partial, page)

@@ -1,0 +1,39 @@
+#!/usr/bin/env python
+"""Measure this package on this machine; each subcommand writes its section of BENCHMARKS.md.
+
+tools/benchmark.py stimuli
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+from crbp_d2.analysis.page import write_section
+from crbp_d2.analysis.stimuli import measure_stimuli, stimuli_section
+
+PAGE = Path(__file__).resolve().parent.parent / "BENCHMARKS.md"
+HEAD = "Benchmarks\n\nEach section is written by the command in it, and holds for the machine it names."
+
+
+def stimuli() -> None:
+    """speed of the Pathfinder generator"""
+    workers = os.cpu_count() or 1
+    counts = {"PF14": 2000, "PF20": 500, "PF25": 500, "PF6s": 2000, "PF9s": 1000, "PF12s": 500}
+    section = stimuli_section(measure_stimuli(counts, workers), workers)
+    write_section(PAGE, HEAD, "Pathfinder stimuli", "tools/benchmark.py stimuli", section)
+
+
+SUBCOMMANDS = {"stimuli": stimuli}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    subparsers = parser.add_subparsers(dest="subcommand", required=True)
+    for name, run in SUBCOMMANDS.items():
+        subparsers.add_parser(name, help=run.__doc__)
+    SUBCOMMANDS[parser.parse_args(arguments).subcommand]()
+    print(f"written: {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
