@@ -18,7 +18,8 @@ HEAD = "Benchmarks\n\nEach section is written by the command in it, and holds fo
 def stimuli() -> None:
     """speed of the Pathfinder generator"""
     workers = os.cpu_count() or 1
-    counts = {"PF14": 2000, "PF20": 500, "PF25": 500, "PF6s": 2000, "PF9s": 1000, "PF12s": 500}
+    # Two archives at least, so that no process idles.
+    counts = {"PF14": 2000, "PF20": 1000, "PF25": 1000, "PF6s": 2000, "PF9s": 1000, "PF12s": 1000}
     section = stimuli_section(measure_stimuli(counts, workers), workers)
     write_section(PAGE, HEAD, "Pathfinder stimuli", "tools/benchmark.py stimuli", section)
 

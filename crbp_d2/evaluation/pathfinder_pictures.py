@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .pictures import resize, title
 
-# The prediction's certainty in this colour (RGB) over the dimmed stimulus.
-PREDICTED = np.array([255, 140, 0])
+# The pixels found, in this colour (RGB) on the dimmed stimulus.
+FOUND = np.array([255, 140, 0], np.uint8)
 
 
 class PathfinderPictures(DatasetEvaluator):
@@ -62,5 +62,5 @@ class PathfinderPictures(DatasetEvaluator):
 
 
 def _overlay(stimulus: np.ndarray, logits: Tensor) -> np.ndarray:
-    certainty = logits.softmax(dim=0)[1].cpu().numpy()[..., None]
-    return np.rint(0.45 * stimulus * (1 - certainty) + PREDICTED * certainty).astype(np.uint8)
+    found = (logits.argmax(dim=0) == 1).cpu().numpy()[..., None]
+    return np.where(found, FOUND, stimulus // 2)
