@@ -18,6 +18,9 @@ def add_crbp_config(cfg: CN) -> None:
     node.TEST_STEPS = 0
     # Steps that tbptt differentiates (paper: 3 of 6).
     node.TRUNCATION = 3
+    # Samples whose last step is held at once in training under rbp, crbp and deq, which bounds the memory that grows
+    # with the RoIs at the cost of two cell evaluations; 0: all.
+    node.CHUNK_SIZE = 0
     # Norm between the last state and the readout. Mask head: "BN", "SyncBN", "GN" or "" (paper: SyncBN, which
     # becomes "BN", with the same parameters, unless several GPUs train). Contour heads: the names of CELL.NORM
     # (paper: BN).

@@ -39,6 +39,7 @@ def check_recurrence_config(cfg: CfgNode) -> None:
     require(node.CELL.NORM in NORMS, "CELL.NORM", ", ".join(NORMS))
     require(node.CELL.FORM in FORMS, "CELL.FORM", ", ".join(FORMS))
     require(node.TRUNCATION >= 1, "TRUNCATION", "whole numbers from 1")
+    require(node.CHUNK_SIZE >= 0, "CHUNK_SIZE", "whole numbers from 1, or 0 for all samples at once")
     solver = node.SOLVER
     require(solver.NAME in ("", *SOLVERS), "SOLVER.NAME", f"{', '.join(sorted(SOLVERS))}, or '' for the rule's own")
     require(0 < solver.TOL < 1, "SOLVER.TOL", "(0, 1)")
@@ -108,6 +109,11 @@ def _check_parts(node: CfgNode) -> None:
             f"MODEL.RECURRENCE.CELL.FORM is {node.CELL.FORM!r}, which only MODEL.RECURRENCE.CELL.NAME 'HGRUCell' has, "
             f"not {node.CELL.NAME!r}"
         )
+    if node.CHUNK_SIZE and node.CELL.NORM == "BN":
+        raise ValueError(
+            f"MODEL.RECURRENCE.CHUNK_SIZE is {node.CHUNK_SIZE}, which changes the batch whose statistics "
+            "MODEL.RECURRENCE.CELL.NORM 'BN' uses: leave it at 0, or use another norm"
+        )
     try:
         recurrence = learning_rule(node.RULE, nn.Identity(), **_rule_settings(node))
     except ValueError as error:
@@ -132,6 +138,7 @@ def _rule_settings(node: CfgNode) -> dict:
         "max_steps": node.SOLVER.MAX_STEPS,
         "memory": node.SOLVER.MEMORY,
         "damping": node.SOLVER.DAMPING,
+        "chunk_size": node.CHUNK_SIZE,
     }
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .gradients import Trajectory
+from .chunks import run_in_chunks
+from .gradients import Implicit, Trajectory
+from .penalties import REDUCTIONS
 from .solvers import SolveStats, warn_unconverged
 from .state import State, describe, is_finite
 from .transpose import NeumannSeries
@@ -40,6 +42,8 @@ class Recurrence(nn.Module):
         gradient: how the last state is differentiated: Unrolled(), Truncated(3), Implicit(...).
         penalty: callable (previous, state) -> scalar, or None.
         supervision: "last", or "every" to have all states in the output.
+        chunk_size: samples whose last step is held at once in training, for an Implicit gradient; the
+            gradients stay the same, at the cost of two evaluations more. 0: all samples.
 
     Raises:
         ValueError: arguments that contradict each other.
@@ -52,6 +56,7 @@ class Recurrence(nn.Module):
         gradient,
         penalty: Callable[[State, State], Tensor] | None = None,
         supervision: str = "last",
+        chunk_size: int = 0,
     ):
         super().__init__()
         if supervision not in SUPERVISION:
@@ -59,11 +64,14 @@ class Recurrence(nn.Module):
         if isinstance(solver, NeumannSeries):
             raise ValueError("NeumannSeries solves the transposed problem of an Implicit gradient, not the forward run")
         gradient.check(solver, supervision)
+        if chunk_size:
+            _check_chunks(chunk_size, cell, gradient, penalty)
         self.cell = cell
         self.solver = solver
         self.gradient = gradient
         self.penalty = penalty
         self.supervision = supervision
+        self.chunk_size = chunk_size
         self.last_stats: SolveStats | None = None
         self._warned = False
 
@@ -90,6 +98,16 @@ class Recurrence(nn.Module):
         if steps < 1:
             raise ValueError(f"Recurrence: steps must be at least 1, got {steps}")
         state = self._start(drive, state)
+        if 0 < self.chunk_size < len(drive) and torch.is_grad_enabled() and not record:
+            output = self._in_chunks(drive, state, steps)
+        else:
+            _, output = self._at_once(drive, state, steps, record)
+        self._warned = self._warned or warn_unconverged(self.solver, output.stats, "forward run")
+        self.last_stats = output.stats
+        return output
+
+    def _at_once(self, drive: Tensor, state: State, steps: int, record: bool) -> tuple[State, RecurrenceOutput]:
+        """The second-last state, and the output."""
         penalized = self.penalty is not None and torch.is_grad_enabled() and drive.shape[0] > 0
         if penalized:
             # The penalty differentiates the last step by its input, which is this one if there is only one step.
@@ -110,10 +128,17 @@ class Recurrence(nn.Module):
         penalty = self.penalty(solution.previous, solution.state) if penalized else _zero(trajectory)
         stats = solution.report(self.solver.tol)
         stats.nonfinite_step = _first_false(torch.stack(finite))
-        self._warned = self._warned or warn_unconverged(self.solver, stats, "forward run")
         trajectory.watch(stats)
-        self.last_stats = stats
-        return RecurrenceOutput(trajectory.state, penalty, stats, states)
+        return solution.previous, RecurrenceOutput(trajectory.state, penalty, stats, states)
+
+    def _in_chunks(self, drive: Tensor, state: State, steps: int) -> RecurrenceOutput:
+        def run(part: Tensor, start: State, steps: int) -> tuple[State, State, Tensor, SolveStats]:
+            previous, output = self._at_once(part, start, steps, record=False)
+            return previous, output.state, output.penalty, output.stats
+
+        parameters = [p for p in self.cell.parameters() if p.requires_grad]
+        mean = getattr(self.penalty, "reduction", None) == "mean"
+        return RecurrenceOutput(*run_in_chunks(run, drive, state, steps, self.chunk_size, parameters, mean))
 
     def _start(self, drive: Tensor, state: State | None) -> State:
         channels = getattr(self.cell, "channels", None)
@@ -142,6 +167,17 @@ class Recurrence(nn.Module):
     def extra_repr(self) -> str:
         penalty = f", penalty={self.penalty!r}" if self.penalty is not None else ""
         return f"solver={self.solver!r}, gradient={self.gradient!r}{penalty}, supervision={self.supervision!r}"
+
+
+def _check_chunks(chunk_size: int, cell: nn.Module, gradient, penalty) -> None:
+    if chunk_size < 0 or chunk_size != int(chunk_size):
+        raise ValueError(f"Recurrence: chunk_size must be a whole number from 1, or 0 for all, got {chunk_size}")
+    if not isinstance(gradient, Implicit):
+        raise ValueError(f"chunk_size bounds what an Implicit gradient holds; {gradient} holds every step it unrolls")
+    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in cell.modules()):
+        raise ValueError("chunk_size changes the batch that a batch norm takes its statistics from; use another norm")
+    if penalty is not None and getattr(penalty, "reduction", None) not in REDUCTIONS:
+        raise ValueError(f"chunk_size needs a penalty whose attribute `reduction` is one of {', '.join(REDUCTIONS)}")
 
 
 def _first_false(holds: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ def config(*options, file=None):
         ("RULE", "crpb", "bptt"),
         ("STEPS", 0, "from 1"),
         ("TEST_STEPS", -1, "from 1"),
+        ("CHUNK_SIZE", -1, "from 1"),
         ("READOUT_NORM", "IN", "SyncBN"),
         ("CELL.NAME", "LSTM", "GalaHGRUCell"),
         ("CELL.CHANNELS", -4, "from 1"),
@@ -67,6 +68,8 @@ def test_contradictions_are_refused():
         (["RULE", "bptt", "SOLVER.NAME", "Anderson"], r"RULE 'bptt': Unrolled\(\) differentiates plain steps"),
         (["RULE", "tbptt", "STEPS", 2], "RULE 'tbptt': Truncated: truncation 3 exceeds the 2 steps"),
         (["SOLVER.MAX_STEPS", 30], r"SOLVER.MAX_STEPS is 30, but FixedSteps\(20\) always runs"),
+        (["CHUNK_SIZE", 8, "CELL.NORM", "BN"], "CHUNK_SIZE is 8, which changes the batch .*CELL.NORM .BN."),
+        (["CHUNK_SIZE", 8, "RULE", "bptt"], "RULE 'bptt': chunk_size bounds what an Implicit gradient holds"),
         (["CELL.FORM", "released"], "CELL.FORM is 'released', which only .*HGRUCell"),
     ],
 )
