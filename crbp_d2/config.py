@@ -37,6 +37,9 @@ def add_crbp_config(cfg: CN) -> None:
     node.CELL.NORM = "GN"
     # Of the HGRUCell: "printed" (the paper's equations) or "released" (those of the authors' parameters).
     node.CELL.FORM = "printed"
+    # How its convolutions, and those of the feedforward control, are computed: "direct", "fft" or "auto" (the faster
+    # one, found by timing).
+    node.CELL.CONVOLUTION = "auto"
 
     node.SOLVER = CN()
     # A name in crbp_d2.recurrence.SOLVERS; "": the rule's own (Anderson for deq, FixedSteps for the others).

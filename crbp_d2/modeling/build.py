@@ -9,6 +9,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from crbp_d2.cells import CELLS, FeedforwardControl, build_cell
+from crbp_d2.cells.convolution import METHODS, set_convolution
 from crbp_d2.cells.hgru import FORMS
 from crbp_d2.cells.norms import NORMS
 from crbp_d2.recurrence import RULES, SOLVERS, Recurrence, learning_rule
@@ -38,6 +39,7 @@ def check_recurrence_config(cfg: CfgNode) -> None:
     require(kernel_size >= 1 and kernel_size % 2 == 1, "CELL.KERNEL_SIZE", "odd numbers from 1")
     require(node.CELL.NORM in NORMS, "CELL.NORM", ", ".join(NORMS))
     require(node.CELL.FORM in FORMS, "CELL.FORM", ", ".join(FORMS))
+    require(node.CELL.CONVOLUTION in METHODS, "CELL.CONVOLUTION", ", ".join(METHODS))
     require(node.TRUNCATION >= 1, "TRUNCATION", "whole numbers from 1")
     require(node.CHUNK_SIZE >= 0, "CHUNK_SIZE", "whole numbers from 1, or 0 for all samples at once")
     solver = node.SOLVER
@@ -159,6 +161,7 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
         timescale=node.STEPS,
         **form,
     )
+    set_convolution(cell, node.CELL.CONVOLUTION)
     return learning_rule(node.RULE, cell, **_rule_settings(node))
 
 
@@ -188,4 +191,6 @@ def build_feedforward(cfg: CfgNode, channels: int) -> FeedforwardControl:
     """
     check_recurrence_config(cfg)
     cell = cfg.MODEL.RECURRENCE.CELL
-    return FeedforwardControl(channels, cell.KERNEL_SIZE, cfg.MODEL.CONTOUR.NUM_LAYERS, cell.NORM)
+    control = FeedforwardControl(channels, cell.KERNEL_SIZE, cfg.MODEL.CONTOUR.NUM_LAYERS, cell.NORM)
+    set_convolution(control, cell.CONVOLUTION)
+    return control

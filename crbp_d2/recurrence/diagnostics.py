@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .penalties import LipschitzPenalty
+from .scope import solve_scope
 from .state import State, flatten, relative_change, sample_norm, unflatten
 
 # Up to this many elements the dense eigenvalues are found faster than the leading ones by iteration.
@@ -16,6 +17,7 @@ DENSE = 64
 
 
 @torch.no_grad()
+@solve_scope()
 def trajectory(cell: nn.Module, drive: Tensor, steps: int, state: State | None = None) -> list[State]:
     """The states h_0 ... h_T of T = `steps` plain steps, from `state` or the cell's initial one."""
     states = [cell.initial_state(drive) if state is None else state]

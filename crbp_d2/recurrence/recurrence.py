@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from .chunks import run_in_chunks
 from .gradients import Implicit, Trajectory
 from .penalties import REDUCTIONS
+from .scope import solve_scope
 from .solvers import SolveStats, warn_unconverged
 from .state import State, describe, is_finite
 from .transpose import NeumannSeries
@@ -75,6 +76,7 @@ class Recurrence(nn.Module):
         self.last_stats: SolveStats | None = None
         self._warned = False
 
+    @solve_scope()
     def forward(
         self, drive: Tensor, state: State | None = None, steps: int | None = None, record: bool = False
     ) -> RecurrenceOutput:

@@ -7,7 +7,9 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from crbp_d2 import add_crbp_config
+from crbp_d2.cells.convolution import HorizontalConv2d
 from crbp_d2.modeling import check_recurrence_config
+from crbp_d2.modeling.build import build_feedforward, build_recurrence
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,6 +36,7 @@ def config(*options, file=None):
         ("CELL.KERNEL_SIZE", 4, "odd"),
         ("CELL.NORM", "IN", "GN"),
         ("CELL.FORM", "other", "released"),
+        ("CELL.CONVOLUTION", "winograd", "auto, direct, fft"),
         ("TRUNCATION", 0, "from 1"),
         ("SOLVER.NAME", "Newton", "Anderson, Broyden"),
         ("SOLVER.TOL", 0.0, r"\(0, 1\)"),
@@ -77,6 +80,14 @@ def test_parts_that_do_not_go_together_are_refused(options, expected):
     keys = [f"MODEL.RECURRENCE.{option}" if k % 2 == 0 else option for k, option in enumerate(options)]
     with pytest.raises(ValueError, match=expected):
         check_recurrence_config(config(*keys))
+
+
+@pytest.mark.parametrize("build,count", [(build_recurrence, 2), (build_feedforward, 6)])
+def test_the_method_of_the_convolutions_reaches_all_of_them(build, count):
+    for cfg, method in ((config(), "auto"), (config("MODEL.RECURRENCE.CELL.CONVOLUTION", "fft"), "fft")):
+        cfg.MODEL.RECURRENCE.CELL.NAME = "HGRUCell"
+        methods = [part.method for part in build(cfg, 4).modules() if isinstance(part, HorizontalConv2d)]
+        assert methods == [method] * count
 
 
 def test_unknown_keys_are_refused_by_full_name():

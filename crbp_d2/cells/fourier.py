@@ -1,0 +1,212 @@
+"""Convolution by Fourier transform: with zero padding, the size kept, differentiable any number of times.
+
+N: batch; C, K: input and output channels; H x W: image size; E: kernel size, odd; L x M: size of the
+transform; F = L (M // 2 + 1): its frequencies.
+
+The three bilinear maps
+
+    correlate        y[i] = sum over e of w[e] x[i + e - E//2]      (torch's convolution)
+    transpose        its transpose in x
+    kernel_gradient  its gradient in w
+
+are each other's derivatives, so autograd never has to look inside a transform.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from crbp_d2.recurrence.state import widen
+
+Size = tuple[int, int]
+
+
+def transform_size(image: Size, kernel: Size) -> Size:
+    """L, M: the next numbers with no prime factor above 7 that leave E//2 zeros beside the image.
+
+    What a circular correlation wraps around then falls on these zeros, or on outputs outside the image.
+    """
+    height, width = (_smooth(extent + size // 2) for extent, size in zip(image, kernel, strict=True))
+    return height, width
+
+
+def _smooth(number: int) -> int:
+    while True:
+        rest = number
+        for prime in (2, 3, 5, 7):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return number
+        number += 1
+
+
+class Spectrum:
+    """The conjugate transform of a weight, computed at first use and without a graph.
+
+    Args:
+        weight: K x C x E x E.
+        size: L, M.
+    """
+
+    def __init__(self, weight: Tensor, size: Size):
+        self.weight = weight
+        self.size = size
+        self.version = _version(weight)
+        self._values: Tensor | None = None
+
+    def belongs_to(self, weight: Tensor) -> bool:
+        """Whether it is that of this tensor as it is now."""
+        return self.weight is weight and self.version == _version(weight)
+
+    @property
+    def values(self) -> Tensor:
+        """F x K x C, complex, in the weight's precision or float32."""
+        if self._values is None:
+            self._values = _transform_kernel(self.weight.detach(), self.size)
+        return self._values
+
+
+def _version(weight: Tensor) -> int | None:
+    # Tensors of inference mode count no versions.
+    return None if weight.is_inference() else weight._version
+
+
+def correlate(x: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
+    """The convolution of F.conv2d with padding E//2.
+
+    Args:
+        x: N x C x H x W, N at least 1, float32 or float64.
+        weight: K x C x E x E, of the same precision.
+        spectrum: of the weight, of transform_size((H, W), (E, E)).
+
+    Returns:
+        N x K x H x W.
+    """
+    size, kernel = spectrum.size, weight.shape[-2:]
+    return _bilinear(
+        x,
+        weight,
+        lambda: _invert(_transform(x, size) @ spectrum.values.mT, size, x.shape[-2:]),
+        lambda g, weight: transpose(g, weight, spectrum),
+        lambda g, x: kernel_gradient(x, g, kernel),
+    )
+
+
+def transpose(g: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
+    """The gradient of `correlate` in x. g: N x K x H x W; the result: N x C x H x W."""
+    size, kernel = spectrum.size, weight.shape[-2:]
+    return _bilinear(
+        g,
+        weight,
+        lambda: _invert((_transform(g, size).conj() @ spectrum.values).conj(), size, g.shape[-2:]),
+        lambda u, weight: correlate(u, weight, spectrum),
+        lambda u, g: kernel_gradient(u, g, kernel),
+    )
+
+
+def kernel_gradient(x: Tensor, g: Tensor, kernel: Size) -> Tensor:
+    """The gradient of `correlate` in the weight. x: N x C x H x W; g: N x K x H x W; the result: K x C x E x E."""
+    size = transform_size(x.shape[-2:], kernel)
+    return _bilinear(
+        x,
+        g,
+        lambda: _invert_kernel(_transform(g, size).conj().mT @ _transform(x, size), size, kernel),
+        lambda v, g: transpose(g, v, Spectrum(v, size)),
+        lambda v, x: correlate(x, v, Spectrum(v, size)),
+    )
+
+
+def _bilinear(
+    a: Tensor,
+    b: Tensor,
+    value: Callable[[], Tensor],
+    gradient_a: Callable[[Tensor, Tensor], Tensor],
+    gradient_b: Callable[[Tensor, Tensor], Tensor],
+) -> Tensor:
+    """The value of a bilinear map of a and b; its gradients are gradient_a(g, b) and gradient_b(g, a).
+
+    One autograd function of both arguments could not tell a backward pass that wants both gradients from
+    one that wants a single one (`ctx.needs_input_grad` only says what requires one), and a Neumann series
+    would pay for a kernel's gradient with every term. So each argument has a node of its own, which
+    autograd leaves out where it leads nowhere.
+    """
+    result = _Branch.apply(a, value, gradient_a, (b,))
+    return _Join.apply(result, _Branch.apply(b, lambda: result.new_zeros(()).expand_as(result), gradient_b, (a,)))
+
+
+class _Branch(torch.autograd.Function):
+    """`value()` as a function of `own`, with gradient(g, *other) for a gradient.
+
+    `other` comes in a tuple, where autograd does not see it: it is kept with its graph, but gets no edge.
+    """
+
+    @staticmethod
+    def forward(ctx, own: Tensor, value: Callable[[], Tensor], gradient: Callable, other: tuple[Tensor]) -> Tensor:
+        ctx.gradient = gradient
+        ctx.save_for_backward(*other)
+        return value()
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        return ctx.gradient(g, *ctx.saved_tensors), None, None, None
+
+
+class _Join(torch.autograd.Function):
+    """`result`, with the gradient for both."""
+
+    @staticmethod
+    def forward(ctx, result: Tensor, zero: Tensor) -> Tensor:
+        return result.view_as(result)
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        return g, g
+
+
+def _transform(x: Tensor, size: Size) -> Tensor:
+    """N x C x H x W -> F x N x C."""
+    return torch.fft.rfft2(x, s=size).permute(2, 3, 0, 1).flatten(0, 1).contiguous()
+
+
+def _invert(y: Tensor, size: Size, image: Size) -> Tensor:
+    """F x N x K -> N x K x H x W."""
+    height, width = image
+    y = y.unflatten(0, (size[0], -1)).permute(2, 3, 0, 1)
+    return torch.fft.irfft2(y, s=size)[..., :height, :width].contiguous()
+
+
+def _transform_kernel(weight: Tensor, size: Size) -> Tensor:
+    """K x C x E x E -> F x K x C, the conjugate, of the kernel with its centre at 0.
+
+    A kernel is much smaller than the transform, so that two products with E columns of the Fourier
+    matrices take less time than a fast transform of all the zeros, and leave the frequencies first.
+    """
+    maps, kernel = weight.shape[:2], weight.shape[-2:]
+    weight = widen(weight)
+    rows, columns = (_roots(length, extent, weight) for length, extent in zip(size, kernel, strict=True))
+    half = columns[: size[1] // 2 + 1] @ weight.permute(2, 3, 0, 1).flatten(2).to(columns.dtype)
+    return (rows @ half.flatten(1)).view(-1, *maps)
+
+
+def _invert_kernel(z: Tensor, size: Size, kernel: Size) -> Tensor:
+    """F x K x C -> K x C x E x E: the inverse transform at the places of the kernel alone, its centre at 0."""
+    maps = z.shape[-2:]
+    rows, columns = (_roots(length, extent, z.real) for length, extent in zip(size, kernel, strict=True))
+    columns = columns[: size[1] // 2 + 1]
+    # The other half of the frequencies are conjugates, which double the real part.
+    columns[1 : (size[1] + 1) // 2] *= 2
+    half = (rows.mT @ z.view(size[0], -1)).view(kernel[0], len(columns), -1)
+    weight = (columns.mT @ half).real / math.prod(size)
+    return weight.view(*kernel, *maps).permute(2, 3, 0, 1).contiguous()
+
+
+def _roots(length: int, extent: int, like: Tensor) -> Tensor:
+    """exp(2 pi i j k / length), j = 0 ... length - 1, k = -extent//2 ... extent//2; precision and device of `like`."""
+    j = torch.arange(length, device=like.device)
+    k = torch.arange(extent, device=like.device) - extent // 2
+    # Whole turns are taken off in whole numbers, or large j k would cost digits.
+    angle = (j[:, None] * k % length).to(like.dtype) * (2 * math.pi / length)
+    return torch.polar(torch.ones_like(angle), angle)

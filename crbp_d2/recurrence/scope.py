@@ -1,0 +1,31 @@
+"""What the steps of one solve share.
+
+A cell may compute things that depend on its parameters alone, such as the spectrum of a kernel. Within
+a solve the parameters do not change, so these are computed once, kept in the solve's cache, and gone with it.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+# A context variable, so that every thread (DataParallel's, say) has its own.
+_CACHE: ContextVar[dict[Any, Any] | None] = ContextVar("crbp_d2_solve_cache", default=None)
+
+
+@contextmanager
+def solve_scope() -> Iterator[None]:
+    """The extent of a solve, as a context or a decorator; one within another shares the outer one's cache."""
+    if _CACHE.get() is not None:
+        yield
+        return
+    token = _CACHE.set({})
+    try:
+        yield
+    finally:
+        _CACHE.reset(token)
+
+
+def solve_cache() -> dict[Any, Any] | None:
+    """The cache of the solve that is running in this thread; None outside of one."""
+    return _CACHE.get()

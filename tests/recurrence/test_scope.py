@@ -1,0 +1,40 @@
+"""The cache that the steps of a solve share."""
+
+import threading
+
+import pytest
+from problems import TanhCell, drive_for
+
+from crbp_d2.recurrence import learning_rule
+from crbp_d2.recurrence.scope import solve_cache, solve_scope
+
+
+def test_scopes_share_what_is_outside_and_are_of_their_thread():
+    seen = []
+    with solve_scope():
+        outer = solve_cache()
+        with solve_scope():
+            assert solve_cache() is outer
+        thread = threading.Thread(target=lambda: seen.append(solve_cache()))
+        thread.start()
+        thread.join()
+        with pytest.raises(KeyError), solve_scope():
+            raise KeyError
+        assert solve_cache() is outer
+    assert seen == [None] and solve_cache() is None
+
+
+def test_all_steps_of_a_run_have_one_cache_and_the_next_run_another():
+    class Watching(TanhCell):
+        def forward(self, drive, state):
+            caches.append(solve_cache())
+            return super().forward(drive, state)
+
+    caches = []
+    cell = Watching()
+    recurrence = learning_rule("crbp", cell, steps=4)
+    for _ in range(2):
+        recurrence(drive_for(cell))
+    assert len(caches) == 8 and all(cache is not None for cache in caches)
+    assert all(a is b for a, b in zip(caches, [caches[0]] * 4 + [caches[4]] * 4, strict=True))
+    assert caches[0] is not caches[4] and solve_cache() is None
