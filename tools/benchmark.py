@@ -2,12 +2,16 @@
 """Measure this package on this machine; each subcommand writes its section of BENCHMARKS.md.
 
 tools/benchmark.py stimuli
+tools/benchmark.py convolution
 """
 
 import argparse
 import os
 from pathlib import Path
 
+import torch
+
+from crbp_d2.analysis.convolution import convolution_section, measure_convolutions, measure_steps
 from crbp_d2.analysis.page import write_section
 from crbp_d2.analysis.stimuli import measure_stimuli, stimuli_section
 
@@ -24,7 +28,13 @@ def stimuli() -> None:
     write_section(PAGE, HEAD, "Pathfinder stimuli", "tools/benchmark.py stimuli", section)
 
 
-SUBCOMMANDS = {"stimuli": stimuli}
+def convolution() -> None:
+    """horizontal convolutions, direct and by Fourier transform"""
+    section = convolution_section([*measure_convolutions(), *measure_steps()], torch.get_num_threads())
+    write_section(PAGE, HEAD, "Large kernels", "tools/benchmark.py convolution", section)
+
+
+SUBCOMMANDS = {"convolution": convolution, "stimuli": stimuli}
 
 
 def main(arguments: list[str] | None = None) -> None:
