@@ -1,4 +1,4 @@
-"""The horizontal convolutions of the cells: direct or by Fourier transform, whichever is faster.
+"""The horizontal convolutions of the cells: direct or by a transform, whichever is faster.
 
 N: batch; C, K: input and output channels; H x W: image size; E: kernel size.
 """
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from crbp_d2.recurrence.scope import solve_cache
 from crbp_d2.recurrence.state import widen
 
-from .fourier import Spectrum, correlate, transform_size
+from . import fourier, winograd
+from .bilinear import WeightTransform
 
-METHODS = ("auto", "direct", "fft")
-# Below this kernel size transforms do not pay, so that "auto" does not even try.
-SMALLEST_KERNEL = 5
+METHODS = ("auto", "direct", "fft", "winograd")
+# Kernels and channels below which Fourier and Winograd transforms do not pay, so that "auto" does not even try.
+SMALLEST_KERNEL, FEWEST_CHANNELS = 5, 32
 # Elements of a spectrum above which "auto" does not try them either, for the sake of memory (256 MiB in float32).
 LARGEST_SPECTRUM = 2**25
 # Share of the direct time that the transforms must stay below, which is more than what timings scatter.
@@ -33,67 +34,87 @@ _CHOICES: dict[Hashable, bool] = {}
 class HorizontalConv2d(nn.Conv2d):
     """A convolution over space with zero padding that keeps the size; see `horizontal_convolution`.
 
-    Both methods give the same up to rounding. Under autocast the transforms compute in float32 and give
+    All methods give the same up to rounding. Under autocast the transforms compute in float32 and give
     what the direct convolution would, the lower precision.
 
     Attributes:
-        method: "direct"; "fft", by Fourier transform; or "auto", the one that is faster: for each combination
+        method: "direct"; "fft", by Fourier transform; "winograd", by minimal filtering, for 3 x 3 kernels; or
+            "auto", the direct one or the transform for this kernel size, whichever is faster: for each combination
             of device, precision, channels, kernel and image size and (to the next power of two) batch size both
             are timed once in a process, and the choice is kept.
+
+    Raises:
+        ValueError: an unknown method, "winograd" with another kernel size.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = False, method: str = "auto"):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
+        self.set_method(method)
+
+    def set_method(self, method: str) -> None:
+        """Choose a method; see the class."""
+        if method == "winograd" and self.kernel_size != (3, 3):
+            raise ValueError(f"the method 'winograd' is for 3 x 3 kernels, not for {self.kernel_size}")
         self.method = _checked(method)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: N x C x H x W; the result: N x K x H x W."""
         # What is empty or has the wrong shape is left to torch.
         sound = x.dim() == 4 and x.shape[1] == self.in_channels and x.numel() > 0
-        if sound and (self.method == "fft" or self.method == "auto" and self._fft_is_faster(x)):
-            return self._by_transform(x)
+        method = self._choose(x) if sound and self.method == "auto" else self.method
+        if sound and method != "direct":
+            return self._by_transform(x, method)
         return super().forward(x)
 
-    def _by_transform(self, x: Tensor) -> Tensor:
-        weight = widen(self.weight)
-        y = correlate(widen(x), weight, self._spectrum(x))
+    def _by_transform(self, x: Tensor, method: str) -> Tensor:
+        correlate = winograd.correlate if method == "winograd" else fourier.correlate
+        y = correlate(widen(x), widen(self.weight), self._transform(x, method))
         if self.bias is not None:
             y = y + self.bias.view(-1, 1, 1)
         return y.to(_result_dtype(x))
 
-    def _spectrum(self, x: Tensor) -> Spectrum:
+    def _transform(self, x: Tensor, method: str) -> WeightTransform:
         """That of the solve that is running, or a new one outside of one."""
-        size = transform_size(x.shape[-2:], self.kernel_size)
+        size = None if method == "winograd" else fourier.transform_size(x.shape[-2:], self.kernel_size)
         cache = solve_cache()
-        if cache is None:
-            return Spectrum(self.weight, size)
-        spectrum = cache.get((self, size))
-        if spectrum is None or not spectrum.belongs_to(self.weight):
-            spectrum = cache[self, size] = Spectrum(self.weight, size)
-        return spectrum
+        found = None if cache is None else cache.get((self, size))
+        if found is None or not found.belongs_to(self.weight):
+            found = winograd.TransformedKernel(self.weight) if size is None else fourier.Spectrum(self.weight, size)
+            if cache is not None:
+                cache[self, size] = found
+        return found
 
-    def _fft_is_faster(self, x: Tensor) -> bool:
-        extent, channels = self.kernel_size[0], self.in_channels * self.out_channels
-        if extent < SMALLEST_KERNEL or torch.jit.is_tracing():
-            return False
-        length, width = transform_size(x.shape[-2:], self.kernel_size)
-        if channels * length * (width // 2 + 1) > LARGEST_SPECTRUM:
-            return False
-        # Within a solve the spectrum is there already from the second step on; outside it counts every time.
+    def _choose(self, x: Tensor) -> str:
+        candidate = self._candidate(x)
+        if candidate == "direct":
+            return candidate
+        # Within a solve the transform is there already from the second step on; outside it counts every time.
         shared = solve_cache() is not None
         batch = (x.shape[0] - 1).bit_length()
-        key = (x.device, x.dtype, _result_dtype(x), self.in_channels, self.out_channels, extent, *x.shape[2:], batch,
-               shared)  # fmt: skip
+        key = (x.device, x.dtype, _result_dtype(x), self.in_channels, self.out_channels, *self.kernel_size,
+               *x.shape[2:], batch, shared)  # fmt: skip
         if key not in _CHOICES:
             # Threads that measure at the same time agree on the first answer.
-            _CHOICES.setdefault(key, self._measure(x))
-        return _CHOICES[key]
+            _CHOICES.setdefault(key, self._measure(x, candidate))
+        return candidate if _CHOICES[key] else "direct"
+
+    def _candidate(self, x: Tensor) -> str:
+        """The transform that may be worth its time."""
+        if torch.jit.is_tracing():
+            return "direct"
+        if self.kernel_size == (3, 3):
+            return "winograd" if min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS else "direct"
+        length, width = fourier.transform_size(x.shape[-2:], self.kernel_size)
+        fits = self.in_channels * self.out_channels * length * (width // 2 + 1) <= LARGEST_SPECTRUM
+        return "fft" if fits and self.kernel_size[0] >= SMALLEST_KERNEL else "direct"
 
     @torch.no_grad()
-    def _measure(self, x: Tensor) -> bool:
+    def _measure(self, x: Tensor, candidate: str) -> bool:
         # Detached, or autocast of older torch keeps the weight it casts here, without a graph, for the run itself.
         weight = self.weight.detach()
-        ratio = _time_ratio(lambda: self._by_transform(x), lambda: self._conv_forward(x, weight, None), x.device)
+        ratio = _time_ratio(
+            lambda: self._by_transform(x, candidate), lambda: self._conv_forward(x, weight, None), x.device
+        )  # fmt: skip
         return ratio < CLEARLY_FASTER
 
     def extra_repr(self) -> str:
@@ -123,12 +144,12 @@ def set_convolution(module: nn.Module, method: str) -> None:
         method: in METHODS; see HorizontalConv2d.
 
     Raises:
-        ValueError: another method.
+        ValueError: another method, one that does not go with a kernel size.
     """
     _checked(method)
     for part in module.modules():
         if isinstance(part, HorizontalConv2d):
-            part.method = method
+            part.set_method(method)
 
 
 def _checked(method: str) -> str:

@@ -13,12 +13,13 @@ are each other's derivatives, so autograd never has to look inside a transform.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from crbp_d2.recurrence.state import widen
+
+from .bilinear import WeightTransform, bilinear
 
 Size = tuple[int, int]
 
@@ -43,8 +44,8 @@ def _smooth(number: int) -> int:
         number += 1
 
 
-class Spectrum:
-    """The conjugate transform of a weight, computed at first use and without a graph.
+class Spectrum(WeightTransform):
+    """The conjugate transform of a weight, computed at first use.
 
     Args:
         weight: K x C x E x E.
@@ -52,14 +53,9 @@ class Spectrum:
     """
 
     def __init__(self, weight: Tensor, size: Size):
-        self.weight = weight
+        super().__init__(weight)
         self.size = size
-        self.version = _version(weight)
         self._values: Tensor | None = None
-
-    def belongs_to(self, weight: Tensor) -> bool:
-        """Whether it is that of this tensor as it is now."""
-        return self.weight is weight and self.version == _version(weight)
 
     @property
     def values(self) -> Tensor:
@@ -67,11 +63,6 @@ class Spectrum:
         if self._values is None:
             self._values = _transform_kernel(self.weight.detach(), self.size)
         return self._values
-
-
-def _version(weight: Tensor) -> int | None:
-    # Tensors of inference mode count no versions.
-    return None if weight.is_inference() else weight._version
 
 
 def correlate(x: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
@@ -86,7 +77,7 @@ def correlate(x: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
         N x K x H x W.
     """
     size, kernel = spectrum.size, weight.shape[-2:]
-    return _bilinear(
+    return bilinear(
         x,
         weight,
         lambda: _invert(_transform(x, size) @ spectrum.values.mT, size, x.shape[-2:]),
@@ -98,7 +89,7 @@ def correlate(x: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
 def transpose(g: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
     """The gradient of `correlate` in x. g: N x K x H x W; the result: N x C x H x W."""
     size, kernel = spectrum.size, weight.shape[-2:]
-    return _bilinear(
+    return bilinear(
         g,
         weight,
         lambda: _invert((_transform(g, size).conj() @ spectrum.values).conj(), size, g.shape[-2:]),
@@ -110,60 +101,13 @@ def transpose(g: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
 def kernel_gradient(x: Tensor, g: Tensor, kernel: Size) -> Tensor:
     """The gradient of `correlate` in the weight. x: N x C x H x W; g: N x K x H x W; the result: K x C x E x E."""
     size = transform_size(x.shape[-2:], kernel)
-    return _bilinear(
+    return bilinear(
         x,
         g,
         lambda: _invert_kernel(_transform(g, size).conj().mT @ _transform(x, size), size, kernel),
         lambda v, g: transpose(g, v, Spectrum(v, size)),
         lambda v, x: correlate(x, v, Spectrum(v, size)),
     )
-
-
-def _bilinear(
-    a: Tensor,
-    b: Tensor,
-    value: Callable[[], Tensor],
-    gradient_a: Callable[[Tensor, Tensor], Tensor],
-    gradient_b: Callable[[Tensor, Tensor], Tensor],
-) -> Tensor:
-    """The value of a bilinear map of a and b; its gradients are gradient_a(g, b) and gradient_b(g, a).
-
-    One autograd function of both arguments could not tell a backward pass that wants both gradients from
-    one that wants a single one (`ctx.needs_input_grad` only says what requires one), and a Neumann series
-    would pay for a kernel's gradient with every term. So each argument has a node of its own, which
-    autograd leaves out where it leads nowhere.
-    """
-    result = _Branch.apply(a, value, gradient_a, (b,))
-    return _Join.apply(result, _Branch.apply(b, lambda: result.new_zeros(()).expand_as(result), gradient_b, (a,)))
-
-
-class _Branch(torch.autograd.Function):
-    """`value()` as a function of `own`, with gradient(g, *other) for a gradient.
-
-    `other` comes in a tuple, where autograd does not see it: it is kept with its graph, but gets no edge.
-    """
-
-    @staticmethod
-    def forward(ctx, own: Tensor, value: Callable[[], Tensor], gradient: Callable, other: tuple[Tensor]) -> Tensor:
-        ctx.gradient = gradient
-        ctx.save_for_backward(*other)
-        return value()
-
-    @staticmethod
-    def backward(ctx, g: Tensor):
-        return ctx.gradient(g, *ctx.saved_tensors), None, None, None
-
-
-class _Join(torch.autograd.Function):
-    """`result`, with the gradient for both."""
-
-    @staticmethod
-    def forward(ctx, result: Tensor, zero: Tensor) -> Tensor:
-        return result.view_as(result)
-
-    @staticmethod
-    def backward(ctx, g: Tensor):
-        return g, g
 
 
 def _transform(x: Tensor, size: Size) -> Tensor:

@@ -39,7 +39,8 @@ def check_recurrence_config(cfg: CfgNode) -> None:
     require(kernel_size >= 1 and kernel_size % 2 == 1, "CELL.KERNEL_SIZE", "odd numbers from 1")
     require(node.CELL.NORM in NORMS, "CELL.NORM", ", ".join(NORMS))
     require(node.CELL.FORM in FORMS, "CELL.FORM", ", ".join(FORMS))
-    require(node.CELL.CONVOLUTION in METHODS, "CELL.CONVOLUTION", ", ".join(METHODS))
+    possible = [method for method in METHODS if method != "winograd" or kernel_size == 3]
+    require(node.CELL.CONVOLUTION in possible, "CELL.CONVOLUTION", f"{', '.join(possible)} (KERNEL_SIZE {kernel_size})")
     require(node.TRUNCATION >= 1, "TRUNCATION", "whole numbers from 1")
     require(node.CHUNK_SIZE >= 0, "CHUNK_SIZE", "whole numbers from 1, or 0 for all samples at once")
     solver = node.SOLVER

@@ -134,6 +134,7 @@ class Recurrence(nn.Module):
         return solution.previous, RecurrenceOutput(trajectory.state, penalty, stats, states)
 
     def _in_chunks(self, drive: Tensor, state: State, steps: int) -> RecurrenceOutput:
+        @solve_scope()
         def run(part: Tensor, start: State, steps: int) -> tuple[State, State, Tensor, SolveStats]:
             previous, output = self._at_once(part, start, steps, record=False)
             return previous, output.state, output.penalty, output.stats

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from crbp_d2.cells import ConvLSTMCell, FeedforwardControl, HGRUCell, build_cell, convolution, fourier
 from crbp_d2.cells.convolution import HorizontalConv2d, horizontal_convolution, set_convolution
+from crbp_d2.cells.winograd import TransformedKernel
 from crbp_d2.recurrence import LipschitzPenalty, learning_rule
 from crbp_d2.recurrence.diagnostics import trajectory
 from crbp_d2.recurrence.scope import solve_cache, solve_scope
@@ -44,7 +45,7 @@ def timings(monkeypatch):
         faster = True
         count = 0
 
-    def measure(self, x):
+    def measure(self, x, candidate):
         Timings.count += 1
         return Timings.faster
 
@@ -54,8 +55,9 @@ def timings(monkeypatch):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_the_layer_is_the_same_by_both_methods(bias):
-    direct, by_transform = (layer(method, bias=bias) for method in ("direct", "fft"))
+@pytest.mark.parametrize("method,kernel_size", [("fft", 5), ("fft", 3), ("winograd", 3)])
+def test_the_layer_is_the_same_by_every_method(method, kernel_size, bias):
+    direct, by_transform = (layer(m, kernel_size=kernel_size, bias=bias) for m in ("direct", method))
     assert list(direct.state_dict()) == (["weight", "bias"] if bias else ["weight"])
     x = normal(2, 3, 9, 8)
     for conv in (direct, by_transform):
@@ -67,7 +69,7 @@ def test_the_layer_is_the_same_by_both_methods(bias):
 
 @pytest.mark.parametrize("method", convolution.METHODS)
 def test_empty_batches(method):
-    conv = layer(method, bias=True)
+    conv = layer(method, kernel_size=3, bias=True)
     x = torch.zeros(0, 3, 9, 8, dtype=torch.float64, requires_grad=True)
     y = conv(x)
     assert y.shape == (0, 4, 9, 8)
@@ -78,7 +80,7 @@ def test_empty_batches(method):
 @pytest.mark.parametrize("method", convolution.METHODS)
 def test_wrong_shapes_get_torchs_own_message(method):
     with pytest.raises(RuntimeError, match=r"expected input\[2, 5, 9, 8\] to have 3 channels"):
-        layer(method)(normal(2, 5, 9, 8))
+        layer(method, kernel_size=3)(normal(2, 5, 9, 8))
 
 
 def training_step(cell, drive, method, dtype=torch.float64):
@@ -94,13 +96,14 @@ def training_step(cell, drive, method, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("name", ["HGRUCell", "ConvLSTMCell", "GalaHGRUCell"])
-def test_training_with_the_penalty_has_the_same_gradients(name):
+@pytest.mark.parametrize("method,kernel_size", [("fft", 5), ("winograd", 3)])
+def test_training_with_the_penalty_has_the_same_gradients(name, method, kernel_size):
     torch.manual_seed(0)
-    cell = build_cell(name, 4, kernel_size=5).double()
+    cell = build_cell(name, 4, kernel_size=kernel_size).double()
     drive = normal(2, 4, 7, 6)
     truth = training_step(cell, drive, "direct")
     assert truth[0] > 0
-    for ours, expected in zip(training_step(cell, drive, "fft"), truth, strict=True):
+    for ours, expected in zip(training_step(cell, drive, method), truth, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
 
 
@@ -214,12 +217,26 @@ def test_auto_measures_each_shape_once_and_keeps_its_choice(timings, transforms)
 def test_auto_does_not_try_small_kernels_and_huge_spectra(timings, transforms, monkeypatch):
     for kernel_size in (1, 3):
         layer("auto", kernel_size=kernel_size)(normal(2, 3, 9, 8))
+    layer("auto", channels=(64, 31), kernel_size=3)(normal(2, 64, 9, 8))
     monkeypatch.setattr(convolution, "LARGEST_SPECTRUM", 3 * 4 * 12 * 6 - 1)
     layer("auto")(normal(2, 3, 10, 8))
     assert timings.count == 0 and not transforms
     monkeypatch.setattr(convolution, "LARGEST_SPECTRUM", 3 * 4 * 12 * 6)
     layer("auto")(normal(2, 3, 10, 8))
     assert timings.count == 1 and len(transforms) == 1
+
+
+def test_auto_tries_winograd_for_small_kernels_of_many_channels(timings, transforms):
+    conv = layer("auto", channels=(32, 64), kernel_size=3)
+    x = normal(2, 32, 9, 8)
+    with solve_scope():
+        for faster in (True, False):
+            timings.faster = faster
+            convolution._CHOICES.clear()
+            torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, padding=1))
+            kernels = [kept for kept in solve_cache().values() if isinstance(kept, TransformedKernel)]
+            assert len(kernels) == 1
+    assert timings.count == 2 and not transforms
 
 
 @pytest.mark.parametrize("share,faster", [(0.0, False), (float("inf"), True)])
@@ -249,7 +266,7 @@ def test_set_convolution_reaches_all_of_a_cell_and_refuses_unknown_methods():
         set_convolution(module, "fft")
         methods = [part.method for part in module.modules() if isinstance(part, HorizontalConv2d)]
         assert methods == ["fft"] * count
-    with pytest.raises(ValueError, match="one of auto, direct, fft, got 'winograd'"):
-        set_convolution(cell, "winograd")
-    with pytest.raises(ValueError, match="got 'winograd'"):
+    with pytest.raises(ValueError, match="one of auto, direct, fft, winograd, got 'gemm'"):
+        set_convolution(cell, "gemm")
+    with pytest.raises(ValueError, match=r"'winograd' is for 3 x 3 kernels, not for \(5, 5\)"):
         HorizontalConv2d(3, 4, 5, method="winograd")

@@ -36,7 +36,7 @@ def config(*options, file=None):
         ("CELL.KERNEL_SIZE", 4, "odd"),
         ("CELL.NORM", "IN", "GN"),
         ("CELL.FORM", "other", "released"),
-        ("CELL.CONVOLUTION", "winograd", "auto, direct, fft"),
+        ("CELL.CONVOLUTION", "gemm", "auto, direct, fft, winograd"),
         ("TRUNCATION", 0, "from 1"),
         ("SOLVER.NAME", "Newton", "Anderson, Broyden"),
         ("SOLVER.TOL", 0.0, r"\(0, 1\)"),
@@ -73,6 +73,10 @@ def test_contradictions_are_refused():
         (["SOLVER.MAX_STEPS", 30], r"SOLVER.MAX_STEPS is 30, but FixedSteps\(20\) always runs"),
         (["CHUNK_SIZE", 8, "CELL.NORM", "BN"], "CHUNK_SIZE is 8, which changes the batch .*CELL.NORM .BN."),
         (["CHUNK_SIZE", 8, "RULE", "bptt"], "RULE 'bptt': chunk_size bounds what an Implicit gradient holds"),
+        (
+            ["CELL.CONVOLUTION", "winograd", "CELL.KERNEL_SIZE", 5],
+            r"CONVOLUTION is 'winograd'; .*fft \(KERNEL_SIZE 5\)",
+        ),
         (["CELL.FORM", "released"], "CELL.FORM is 'released', which only .*HGRUCell"),
     ],
 )
