@@ -69,7 +69,7 @@ def test_empty_batch_gives_every_parameter_a_zero_gradient(rule):
 def test_bfloat16_autocast_is_close_to_float32_and_reaches_every_parameter(rule):
     torch.manual_seed(0)
     cell = GalaHGRUCell(16, timescale=4)
-    drive = torch.randn(2, 16, 7, 7)
+    drive = torch.randn(8, 16, 7, 7)
     recurrence = learning_rule(rule, cell, steps=4)
 
     def gradients(enabled):
