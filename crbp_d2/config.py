@@ -67,6 +67,12 @@ def add_crbp_config(cfg: CN) -> None:
     # Over all elements of the state: "sum" (mask head) or "mean" (Pathfinder).
     node.PENALTY.REDUCTION = "sum"
 
+    node.EARLY_STOP = CN()
+    # In inference an RoI takes no further steps once its residual is within TOL; what it gets does not depend on
+    # the other RoIs, so neither CELL.NORM "BN" nor a solver that stops at a tolerance itself goes with it.
+    node.EARLY_STOP.ENABLED = False
+    node.EARLY_STOP.TOL = 1e-2
+
     # The Pathfinder networks: BACKBONE.NAME ContourStem, SEM_SEG_HEAD.NAME ContourSegHead (whose recurrence is
     # MODEL.RECURRENCE) or FeedforwardContourHead.
     cfg.MODEL.CONTOUR = CN()
@@ -85,7 +91,8 @@ def add_crbp_config(cfg: CN) -> None:
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Images of a batch in evaluation, on each device.
     cfg.TEST.IMS_PER_BATCH = 1
-    # Cell evaluations after which the prediction is scored as well, all from one run; (): only after TEST_STEPS.
+    # Cell evaluations after which the prediction is scored as well, all from one run of the recurrence over the data;
+    # (): only after TEST_STEPS.
     cfg.TEST.STEPS_TO_EVALUATE = ()
     # Images of each test set that are written as pictures after an evaluation; 0: none.
     cfg.TEST.PICTURES = 8

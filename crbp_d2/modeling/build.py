@@ -13,6 +13,7 @@ from crbp_d2.cells.convolution import METHODS, set_convolution
 from crbp_d2.cells.hgru import FORMS
 from crbp_d2.cells.norms import NORMS
 from crbp_d2.recurrence import RULES, SOLVERS, Recurrence, learning_rule
+from crbp_d2.recurrence.early_stop import mixes_samples
 from crbp_d2.recurrence.penalties import REDUCTIONS
 
 # Of the mask head; the contour heads take those of the cells.
@@ -54,6 +55,7 @@ def check_recurrence_config(cfg: CfgNode) -> None:
     require(0 <= node.PENALTY.BOUND < 1, "PENALTY.BOUND", "[0, 1)")
     require(node.PENALTY.REDUCTION in REDUCTIONS, "PENALTY.REDUCTION", ", ".join(REDUCTIONS))
     require(0 <= node.PENALTY.WEIGHT < math.inf, "PENALTY.WEIGHT", "finite numbers from 0")
+    require(0 < node.EARLY_STOP.TOL < 1, "EARLY_STOP.TOL", "(0, 1)")
     _check_parts(node)
     if cfg.MODEL.SEM_SEG_HEAD.NAME in CONTOUR_HEADS:
         _check_contour(cfg)
@@ -126,6 +128,23 @@ def _check_parts(node: CfgNode) -> None:
             f"MODEL.RECURRENCE.SOLVER.MAX_STEPS is {node.SOLVER.MAX_STEPS}, but {recurrence.solver!r} always runs "
             "MODEL.RECURRENCE.STEPS: set SOLVER.NAME to Anderson or Broyden, or MAX_STEPS to 0"
         )
+    if node.EARLY_STOP.ENABLED:
+        _check_early_stop(node, recurrence.solver)
+
+
+def _check_early_stop(node: CfgNode, solver) -> None:
+    if solver.stops_at_tol:
+        raise ValueError(
+            f"MODEL.RECURRENCE.EARLY_STOP.ENABLED is True, but with MODEL.RECURRENCE.SOLVER.NAME {node.SOLVER.NAME!r} "
+            f"and RULE {node.RULE!r}, {solver!r} stops every sample at a tolerance by itself: set ENABLED to False, or "
+            "choose FixedSteps"
+        )
+    if mixes_samples(NORMS[node.CELL.NORM](1)):
+        raise ValueError(
+            f"MODEL.RECURRENCE.EARLY_STOP.ENABLED is True, but MODEL.RECURRENCE.CELL.NORM {node.CELL.NORM!r} mixes the "
+            "samples of a batch, so that a result would depend on which of the others have stopped: set ENABLED to "
+            "False, or choose GN, LN or none"
+        )
 
 
 def _rule_settings(node: CfgNode) -> dict:
@@ -163,7 +182,8 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
         **form,
     )
     set_convolution(cell, node.CELL.CONVOLUTION)
-    return learning_rule(node.RULE, cell, **_rule_settings(node))
+    early_stop = node.EARLY_STOP.TOL if node.EARLY_STOP.ENABLED else None
+    return learning_rule(node.RULE, cell, early_stop=early_stop, **_rule_settings(node))
 
 
 def mask_head_settings(cfg: CfgNode) -> dict:

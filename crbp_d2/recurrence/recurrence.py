@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from .chunks import run_in_chunks
+from .early_stop import mixes_samples, stop_early
 from .gradients import Implicit, Trajectory
 from .penalties import REDUCTIONS
 from .scope import solve_scope
-from .solvers import SolveStats, warn_unconverged
+from .solvers import SolveStats, check_budget, warn_unconverged
 from .state import State, describe, is_finite
 from .transpose import NeumannSeries
 
@@ -25,7 +26,8 @@ class RecurrenceOutput:
         differentiable by the chosen gradient.
     penalty: unweighted scalar; 0 with a graph where the recurrence has no penalty.
     stats: steps, residual, converged; after the backward pass also the backward solve.
-    states: the state after every step, with supervision "every" or record=True, else None.
+    states: the state after every step, with supervision "every" or record=True, else None. It ends where the
+        last sample stopped.
     """
 
     state: State
@@ -45,6 +47,8 @@ class Recurrence(nn.Module):
         supervision: "last", or "every" to have all states in the output.
         chunk_size: samples whose last step is held at once in training, for an Implicit gradient; the
             gradients stay the same, at the cost of two evaluations more. 0: all samples.
+        early_stop: residual within which a sample takes no further steps and leaves the batch, in evaluation
+            mode without gradients (see stop_early); None: every sample takes all steps. May be set at any time.
 
     Raises:
         ValueError: arguments that contradict each other.
@@ -58,6 +62,7 @@ class Recurrence(nn.Module):
         penalty: Callable[[State, State], Tensor] | None = None,
         supervision: str = "last",
         chunk_size: int = 0,
+        early_stop: float | None = None,
     ):
         super().__init__()
         if supervision not in SUPERVISION:
@@ -67,12 +72,15 @@ class Recurrence(nn.Module):
         gradient.check(solver, supervision)
         if chunk_size:
             _check_chunks(chunk_size, cell, gradient, penalty)
+        if early_stop is not None:
+            _check_early_stop(early_stop, solver, cell)
         self.cell = cell
         self.solver = solver
         self.gradient = gradient
         self.penalty = penalty
         self.supervision = supervision
         self.chunk_size = chunk_size
+        self.early_stop = early_stop
         self.last_stats: SolveStats | None = None
         self._warned = False
 
@@ -123,13 +131,18 @@ class Recurrence(nn.Module):
             if states is not None:
                 states.append(h)
 
-        trajectory = self.gradient.run(lambda h: self._step(drive, h), state, self.solver, steps, visit)
+        if self.early_stop is not None and not (self.training or torch.is_grad_enabled()):
+            keep = None if states is None else states.append
+            solution = stop_early(self._step, drive, state, steps, self.early_stop, keep)
+            trajectory, stats = Trajectory(solution.state, solution), solution.report(self.early_stop)
+        else:
+            trajectory = self.gradient.run(lambda h: self._step(drive, h), state, self.solver, steps, visit)
+            solution = trajectory.solution
+            stats = solution.report(self.solver.tol)
+            stats.nonfinite_step = _first_false(torch.stack(finite))
         if states is not None:
             states[-1] = trajectory.state
-        solution = trajectory.solution
         penalty = self.penalty(solution.previous, solution.state) if penalized else _zero(trajectory)
-        stats = solution.report(self.solver.tol)
-        stats.nonfinite_step = _first_false(torch.stack(finite))
         trajectory.watch(stats)
         return solution.previous, RecurrenceOutput(trajectory.state, penalty, stats, states)
 
@@ -169,7 +182,21 @@ class Recurrence(nn.Module):
 
     def extra_repr(self) -> str:
         penalty = f", penalty={self.penalty!r}" if self.penalty is not None else ""
-        return f"solver={self.solver!r}, gradient={self.gradient!r}{penalty}, supervision={self.supervision!r}"
+        early_stop = f", early_stop={self.early_stop}" if self.early_stop is not None else ""
+        return (
+            f"solver={self.solver!r}, gradient={self.gradient!r}{penalty}, supervision={self.supervision!r}{early_stop}"
+        )
+
+
+def _check_early_stop(tol: float, solver, cell: nn.Module) -> None:
+    check_budget("Recurrence: early_stop", tol=tol)
+    if solver.stops_at_tol:
+        raise ValueError(f"Recurrence: early_stop is {tol}, but {solver!r} stops every sample at a tolerance by itself")
+    if mixes_samples(cell):
+        raise ValueError(
+            f"Recurrence: early_stop is {tol}, but a batch norm in {type(cell).__name__} mixes the samples of a batch, "
+            "so that a result would depend on which of the others have stopped"
+        )
 
 
 def _check_chunks(chunk_size: int, cell: nn.Module, gradient, penalty) -> None:
@@ -177,7 +204,7 @@ def _check_chunks(chunk_size: int, cell: nn.Module, gradient, penalty) -> None:
         raise ValueError(f"Recurrence: chunk_size must be a whole number from 1, or 0 for all, got {chunk_size}")
     if not isinstance(gradient, Implicit):
         raise ValueError(f"chunk_size bounds what an Implicit gradient holds; {gradient} holds every step it unrolls")
-    if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in cell.modules()):
+    if mixes_samples(cell):
         raise ValueError("chunk_size changes the batch that a batch norm takes its statistics from; use another norm")
     if penalty is not None and getattr(penalty, "reduction", None) not in REDUCTIONS:
         raise ValueError(f"chunk_size needs a penalty whose attribute `reduction` is one of {', '.join(REDUCTIONS)}")

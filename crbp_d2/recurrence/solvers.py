@@ -36,7 +36,7 @@ class SolveStats:
     sample_steps: those until each sample was done; beyond it the sample was frozen.
     residual: ||h_T - h_{T-1}|| / ||h_T||, per sample; for a NeumannSeries the norm of its last term
         relative to the first.
-    converged: residual within the solver's tolerance, per sample.
+    converged: residual within the tolerance of the solver, or of early stop, per sample.
     nonfinite_step: the first step whose state was not finite, counted from 1, per sample; 0: none was.
     growing: of a NeumannSeries: the terms grew, so the result is no fixed-point gradient; else None.
     transpose: of the backward solve; None until the backward pass has run, and for unrolled gradients.
@@ -60,7 +60,7 @@ class Solution:
     previous, state: its last two states, `state` the step of `previous`.
     steps: evaluations between the first state and the last.
     sample_steps: per sample, where they differ.
-    residual, growing: where the solver measures them itself; see SolveStats.
+    residual, growing, nonfinite_step: where the solver measures them itself; see SolveStats.
     """
 
     previous: State
@@ -69,6 +69,7 @@ class Solution:
     sample_steps: Tensor | None = None
     residual: Tensor | None = None
     growing: Tensor | None = None
+    nonfinite_step: Tensor | None = None
 
     @torch.no_grad()
     def report(self, tol: float) -> SolveStats:
@@ -79,7 +80,8 @@ class Solution:
         converged = residual <= tol
         if self.growing is not None:
             converged = converged & ~self.growing
-        return SolveStats(self.steps, sample_steps, residual, converged, count, self.growing)
+        nonfinite_step = count if self.nonfinite_step is None else self.nonfinite_step
+        return SolveStats(self.steps, sample_steps, residual, converged, nonfinite_step, self.growing)
 
 
 @dataclass

@@ -17,10 +17,10 @@ def sample_norm(state: State) -> Tensor:
 
 
 def relative_change(previous: State, state: State) -> Tensor:
-    """||state - previous|| / ||state|| of each sample: N values; 0 where both are zero."""
+    """||state - previous|| / ||state|| of each sample: N values; 0 where both are zero, infinite where a norm is."""
     change = sample_norm(tuple(new - old for new, old in zip(state, previous, strict=True)))
     size = sample_norm(state)
-    return torch.where(change == 0, change, change / size)
+    return torch.where(change == 0, change, torch.where(size.isinf(), torch.inf, change / size))
 
 
 def is_finite(state: State) -> Tensor:

@@ -50,6 +50,8 @@ def config(*options, file=None):
         ("PENALTY.WEIGHT", -1.0, "finite"),
         ("PENALTY.WEIGHT", float("inf"), "finite"),
         ("PENALTY.REDUCTION", "max", "sum"),
+        ("EARLY_STOP.TOL", 0.0, r"\(0, 1\)"),
+        ("EARLY_STOP.TOL", float("nan"), r"\(0, 1\)"),
     ],
 )
 def test_refusals_name_key_value_and_what_is_allowed(key, value, allowed):
@@ -76,6 +78,18 @@ def test_contradictions_are_refused():
         (
             ["CELL.CONVOLUTION", "winograd", "CELL.KERNEL_SIZE", 5],
             r"CONVOLUTION is 'winograd'; .*fft \(KERNEL_SIZE 5\)",
+        ),
+        (
+            ["EARLY_STOP.ENABLED", True, "CELL.NORM", "BN"],
+            "MODEL.RECURRENCE.EARLY_STOP.ENABLED is True, but MODEL.RECURRENCE.CELL.NORM 'BN' mixes the samples",
+        ),
+        (
+            ["EARLY_STOP.ENABLED", True, "RULE", "deq"],
+            "EARLY_STOP.ENABLED is True, but with MODEL.RECURRENCE.SOLVER.NAME '' and RULE 'deq', Anderson",
+        ),
+        (
+            ["EARLY_STOP.ENABLED", True, "SOLVER.NAME", "Broyden"],
+            "EARLY_STOP.ENABLED is True, but with MODEL.RECURRENCE.SOLVER.NAME 'Broyden' and RULE 'crbp'",
         ),
         (["CELL.FORM", "released"], "CELL.FORM is 'released', which only .*HGRUCell"),
     ],
