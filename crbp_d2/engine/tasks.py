@@ -13,10 +13,11 @@ from crbp_d2.data import PanopticDatasetMapper, PathfinderDatasetMapper
 from crbp_d2.evaluation import (
     PathfinderEvaluator,
     PathfinderPictures,
+    StepwisePanoptic,
     StepwiseSegmentor,
     build_panoptic_evaluator,
+    panoptic_table,
     pathfinder_table,
-    results_table,
 )
 
 
@@ -53,8 +54,8 @@ TASKS = {
     "coco_panoptic_seg": Task(
         mapper=PanopticDatasetMapper,
         evaluator=build_panoptic_evaluator,
-        model=lambda cfg, model: model,
-        table=lambda cfg, results: "\n\n".join(results_table(result, name) for name, result in results.items()),
+        model=lambda cfg, model: StepwisePanoptic(model, cfg.TEST.STEPS_TO_EVALUATE),
+        table=lambda cfg, results: panoptic_table(results),
     ),
     "pathfinder": Task(
         mapper=PathfinderDatasetMapper,

@@ -6,11 +6,11 @@ import os
 import torch
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
-from detectron2.evaluation import DatasetEvaluator
+from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from torch import nn
 
-from crbp_d2.evaluation import write_results
+from crbp_d2.evaluation import EarlyStopStatistics, write_results
 from crbp_d2.modeling import check_recurrence_config
 
 from .finite import guard_finite
@@ -63,6 +63,11 @@ class Trainer(DefaultTrainer):
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
         """Evaluate on every data set of DATASETS.TEST; log a table and write each result beside the pictures."""
         task = task_of(cfg)
+        if evaluators is None:
+            evaluators = [
+                DatasetEvaluators([cls.build_evaluator(cfg, name), EarlyStopStatistics(model)])
+                for name in cfg.DATASETS.TEST
+            ]
         results = super().test(cfg, task.model(cfg, model), evaluators)
         if comm.is_main_process():
             names = cfg.DATASETS.TEST

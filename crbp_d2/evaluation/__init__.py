@@ -3,21 +3,28 @@
 from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
 
 from .build import build_panoptic_evaluator
+from .early_stop import EarlyStopStatistics
 from .panoptic import PanopticEvaluator
+from .panoptic_steps import StepwisePanoptic
 from .pathfinder import PathfinderEvaluator
 from .pathfinder_pictures import PathfinderPictures
 from .pictures import PanopticPictures
 from .steps import StepwiseSegmentor, check_steps_to_evaluate
-from .table import pathfinder_table, results_table, write_results
+from .steps_evaluator import StepwiseEvaluator
+from .table import panoptic_table, pathfinder_table, results_table, write_results
 
 __all__ = [
+    "EarlyStopStatistics",
     "PanopticEvaluator",
     "PanopticPictures",
     "PathfinderEvaluator",
     "PathfinderPictures",
+    "StepwiseEvaluator",
+    "StepwisePanoptic",
     "StepwiseSegmentor",
     "build_panoptic_evaluator",
     "check_steps_to_evaluate",
+    "panoptic_table",
     "pathfinder_table",
     "results_table",
     "write_results",

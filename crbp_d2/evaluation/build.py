@@ -5,21 +5,25 @@ import os
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluators, SemSegEvaluator
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 
 from crbp_d2.data import semantic_map, write_instances_json
 
+from .mask_precision import MaskPrecisionByStep
 from .panoptic import PanopticEvaluator
+from .panoptic_quality import PanopticQualityByStep
 from .pictures import PanopticPictures
+from .steps_evaluator import StepwiseEvaluator
 
 
-def build_panoptic_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluators:
+def build_panoptic_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
     """Panoptic quality, box and mask AP, mIoU and cfg.TEST.PICTURES pictures of the data set `name`.
 
-    AP is measured against the data set's instances JSON, or where it has none against instances
-    derived from the panoptic PNGs. Files go to `folder`.
+    With TEST.STEPS_TO_EVALUATE, panoptic quality and mask AP after each of those step counts too. AP is measured
+    against the data set's instances JSON, or where it has none against instances derived from the panoptic
+    PNGs. Files go to `folder`.
     """
     PathManager.mkdirs(folder)
     shadow, loading = _shadow(name, folder)
@@ -31,7 +35,17 @@ def build_panoptic_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEva
     if cfg.TEST.PICTURES > 0:
         # First, because detectron2's panoptic evaluator changes the predictions it is given.
         evaluators.insert(0, PanopticPictures(name, os.path.join(folder, "pictures"), cfg.TEST.PICTURES))
-    return DatasetEvaluators(evaluators)
+    usual = DatasetEvaluators(evaluators)
+    if not cfg.TEST.STEPS_TO_EVALUATE:
+        return usual
+    steps, recurrence = tuple(cfg.TEST.STEPS_TO_EVALUATE), cfg.MODEL.RECURRENCE
+    return StepwiseEvaluator(
+        usual,
+        PanopticQualityByStep(name, steps),
+        MaskPrecisionByStep(shadow, steps),
+        folder,
+        marked=recurrence.TEST_STEPS or recurrence.STEPS,
+    )
 
 
 def _shadow(name: str, folder: str) -> tuple[str, dict]:

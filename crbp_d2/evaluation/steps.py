@@ -7,19 +7,31 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def check_steps_to_evaluate(cfg: CfgNode) -> None:
-    """Check TEST.STEPS_TO_EVALUATE and that the model has steps.
+    """Check TEST.STEPS_TO_EVALUATE, that the model has steps and that it takes all of them.
 
     Raises:
         ValueError: names the key and its value.
     """
-    steps, head = cfg.TEST.STEPS_TO_EVALUATE, cfg.MODEL.SEM_SEG_HEAD.NAME
-    if steps and head != "ContourSegHead":
+    steps, model = cfg.TEST.STEPS_TO_EVALUATE, cfg.MODEL
+    if not steps:
+        return
+    if model.SEM_SEG_HEAD.NAME != "ContourSegHead" and not (
+        model.MASK_ON and model.ROI_MASK_HEAD.NAME == "RecurrentMaskHead"
+    ):
+        heads = (
+            f"{model.ROI_MASK_HEAD.NAME} and {model.SEM_SEG_HEAD.NAME}" if model.MASK_ON else model.SEM_SEG_HEAD.NAME
+        )
         raise ValueError(
-            f"TEST.STEPS_TO_EVALUATE is {tuple(steps)}, but only models with the ContourSegHead are evaluated after "
-            f"other step counts, not {head}: leave it empty"
+            f"TEST.STEPS_TO_EVALUATE is {tuple(steps)}, but only models with the ContourSegHead or the "
+            f"RecurrentMaskHead are evaluated after other step counts, not those with {heads}: leave it empty"
         )
     if not all(isinstance(t, int) and t >= 1 for t in steps):
         raise ValueError(f"TEST.STEPS_TO_EVALUATE is {tuple(steps)}; allowed: whole numbers from 1")
+    if model.RECURRENCE.EARLY_STOP.ENABLED:
+        raise ValueError(
+            f"TEST.STEPS_TO_EVALUATE is {tuple(steps)}, but MODEL.RECURRENCE.EARLY_STOP.ENABLED is True: a sample that "
+            "has stopped takes no further steps, so set one of them to () or False"
+        )
 
 
 class StepwiseSegmentor(nn.Module):

@@ -18,6 +18,14 @@ COLUMNS = (
     ("PQ stuff", "panoptic_seg", "PQ_st"),
     ("mIoU", "sem_seg", "mIoU"),
 )
+STEP_COLUMNS = (
+    ("PQ", "panoptic_seg", "PQ"),
+    ("SQ", "panoptic_seg", "SQ"),
+    ("RQ", "panoptic_seg", "RQ"),
+    ("PQ things", "panoptic_seg", "PQ_th"),
+    ("PQ stuff", "panoptic_seg", "PQ_st"),
+    ("mask AP", "segm", "AP"),
+)
 PATHFINDER_COLUMNS = (
     ("F1", "F1"),
     ("IoU", "IoU"),
@@ -31,11 +39,33 @@ PATHFINDER_COLUMNS = (
 
 def results_table(results: Mapping[str, Mapping[str, float]], name: str) -> str:
     """A Markdown table with one row, in percent; "-" where a figure is missing or not a number."""
-    row = [results.get(task, {}).get(metric, math.nan) for _, task, metric in COLUMNS]
-    cells = ["-" if math.isnan(value) else f"{value:.2f}" for value in row]
-    return tabulate(
-        [[name, *cells]], headers=["", *(title for title, _, _ in COLUMNS)], tablefmt="pipe", disable_numparse=True
-    )
+    return _table(["", *(title for title, _, _ in COLUMNS)], [[name, *_figures(results, COLUMNS)]])
+
+
+def panoptic_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Markdown tables: `results_table` of every data set, and one with a row for every step count if there are any.
+
+    Args:
+        results: data set -> results of `build_panoptic_evaluator`.
+    """
+    tables = []
+    for name, result in results.items():
+        tables.append(results_table(result, name))
+        steps = [key.split("@")[1] for key in result.get("panoptic_seg", {}) if key.startswith("PQ@")]
+        if steps:
+            headers = ["t", *(title for title, _, _ in STEP_COLUMNS)]
+            rows = [[t, *_figures(result, STEP_COLUMNS, f"@{t}")] for t in sorted(steps, key=int)]
+            tables.append(_table(headers, rows))
+    return "\n\n".join(tables)
+
+
+def _figures(results: Mapping[str, Mapping[str, float]], columns: tuple, suffix: str = "") -> list[str]:
+    values = [results.get(task, {}).get(metric + suffix, math.nan) for _, task, metric in columns]
+    return ["-" if math.isnan(value) else f"{value:.2f}" for value in values]
+
+
+def _table(headers: list[str], rows: list[list[str]]) -> str:
+    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 
 def pathfinder_table(results: Mapping[str, Mapping[str, Mapping[str, float]]], steps: int | None) -> str:
@@ -55,7 +85,7 @@ def pathfinder_table(results: Mapping[str, Mapping[str, Mapping[str, float]]], s
             scores = [f"{values[metric + suffix]:.3f}" for _, metric in PATHFINDER_COLUMNS]
             rows.append([name, "-" if t is None else t, *scores])
     headers = ["", "t", *(title for title, _ in PATHFINDER_COLUMNS)]
-    return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
+    return _table(headers, rows)
 
 
 def write_results(results: Mapping[str, Mapping[str, float]], folder: str) -> str:

@@ -18,15 +18,21 @@ TINY = ["SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 0, "MODEL.RPN.POST_
         "SOLVER.WARMUP_ITERS", 0, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.PICTURES", 1]  # fmt: skip
 
 
-@pytest.fixture(scope="module", autouse=True)
-def toy_scenes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("datasets")
-    register_toy_panoptic(str(root), num_train=4, num_val=2)
-    yield
+def forget_toy_scenes():
+    """Those of this file, or of another test in the same process."""
     for name in ("toy_panoptic_train", "toy_panoptic_val", "toy_panoptic_val_as_files"):
         if name in DatasetCatalog.list():
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy_scenes(tmp_path_factory):
+    forget_toy_scenes()
+    root = tmp_path_factory.mktemp("datasets")
+    register_toy_panoptic(str(root), num_train=4, num_val=2)
+    yield
+    forget_toy_scenes()
 
 
 def train_net(monkeypatch, config, *arguments):
@@ -89,6 +95,29 @@ def test_train_resume_evaluate(tmp_path, monkeypatch):
     assert json.loads((inference / "results.json").read_text()) == in_training
 
 
+def test_quality_per_step_and_early_stop(tmp_path, monkeypatch):
+    options = ["--eval-only", *TINY, "OUTPUT_DIR", tmp_path, "SEED", 1]
+    inference = tmp_path / "inference/toy_panoptic_val"
+    train_net(monkeypatch, TOY, *options, "TEST.STEPS_TO_EVALUATE", "(2, 10)")
+    results = json.loads((inference / "results.json").read_text())
+    panoptic = results["panoptic_seg"]
+    assert {"PQ@2", "SQ@10", "RQ_th", "PQ_th@2", "PQ_st@10"} < set(panoptic) and "AP@2" in results["segm"]
+    assert [panoptic["PQ_st@10"], results["segm"]["AP@10"]] == [panoptic["PQ_st"], results["segm"]["AP"]]
+    assert (inference / "quality_per_step.csv").exists() and (inference / "quality_per_step.png").exists()
+    assert "recurrence" not in results
+    log = (tmp_path / "log.txt").read_text()
+    assert "|   t | PQ" in log or "| t   | PQ" in log
+
+    train_net(monkeypatch, TOY, *options, "MODEL.RECURRENCE.EARLY_STOP.ENABLED", True,
+              "MODEL.RECURRENCE.EARLY_STOP.TOL", 0.3)  # fmt: skip
+    results = json.loads((inference / "results.json").read_text())
+    assert 1 < results["recurrence"]["mean_steps"] < 10
+    assert (
+        f"Early stop at a residual of 0.3: {results['recurrence']['mean_steps']:.2f} steps"
+        in (tmp_path / "log.txt").read_text()
+    )
+
+
 def refusal(monkeypatch, *arguments):
     with pytest.raises(SystemExit) as stopped:
         train_net(monkeypatch, *arguments)
@@ -131,6 +160,11 @@ def test_missing_inputs_are_said_in_one_sentence_before_anything_is_built(tmp_pa
         (["MODEL.RECURRENCE.STEP", 5], "MODEL.RECURRENCE.STEP"),
         (["MODEL.ROI_HEADS.NUM_CLASSES", 80], "MODEL.ROI_HEADS.NUM_CLASSES is 80, but the data set toy_panoptic_train"),
         (["DATASETS.TEST", "('toy',)"], "no data set is named 'toy'"),
+        (["TEST.STEPS_TO_EVALUATE", "(3,)", "MODEL.RECURRENCE.EARLY_STOP.ENABLED", True], "EARLY_STOP.ENABLED is True"),
+        (
+            ["MODEL.RECURRENCE.EARLY_STOP.ENABLED", True, "MODEL.RECURRENCE.CELL.NORM", "BN"],
+            "EARLY_STOP.ENABLED is True, but MODEL.RECURRENCE.CELL.NORM 'BN'",
+        ),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_built(tmp_path, monkeypatch, options, expected):

@@ -185,6 +185,50 @@ def test_config_builds_the_head_it_describes():
     assert type(head.norm) is torch.nn.BatchNorm2d
 
 
+def test_config_has_rois_stop_early_in_inference_only():
+    shape = ShapeSpec(channels=8, width=14, height=14)
+    assert build_mask_head(small_config(EARLY_STOP__TOL=0.2), shape).recurrence.early_stop is None
+    torch.manual_seed(0)
+    head = build_mask_head(small_config(EARLY_STOP__ENABLED=True, EARLY_STOP__TOL=0.2), shape)
+    x = torch.randn(3, 8, 14, 14)
+    with EventStorage() as storage:
+        head(x, [make_instances(3)])
+        assert storage.latest()["recurrence/steps"][0] == 20
+    with torch.no_grad():
+        (result,) = head.eval()(x, [Instances((32, 32), pred_classes=torch.tensor([2, 0, 1]))])
+        steps = head.recurrence.last_stats.sample_steps.tolist()
+        assert max(steps) < 20
+        for n, k in enumerate(result.pred_classes):
+            head.test_steps, head.recurrence.early_stop = steps[n], None
+            torch.testing.assert_close(result.pred_masks[n, 0], head.layers(x[n : n + 1])[0, k].sigmoid())
+
+
+@pytest.mark.parametrize("count", [2, 0])
+def test_masks_of_several_step_counts_come_from_one_run(count):
+    head = make_head(test_steps=2).eval()
+    evaluations = []
+    head.recurrence.cell.register_forward_hook(lambda *_: evaluations.append(1))
+    x = torch.randn(2 * count, 8, 14, 14)
+
+    def instances():
+        return [Instances((32, 32), pred_classes=torch.arange(count)) for _ in range(2)]
+
+    def masks(steps):
+        head.test_steps = steps
+        return [i.pred_masks for i in head(x, instances())]
+
+    with torch.no_grad():
+        head.steps_to_evaluate = (4, 1)
+        found = head(x, instances())
+        assert len(evaluations) == 4
+        head.steps_to_evaluate = ()
+        for image, after_2, after_4, after_1 in zip(found, masks(2), masks(4), masks(1), strict=True):
+            assert torch.equal(image.pred_masks, after_2)
+            assert image.pred_masks_by_step.shape == (count, 2, 28, 28)
+            assert torch.equal(image.pred_masks_by_step, torch.cat([after_4, after_1], dim=1))
+            assert count == 0 or not torch.equal(after_1, after_4)
+
+
 @pytest.mark.parametrize("count", [2, 0])
 def test_drops_into_a_plain_mask_rcnn_with_two_lines(count):
     """No panoptic model, no Trainer, no custom ROI heads; also for an image without instances."""
