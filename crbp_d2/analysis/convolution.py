@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from crbp_d2.cells import HGRUCell
-from crbp_d2.cells.convolution import METHODS, HorizontalConv2d, horizontal_convolution, set_convolution
+from crbp_d2.cells.convolution import HorizontalConv2d, horizontal_convolution, set_convolution
 from crbp_d2.cells.fourier import Spectrum, transform_size
 from crbp_d2.recurrence.scope import solve_scope
 
@@ -22,6 +22,7 @@ from .page import markdown_table
 KERNELS = (3, 5, 7, 9, 11, 15)
 IMAGES = (48, 150)
 CHANNELS, BATCH = 25, 4
+METHODS = ("direct", "fft", "auto")
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,11 @@ from crbp_d2.recurrence import Anderson, Implicit, LipschitzPenalty, Recurrence,
 from .page import markdown_table
 
 STEPS, TERMS = 20, 15
+# Settings of `learning_rule` that reach a gradient no worse than the plain one's, with fewer evaluations and products.
+ACCELERATED = {
+    "mask cell": {"solver": "Anderson", "max_steps": 7, "num_terms": 3},
+    "Pathfinder hGRU": {"solver": "Anderson", "max_steps": 7, "num_terms": 3},
+}
 
 
 @dataclass(frozen=True)
