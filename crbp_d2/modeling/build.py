@@ -100,6 +100,8 @@ def _check_contour(cfg: CfgNode) -> None:
             f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {head.NUM_CLASSES}, but {head.NAME} tells 2 classes apart, background "
             "and target"
         )
+    if list(head.IN_FEATURES) != ["stem"]:
+        raise ValueError(f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {head.IN_FEATURES}, but {head.NAME} reads ['stem']")
     if channels not in (0, node.CHANNELS) and head.NAME == "ContourSegHead":
         raise ValueError(
             f"MODEL.RECURRENCE.CELL.CHANNELS is {channels}, but MODEL.CONTOUR.CHANNELS is {node.CHANNELS}: a contour "

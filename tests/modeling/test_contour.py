@@ -191,6 +191,7 @@ def test_bad_targets_are_named():
         (["MODEL.CONTOUR.FOCAL_GAMMA", float("nan")], "MODEL.CONTOUR.FOCAL_GAMMA is nan"),
         (["MODEL.CONTOUR.PRIOR_PROB", 1.0], "MODEL.CONTOUR.PRIOR_PROB is 1.0"),
         (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3], "MODEL.SEM_SEG_HEAD.NUM_CLASSES is 3"),
+        (["MODEL.SEM_SEG_HEAD.IN_FEATURES", ["p2"]], r"IN_FEATURES is \['p2'\], but ContourSegHead reads"),
         (["MODEL.RECURRENCE.CELL.CHANNELS", 8], "CELL.CHANNELS is 8, but MODEL.CONTOUR.CHANNELS is 4"),
         (["MODEL.RECURRENCE.READOUT_NORM", "SyncBN"], "READOUT_NORM is 'SyncBN'; allowed: 'BN'"),
     ],
