@@ -86,10 +86,10 @@ def model() -> None:
 def steps() -> None:
     """C-RBP training steps against a plain reference, with the gradients' errors"""
     rows = [
-        *compare_steps(mask_problem(), ACCELERATED["mask cell"], repeats=9),
-        *compare_steps(pathfinder_problem(), ACCELERATED["Pathfinder hGRU"], repeats=3),
+        *compare_steps(mask_problem(), mask_problem(2), ACCELERATED["mask cell"], repeats=7),
+        *compare_steps(pathfinder_problem(), pathfinder_problem(2, size=48), ACCELERATED["Pathfinder hGRU"], repeats=7),
     ]
-    write_section(PAGE, HEAD, "A C-RBP training step", "tools/benchmark.py steps", steps_section(rows, 9))
+    write_section(PAGE, HEAD, "A C-RBP training step", "tools/benchmark.py steps", steps_section(rows, 7))
 
 
 def torchdeq() -> None:
