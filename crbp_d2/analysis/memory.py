@@ -80,9 +80,9 @@ def memory_section(costs: list[StepCost]) -> str:
     at = {(cost.rule, cost.steps): cost for cost in costs}
     peaks = [[rule, *(f"{at[rule, t].peak / 2**20:.0f}" for t in steps)] for rule in rules]
     times = [[rule, *(f"{at[rule, t].seconds / at[rule, steps[0]].seconds:.1f}" for t in steps)] for rule in rules]
-    headers = ["rule", *(f"{t} steps" for t in steps)]
+    headers = ["rule", *(f"t = {t}" for t in steps)]
     lines = [
-        f"One training step of the mask head's cell (256 channels, 14 x 14, {SAMPLES} RoIs), a process each.",
+        f"A training step of t steps (mask head's cell, 256 channels, {SAMPLES} RoIs of 14 x 14), a process each.",
         "",
         "Peak memory above what was in use before, MiB:",
         "",

@@ -8,7 +8,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -106,9 +106,7 @@ def gradient_of(cell: nn.Module, step: Callable[[], None]) -> Tensor:
 
 def converged_gradient(problem: Problem) -> Tensor:
     """The gradient at the fixed point, in float64, both solves to a residual of 1e-5."""
-    exact = Problem(
-        **{**problem.__dict__, "cell": copy.deepcopy(problem.cell).double(), "drive": problem.drive.double()}
-    )
+    exact = replace(problem, cell=copy.deepcopy(problem.cell).double(), drive=problem.drive.double())
     solver = Anderson(memory=50, tol=1e-5, max_steps=400)
     penalty = LipschitzPenalty(problem.bound, problem.reduction)
     recurrence = Recurrence(exact.cell, solver, Implicit(solver), penalty)

@@ -18,6 +18,7 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from crbp_d2.config import add_crbp_config
+from crbp_d2.modeling import check_recurrence_config
 
 from .page import markdown_table
 
@@ -43,6 +44,7 @@ def model_of(config: str, *options: object) -> nn.Module:
     add_crbp_config(cfg)
     cfg.merge_from_file(str(CONFIGS / config))
     cfg.merge_from_list(["MODEL.WEIGHTS", "", "MODEL.DEVICE", "cuda" if torch.cuda.is_available() else "cpu", *options])
+    check_recurrence_config(cfg)
     return build_model(cfg)
 
 
@@ -118,7 +120,7 @@ def training_step(model: nn.Module, inputs: list[dict]) -> dict[str, float]:
         middle = time.perf_counter()
         loss.backward()
         end = time.perf_counter()
-    seconds["rest of the backward pass"] = end - middle - seconds["series"]
+    seconds["rest of the backward pass"] = end - middle - seconds.get("series", 0)
     seconds["whole"] = end - start
     return seconds
 
