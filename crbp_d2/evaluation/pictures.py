@@ -1,11 +1,11 @@
 """Input, ground truth and prediction side by side."""
 
 import logging
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from detectron2.data import MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
@@ -14,25 +14,22 @@ from detectron2.utils.visualizer import Visualizer
 
 from crbp_d2.data.panoptic import load_panoptic, segment_indices
 
-PANELS = ("input", "ground truth", "prediction")
 # Shorter side of a panel in pixels, so that class names are readable on small images too.
 PANEL_SIDE = 480
 
 
-class PanopticPictures(DatasetEvaluator):
-    """Writes one PNG for each of the first images: input | ground truth | prediction, with class names.
+class FirstPictures(DatasetEvaluator, ABC):
+    """Writes one PNG for each of the first images of an evaluation.
 
     Args:
-        name: a registered panoptic data set.
         folder: where the PNGs go.
         count: number of images; in a distributed evaluation those of the main process.
     """
 
-    def __init__(self, name: str, folder: str, count: int = 8):
-        self.metadata = MetadataCatalog.get(name)
+    def __init__(self, folder: str, count: int = 8):
         self.folder = Path(folder)
         self.count = count
-        self._truth: dict = {}
+        self.reset()
 
     def reset(self) -> None:
         self._done = 0
@@ -42,7 +39,10 @@ class PanopticPictures(DatasetEvaluator):
             return
         for record, output in zip(inputs, outputs, strict=True):
             if self._done < self.count:
-                self._write(record, *output["panoptic_seg"])
+                self.folder.mkdir(parents=True, exist_ok=True)
+                path, panels = self.draw(record, output)
+                titled = [title(panel, name) for name, panel in panels.items()]
+                cv2.imwrite(str(path), np.concatenate(titled, axis=1)[..., ::-1])
                 self._done += 1
 
     def evaluate(self) -> dict:
@@ -50,20 +50,35 @@ class PanopticPictures(DatasetEvaluator):
             logging.getLogger(__name__).info("Pictures of %d images are in %s", self._done, self.folder.resolve())
         return {}
 
-    def _write(self, record: dict, prediction: torch.Tensor, segments: list[dict]) -> None:
+    @abstractmethod
+    def draw(self, record: dict, output: dict) -> tuple[Path, dict[str, np.ndarray]]:
+        """Where the picture goes, and its panels by title from left to right, each H x W x 3 uint8 RGB."""
+
+
+class PanopticPictures(FirstPictures):
+    """Input | ground truth | prediction, with class names.
+
+    Args:
+        name: a registered panoptic data set.
+        folder, count: see FirstPictures.
+    """
+
+    def __init__(self, name: str, folder: str, count: int = 8):
+        super().__init__(folder, count)
+        self.metadata = MetadataCatalog.get(name)
+        self._truth: dict = {}
+
+    def draw(self, record: dict, output: dict) -> tuple[Path, dict[str, np.ndarray]]:
         image = read_image(record["file_name"], "RGB")
         truth = self._ground_truth(record["image_id"])
-        panels = [
-            resize(image),
-            self._draw(image, segment_indices(truth), [
-                {**s, "id": k} for k, s in enumerate(truth["segments_info"], start=1)
-            ]),
-            self._draw(image, prediction.cpu().numpy(), segments),
-        ]  # fmt: skip
-        titled = [title(panel, name) for panel, name in zip(panels, PANELS, strict=True)]
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"{Path(record['file_name']).stem}.png"
-        cv2.imwrite(str(path), np.concatenate(titled, axis=1)[..., ::-1])
+        annotated = [{**s, "id": k} for k, s in enumerate(truth["segments_info"], start=1)]
+        prediction, segments = output["panoptic_seg"]
+        panels = {
+            "input": resize(image),
+            "ground truth": self._draw(image, segment_indices(truth), annotated),
+            "prediction": self._draw(image, prediction.cpu().numpy(), segments),
+        }
+        return self.folder / f"{Path(record['file_name']).stem}.png", panels
 
     def _ground_truth(self, image_id) -> dict:
         if not self._truth:
