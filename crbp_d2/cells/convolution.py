@@ -79,7 +79,11 @@ class HorizontalConv2d(nn.Conv2d):
         cache = solve_cache()
         found = None if cache is None else cache.get((self, size))
         if found is None or not found.belongs_to(self.weight):
-            found = winograd.TransformedKernel(self.weight) if size is None else fourier.Spectrum(self.weight, size)
+            if size is None:
+                memory = None if cache is None else cache.setdefault(winograd, {})
+                found = winograd.TransformedKernel(self.weight, memory)
+            else:
+                found = fourier.Spectrum(self.weight, size)
             if cache is not None:
                 cache[self, size] = found
         return found

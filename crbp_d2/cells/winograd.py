@@ -7,6 +7,8 @@ place of 36 multiplications a tile and pair of channels, 2.25 times fewer. The t
 N: batch; C, K: input and output channels; H x W: image size; R x Q: tiles of an image.
 """
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
@@ -23,16 +25,16 @@ OUTPUT = ((1, 1, 1, 0), (0, 1, -1, -1))
 class TransformedKernel(WeightTransform):
     """The transform of a weight and of its mirror image, each computed at first use.
 
-    It also keeps the memory its convolutions work in, which steps of one solve need again and again.
-
     Args:
         weight: K x C x 3 x 3.
+        memory: where convolutions keep the room they work in, which those of one solve need again and again and
+            may share; by default their own.
     """
 
-    def __init__(self, weight: Tensor):
+    def __init__(self, weight: Tensor, memory: dict[Hashable, Tensor] | None = None):
         super().__init__(weight)
         self._values: dict[bool, Tensor] = {}
-        self._memory: dict[str, Tensor] = {}
+        self._memory = {} if memory is None else memory
 
     def values(self, mirrored: bool) -> Tensor:
         """16 x C x K; of the mirror image, which is the transpose's kernel, 16 x K x C."""
@@ -46,10 +48,10 @@ class TransformedKernel(WeightTransform):
 
     def memory(self, name: str, like: Tensor, *shape: int) -> Tensor:
         """Room of a shape, with what was last left in it; zeros at first."""
-        found = self._memory.get(name)
-        if found is None or found.shape != shape:
-            found = self._memory[name] = like.new_zeros(shape)
-        return found
+        key = name, shape, like.dtype, like.device
+        if key not in self._memory:
+            self._memory[key] = like.new_zeros(shape)
+        return self._memory[key]
 
 
 def correlate(x: Tensor, weight: Tensor, kernel: TransformedKernel) -> Tensor:

@@ -70,4 +70,18 @@ def test_a_gradient_of_the_state_alone_costs_no_kernel_gradient(monkeypatch):
     x, weight, g = problem((2, 3, 6, 8, 4))
     y = correlate(x, weight, TransformedKernel(weight))
     monkeypatch.setattr(winograd, "kernel_gradient", lambda *args: pytest.fail("nobody reads it"))
-    torch.autograd.grad(y, x, g)
+    (found,) = torch.autograd.grad(y, x, g)
+    torch.testing.assert_close(found, F.conv_transpose2d(g, weight, padding=1), rtol=1e-12, atol=1e-12)
+
+
+def test_kernels_may_share_the_room_they_work_in():
+    x, weight, g = problem((2, 3, 6, 8, 3))
+    memory = {}
+    weights = [weight.detach() * scale for scale in (1, -2)]
+    kernels = [TransformedKernel(w, memory) for w in weights]
+    for _ in range(2):
+        for w, kernel in zip(weights, kernels, strict=True):
+            torch.testing.assert_close(correlate(x, w, kernel), F.conv2d(x, w, padding=1))
+    alone = {}
+    correlate(x, weights[0], TransformedKernel(weights[0], alone))
+    assert memory.keys() == alone.keys() and len(memory) == 5
