@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 
+from crbp_d2.files import write_text
+
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Cells are shown as they are given."""
@@ -43,7 +45,4 @@ def write_section(page: Path, page_title: str, title: str, command: str, text: s
         sections[titles.index(f"## {title}")] = new
     else:
         sections.append(new)
-    content = "".join([head, *(section.rstrip() + "\n\n" for section in sections)]).rstrip() + "\n"
-    partial = page.with_name(page.name + ".partial")
-    partial.write_text(content)
-    os.replace(partial, page)
+    write_text(page, "".join([head, *(section.rstrip() + "\n\n" for section in sections)]).rstrip() + "\n")

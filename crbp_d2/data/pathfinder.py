@@ -167,6 +167,7 @@ def _register(source: PathfinderSource) -> None:
         stuff_colors=[(0, 0, 0), (255, 255, 255)],
         ignore_label=255,
         image_channels=1,
+        endless=stream,
     )
 
 

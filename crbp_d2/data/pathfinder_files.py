@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
+from crbp_d2.files import write_text
+
 from .pathfinder_spec import PathfinderSpec
 from .pathfinder_stimuli import GENERATOR, check_fits, generate_pathfinder
 
@@ -171,9 +173,8 @@ def _sha256(path: Path) -> str:
 
 
 def _write_manifest(folder: Path, manifest: dict) -> None:
-    partial = folder / f"{MANIFEST}.partial"
-    partial.write_text(json.dumps({**manifest, "files": dict(sorted(manifest["files"].items()))}, indent=1) + "\n")
-    os.replace(partial, folder / MANIFEST)
+    ordered = {**manifest, "files": dict(sorted(manifest["files"].items()))}
+    write_text(folder / MANIFEST, json.dumps(ordered, indent=1) + "\n")
 
 
 def read_manifest(folder: Path) -> dict:

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, build_detection_test_loader, build_detection_train_loader
+from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader, build_detection_train_loader
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
@@ -59,4 +59,5 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
 
 
 def is_stream(name: str) -> bool:
-    return name.endswith("_stream")
+    """Whether a registered data set has no end."""
+    return getattr(MetadataCatalog.get(name), "endless", False)

@@ -11,9 +11,11 @@ import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 
+from crbp_d2.files import write_text
+
 from .mask_precision import MaskPrecisionByStep
 from .panoptic_quality import PanopticQualityByStep
-from .steps_report import draw_steps, steps_csv, write_text
+from .steps_report import draw_steps, steps_csv
 
 
 class StepwiseEvaluator(DatasetEvaluator):

@@ -46,10 +46,3 @@ def draw_steps(columns: Mapping[str, np.ndarray], path: str, marked: int) -> Non
     axes.legend()
     figure.savefig(f"{path}.partial", format="png", dpi=150)
     os.replace(f"{path}.partial", path)
-
-
-def write_text(path: str, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one."""
-    with open(f"{path}.partial", "w") as file:
-        file.write(text)
-    os.replace(f"{path}.partial", path)

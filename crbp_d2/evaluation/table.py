@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from tabulate import tabulate
 
+from crbp_d2.files import write_text
+
 # title, task, metric
 COLUMNS = (
     ("box AP", "bbox", "AP"),
@@ -96,8 +98,5 @@ def write_results(results: Mapping[str, Mapping[str, float]], folder: str) -> st
     }
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "results.json")
-    with open(f"{path}.tmp", "w") as file:
-        json.dump(finite, file, indent=1, sort_keys=True)
-        file.write("\n")
-    os.replace(f"{path}.tmp", path)
+    write_text(path, json.dumps(finite, indent=1, sort_keys=True) + "\n")
     return path

@@ -116,10 +116,10 @@ def _check_parts(node: CfgNode) -> None:
             f"MODEL.RECURRENCE.CELL.FORM is {node.CELL.FORM!r}, which only MODEL.RECURRENCE.CELL.NAME 'HGRUCell' has, "
             f"not {node.CELL.NAME!r}"
         )
-    if node.CHUNK_SIZE and node.CELL.NORM == "BN":
+    if node.CHUNK_SIZE and mixes_samples(NORMS[node.CELL.NORM](1)):
         raise ValueError(
             f"MODEL.RECURRENCE.CHUNK_SIZE is {node.CHUNK_SIZE}, which changes the batch whose statistics "
-            "MODEL.RECURRENCE.CELL.NORM 'BN' uses: leave it at 0, or use another norm"
+            f"MODEL.RECURRENCE.CELL.NORM {node.CELL.NORM!r} uses: leave it at 0, or use another norm"
         )
     try:
         recurrence = learning_rule(node.RULE, nn.Identity(), **_rule_settings(node))

@@ -173,10 +173,9 @@ class ContourSegHead(ContourReadout):
         steps = self.test_steps or self.recurrence.solver.steps
         if not self.steps_to_evaluate:
             return self.read_out(self.recurrence(drive, steps=steps).state[0])
-        states = self.recurrence(drive, steps=max(steps, *self.steps_to_evaluate), record=True).states
-        # A solver that stops at a tolerance stays where it stopped.
-        self.logits_by_step = {t: self.read_out(states[min(t, len(states)) - 1][0]) for t in self.steps_to_evaluate}
-        return self.read_out(states[min(steps, len(states)) - 1][0])
+        output = self.recurrence(drive, steps=max(steps, *self.steps_to_evaluate), record=True)
+        self.logits_by_step = {t: self.read_out(output.after(t)[0]) for t in self.steps_to_evaluate}
+        return self.read_out(output.after(steps)[0])
 
     def losses(self, drive: Tensor, targets: Tensor) -> dict[str, Tensor]:
         output = self.recurrence(drive)

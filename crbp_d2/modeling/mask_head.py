@@ -115,15 +115,14 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
         """The state after `test_steps` steps; gives the instances their masks after all `steps_to_evaluate`."""
         steps = self.test_steps or self.recurrence.solver.steps
         longest = max(steps, *self.steps_to_evaluate)
-        states = [h for h, *_ in self.recurrence(self.projection(x), steps=longest, record=True).states]
+        output = self.recurrence(self.projection(x), steps=longest, record=True)
         by_step = []
         for t in self.steps_to_evaluate:
-            # A solver that stops at a tolerance stays where it stopped.
-            mask_rcnn_inference(self.read_out(states[min(t, len(states)) - 1]), instances)
+            mask_rcnn_inference(self.read_out(output.after(t)[0]), instances)
             by_step.append([of_image.pred_masks for of_image in instances])
         for of_image, *masks in zip(instances, *by_step, strict=True):
             of_image.pred_masks_by_step = torch.cat(masks, dim=1)
-        return states[min(steps, len(states)) - 1]
+        return output.after(steps)[0]
 
     def _run(self, x: Tensor) -> RecurrenceOutput:
         return self.recurrence(self.projection(x), steps=None if self.training else self.test_steps)

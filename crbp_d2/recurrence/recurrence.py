@@ -35,6 +35,10 @@ class RecurrenceOutput:
     stats: SolveStats
     states: list[State] | None = None
 
+    def after(self, steps: int) -> State:
+        """The recorded state after `steps` steps; a solver that stops at a tolerance stays where it stopped."""
+        return self.states[min(steps, len(self.states)) - 1]
+
 
 class Recurrence(nn.Module):
     """h_{t+1} = cell(drive, h_t), run and differentiated as its parts say.
@@ -182,10 +186,10 @@ class Recurrence(nn.Module):
 
     def extra_repr(self) -> str:
         penalty = f", penalty={self.penalty!r}" if self.penalty is not None else ""
+        chunks = f", chunk_size={self.chunk_size}" if self.chunk_size else ""
         early_stop = f", early_stop={self.early_stop}" if self.early_stop is not None else ""
-        return (
-            f"solver={self.solver!r}, gradient={self.gradient!r}{penalty}, supervision={self.supervision!r}{early_stop}"
-        )
+        parts = f"solver={self.solver!r}, gradient={self.gradient!r}{penalty}, supervision={self.supervision!r}"
+        return parts + chunks + early_stop
 
 
 def _check_early_stop(tol: float, solver, cell: nn.Module) -> None:

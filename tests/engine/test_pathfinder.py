@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer
 
 from crbp_d2 import Trainer, add_crbp_config
@@ -16,7 +16,7 @@ from crbp_d2.data import PathfinderDatasetMapper
 from crbp_d2.data.pathfinder import default_folder, split_of
 from crbp_d2.data.pathfinder_files import write_split
 from crbp_d2.data.pathfinder_spec import SPECS
-from crbp_d2.engine.loaders import InOrder, build_train_loader, start_stream_at
+from crbp_d2.engine.loaders import InOrder, build_train_loader, is_stream, start_stream_at
 from crbp_d2.modeling import check_recurrence_config
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,6 +165,16 @@ def test_a_stream_gives_every_stimulus_once_and_in_order(workers):
     assert [[record["image_id"] for record in next(batches)] for _ in range(4)] == [
         [30, 31, 32], [33, 34, 35], [36, 37, 38], [39, 40, 41]
     ]  # fmt: skip
+
+
+def test_a_stream_is_known_by_what_it_is_not_by_its_name():
+    DatasetCatalog.register("mine_stream", list)
+    try:
+        assert not is_stream("mine_stream") and not is_stream("pathfinder_PF6s_train")
+        assert is_stream("pathfinder_PF6s_stream")
+    finally:
+        DatasetCatalog.remove("mine_stream")
+        MetadataCatalog.remove("mine_stream")
 
 
 def test_processes_share_a_stream(monkeypatch):
