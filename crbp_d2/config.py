@@ -37,8 +37,9 @@ def add_crbp_config(cfg: CN) -> None:
     node.CELL.NORM = "GN"
     # Of the HGRUCell: "printed" (the paper's equations) or "released" (those of the authors' parameters).
     node.CELL.FORM = "printed"
-    # How its convolutions, and those of the feedforward control, are computed: "direct", "fft" (for large
-    # kernels), "winograd" (for KERNEL_SIZE 3) or "auto" (the fastest one, found by timing).
+    # How its convolutions, and those of the feedforward control, are computed: "direct", "channels_last"
+    # (directly, in that layout), "fft" (for large kernels), "winograd" (for KERNEL_SIZE 3) or "auto" (the fastest one,
+    # found by timing).
     node.CELL.CONVOLUTION = "auto"
 
     node.SOLVER = CN()

@@ -13,22 +13,22 @@ from torch import Tensor, nn
 from crbp_d2.recurrence.scope import solve_cache
 from crbp_d2.recurrence.state import widen
 
-from . import fourier, winograd
+from . import channels_last, fourier, winograd
 from .bilinear import WeightTransform
 
-METHODS = ("auto", "direct", "fft", "winograd")
+METHODS = ("auto", "direct", "channels_last", "fft", "winograd")
 # Kernels and channels below which Fourier and Winograd transforms do not pay, so that "auto" does not even try.
 SMALLEST_KERNEL, FEWEST_CHANNELS = 5, 32
 # Elements of a spectrum above which "auto" does not try them either, for the sake of memory (256 MiB in float32).
 LARGEST_SPECTRUM = 2**25
-# Share of the direct time that the transforms must stay below, which is more than what timings scatter.
+# Share of the direct time that another method must stay below, which is more than what timings scatter.
 CLEARLY_FASTER = 0.9
 # Pairs of runs that are timed, and seconds after which no more are begun.
 MOST_PAIRS = 9
 MOST_SECONDS = 1.0
 
-# What "auto" has found in this process: whether the transforms are clearly faster.
-_CHOICES: dict[Hashable, bool] = {}
+# What "auto" has found in this process: the fastest method.
+_CHOICES: dict[Hashable, str] = {}
 
 
 class HorizontalConv2d(nn.Conv2d):
@@ -38,10 +38,10 @@ class HorizontalConv2d(nn.Conv2d):
     what the direct convolution would, the lower precision.
 
     Attributes:
-        method: "direct"; "fft", by Fourier transform; "winograd", by minimal filtering, for 3 x 3 kernels; or
-            "auto", the direct one or the transform for this kernel size, whichever is faster: for each combination
-            of device, precision, channels, kernel and image size and (to the next power of two) batch size both
-            are timed once in a process, and the choice is kept.
+        method: "direct"; "channels_last", directly in that layout; "fft", by Fourier transform; "winograd", by
+            minimal filtering, for 3 x 3 kernels; or "auto", the fastest one: for each combination of device,
+            precision, channels, kernel and image size and (to the next power of two) batch size those that may be
+            worth it are timed once in a process, and the choice is kept.
 
     Raises:
         ValueError: an unknown method, "winograd" with another kernel size.
@@ -63,15 +63,19 @@ class HorizontalConv2d(nn.Conv2d):
         sound = x.dim() == 4 and x.shape[1] == self.in_channels and x.numel() > 0
         method = self._choose(x) if sound and self.method == "auto" else self.method
         if sound and method != "direct":
-            return self._by_transform(x, method)
+            return self._indirectly(x, method)
         return super().forward(x)
 
-    def _by_transform(self, x: Tensor, method: str) -> Tensor:
-        correlate = winograd.correlate if method == "winograd" else fourier.correlate
-        y = correlate(widen(x), widen(self.weight), self._transform(x, method))
+    def _indirectly(self, x: Tensor, method: str) -> Tensor:
+        dtype = _result_dtype(x)
+        if method == "channels_last":
+            y = channels_last.correlate(x.to(dtype), self.weight.to(dtype))
+        else:
+            correlate = winograd.correlate if method == "winograd" else fourier.correlate
+            y = correlate(widen(x), widen(self.weight), self._transform(x, method))
         if self.bias is not None:
             y = y + self.bias.view(-1, 1, 1)
-        return y.to(_result_dtype(x))
+        return y.to(dtype)
 
     def _transform(self, x: Tensor, method: str) -> WeightTransform:
         """That of the solve that is running, or a new one outside of one."""
@@ -89,9 +93,9 @@ class HorizontalConv2d(nn.Conv2d):
         return found
 
     def _choose(self, x: Tensor) -> str:
-        candidate = self._candidate(x)
-        if candidate == "direct":
-            return candidate
+        candidates = self._candidates(x)
+        if not candidates:
+            return "direct"
         # Within a solve the transform is there already from the second step on; outside it counts every time.
         shared = solve_cache() is not None
         batch = (x.shape[0] - 1).bit_length()
@@ -99,27 +103,34 @@ class HorizontalConv2d(nn.Conv2d):
                *x.shape[2:], batch, shared)  # fmt: skip
         if key not in _CHOICES:
             # Threads that measure at the same time agree on the first answer.
-            _CHOICES.setdefault(key, self._measure(x, candidate))
-        return candidate if _CHOICES[key] else "direct"
+            _CHOICES.setdefault(key, self._fastest(x, candidates))
+        return _CHOICES[key]
 
-    def _candidate(self, x: Tensor) -> str:
-        """The transform that may be worth its time."""
+    def _candidates(self, x: Tensor) -> list[str]:
+        """The methods beside the direct one that may be worth their time."""
         if torch.jit.is_tracing():
-            return "direct"
+            return []
+        candidates = ["channels_last"] if x.device.type == "cpu" and x.dtype == _result_dtype(x) else []
         if self.kernel_size == (3, 3):
-            return "winograd" if min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS else "direct"
-        length, width = fourier.transform_size(x.shape[-2:], self.kernel_size)
-        fits = self.in_channels * self.out_channels * length * (width // 2 + 1) <= LARGEST_SPECTRUM
-        return "fft" if fits and self.kernel_size[0] >= SMALLEST_KERNEL else "direct"
+            if min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS:
+                candidates.append("winograd")
+        elif self.kernel_size[0] >= SMALLEST_KERNEL:
+            length, width = fourier.transform_size(x.shape[-2:], self.kernel_size)
+            if self.in_channels * self.out_channels * length * (width // 2 + 1) <= LARGEST_SPECTRUM:
+                candidates.append("fft")
+        return candidates
+
+    def _fastest(self, x: Tensor, candidates: list[str]) -> str:
+        ratios = {method: self._measure(x, method) for method in candidates}
+        best = min(ratios, key=ratios.get)
+        return best if ratios[best] < CLEARLY_FASTER else "direct"
 
     @torch.no_grad()
-    def _measure(self, x: Tensor, candidate: str) -> bool:
+    def _measure(self, x: Tensor, method: str) -> float:
+        """The time of a method over that of the direct one."""
         # Detached, or autocast of older torch keeps the weight it casts here, without a graph, for the run itself.
         weight = self.weight.detach()
-        ratio = _time_ratio(
-            lambda: self._by_transform(x, candidate), lambda: self._conv_forward(x, weight, None), x.device
-        )  # fmt: skip
-        return ratio < CLEARLY_FASTER
+        return _time_ratio(lambda: self._indirectly(x, method), lambda: self._conv_forward(x, weight, None), x.device)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, method={self.method}"
