@@ -4,6 +4,8 @@ N: batch; T: steps; D: elements of a sample's state. Cells are run as they are; 
 the samples of a batch (batch norm) is measured with the batch it is given.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -59,7 +61,9 @@ def lipschitz_coefficient(
         return LipschitzPenalty(bound, reduction)(previous, cell(drive, previous)).item()
 
 
-def spectral_radius(cell: nn.Module, drive: Tensor, state: State, tol: float = 1e-4) -> Tensor:
+def spectral_radius(
+    cell: nn.Module, drive: Tensor, state: State, tol: float = 1e-4, samples: Iterable[int] | None = None
+) -> Tensor:
     """Largest modulus of the eigenvalues of J = dF/dh at `state`, per sample: N values, float64.
 
     Right also where the leading eigenvalues are a complex pair: the leading ones are found by implicitly
@@ -68,6 +72,7 @@ def spectral_radius(cell: nn.Module, drive: Tensor, state: State, tol: float = 1
 
     Args:
         tol: relative accuracy of the eigenvalues.
+        samples: the samples wanted, by their places in the batch; None: all.
 
     Raises:
         ImportError: scipy is not installed.
@@ -75,7 +80,8 @@ def spectral_radius(cell: nn.Module, drive: Tensor, state: State, tol: float = 1
         RuntimeError: the iteration did not converge.
     """
     transposed = _TransposedJacobian(cell, drive, state)
-    return torch.tensor([_leading_modulus(transposed, n, tol) for n in range(len(drive))], dtype=torch.float64)
+    wanted = range(len(drive)) if samples is None else samples
+    return torch.tensor([_leading_modulus(transposed, n, tol) for n in wanted], dtype=torch.float64)
 
 
 class _TransposedJacobian:

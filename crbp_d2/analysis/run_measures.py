@@ -1,0 +1,115 @@
+"""What a trained contour model does as it runs on: plain numbers, ready for JSON.
+
+N: trained steps; T = 4 N: steps looked at; C: channels; H x W: image size.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from detectron2.evaluation import inference_on_dataset
+from torch import Tensor, nn
+
+from crbp_d2.evaluation import PathfinderEvaluator, StepwiseSegmentor
+from crbp_d2.recurrence.diagnostics import contraction, lipschitz_coefficient, residuals, spectral_radius, trajectory
+from crbp_d2.recurrence.state import relative_change
+
+# Times the trained number of steps that states are followed.
+FACTOR = 4
+# Stimuli whose spectral radius is computed, each by an Arnoldi iteration of some hundred Jacobian products.
+RADII = 4
+DIGITS = 5
+
+
+def quality_by_step(model: nn.Module, loader: Iterable, name: str, steps: tuple[int, ...]) -> list[float]:
+    """F1 on a data set after each of these steps; of a model without steps (none given) its only F1.
+
+    Args:
+        model: a SemanticSegmentor with a contour head.
+        name: of the loader's data set.
+    """
+    results = inference_on_dataset(StepwiseSegmentor(model, steps).eval(), loader, PathfinderEvaluator(name, False))
+    scores = results["pathfinder"]
+    return [round(scores[f"F1@{t}"], DIGITS) for t in steps] if steps else [round(scores["F1"], DIGITS)]
+
+
+@torch.no_grad()
+def drive_of(model: nn.Module, records: list[dict]) -> Tensor:
+    """The stem's features of some stimuli, the drive of the recurrence: one batch, N x C x H x W."""
+    images = torch.stack(
+        [(record["image"].to(model.device) - model.pixel_mean) / model.pixel_std for record in records]
+    )
+    return model.backbone(images)["stem"]
+
+
+def probe(model: nn.Module, batches: list[list[dict]], name: str, steps: int) -> dict[str, float]:
+    """A short look at a model in training; `steps` = N.
+
+    Returns:
+        f1 and f1_far: after N and T steps on all batches; penalty: the unweighted Lipschitz coefficient penalty at h_N,
+        residual: the median at h_N, both on the first batch.
+    """
+    f1, f1_far = quality_by_step(model, batches, name, (steps, FACTOR * steps))
+    cell, drive = model.sem_seg_head.recurrence.cell, drive_of(model, batches[0])
+    *_, previous, state = trajectory(cell, drive, steps)
+    residual = relative_change(previous, state).median().item()
+    return {"f1": f1, "f1_far": f1_far, "penalty": lipschitz_coefficient(cell, drive, state), "residual": residual}
+
+
+def stability(cell: nn.Module, drive: Tensor, steps: int) -> dict:
+    """How the cell's plain run behaves around and after `steps` = N.
+
+    Returns:
+        stimuli; penalty and penalty_far: the Lipschitz coefficient penalty, unweighted, at h_N and h_T;
+        spectral_radius: at h_T, of the first stimuli; contraction, residual: the medians over stimuli after each
+        step, see diagnostics.
+    """
+    last = FACTOR * steps
+    states = trajectory(cell, drive, last)
+    radii = spectral_radius(cell, drive, states[last], samples=range(min(RADII, len(drive))))
+    return {
+        "stimuli": len(drive),
+        "penalty": lipschitz_coefficient(cell, drive, states[steps]),
+        "penalty_far": lipschitz_coefficient(cell, drive, states[last]),
+        "spectral_radius": _rounded(radii),
+        "contraction": _rounded(contraction(cell, drive, last).median(dim=1).values),
+        "residual": _rounded(residuals(cell, drive, last).median(dim=1).values),
+    }
+
+
+@torch.no_grad()
+def state_space(cell: nn.Module, drives: Iterable[Tensor], steps: int) -> dict:
+    """Hidden states in the plane of most variance (Linsley et al. 2020, section 4.2).
+
+    h_t is averaged over space, the principal components are those of all stimuli at t = 1 ... `steps` = N, and the
+    states at t = 1 ... T are projected on the first two.
+
+    Returns:
+        stimuli; explained: shares of the variance; projection: a list of T points a stimulus; pooled_at_N,
+        pooled_at_T: C numbers a stimulus.
+    """
+    runs = []
+    for drive in drives:
+        states = trajectory(cell, drive, FACTOR * steps)[1:]
+        runs.append(torch.stack([h.mean(dim=(2, 3)) for h, *_ in states], dim=1))
+    pooled = torch.cat(runs).double().cpu().numpy()
+    axes, explained = principal_axes(pooled[:, :steps].reshape(-1, pooled.shape[2]))
+    centre = pooled[:, :steps].mean(axis=(0, 1))
+    return {
+        "stimuli": len(pooled),
+        "explained": _rounded(explained[:2]),
+        "projection": _rounded((pooled - centre) @ axes[:2].T),
+        "pooled_at_N": _rounded(pooled[:, steps - 1]),
+        "pooled_at_T": _rounded(pooled[:, -1]),
+    }
+
+
+def principal_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The principal axes of M points in D dimensions, as rows, and the share of the variance along each."""
+    _, singular, axes = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
+    variance = singular**2
+    return axes, variance / variance.sum()
+
+
+def _rounded(values: Tensor | np.ndarray) -> list:
+    return np.asarray(values, dtype=np.float64).round(DIGITS).tolist()

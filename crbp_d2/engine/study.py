@@ -1,0 +1,236 @@
+"""One run of the Pathfinder study: train, follow, test, write a record.
+
+N: trained steps; T = 4 N: steps looked at.
+"""
+
+import json
+import os
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
+from detectron2.engine import HookBase, default_argument_parser, launch
+from detectron2.engine.hooks import EvalHook
+from torch import nn
+
+from crbp_d2.analysis.page import machine
+from crbp_d2.analysis.run_measures import FACTOR, drive_of, probe, quality_by_step, stability, state_space
+from crbp_d2.data import register_pathfinder
+from crbp_d2.files import write_text
+
+from .loaders import build_test_loader
+from .setup import check_inputs, setup
+from .study_runs import RUNS, SCALES, Run, Scale
+from .trainer import Trainer
+
+# Iterations between two looks at the validation stimuli while a run trains, and their number.
+PROBE_PERIOD, PROBE_STIMULI = 100, 48
+# Stimuli for the state space.
+STATE_STIMULI = 64
+# Multiples of N up to which quality is followed on fewer stimuli.
+LONG_FACTORS = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run with a seed at a scale.
+
+    root: the repository, which configs and results are relative to.
+    output: folder for the checkpoints of training.
+    """
+
+    name: str
+    seed: int
+    scale_name: str
+    root: Path
+    output: Path
+    num_gpus: int = 0
+
+    @property
+    def run(self) -> Run:
+        return RUNS[self.name]
+
+    @property
+    def scale(self) -> Scale:
+        return SCALES[self.scale_name]
+
+    @property
+    def record(self) -> Path:
+        return self.root / self.scale.folder / "runs" / f"{self.name}_s{self.seed}.json"
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Where the weights of the first seed go, relative to `root`."""
+        return f"{self.scale.folder}/checkpoints/{self.name}.pth" if self.seed == self.run.seeds[0] else None
+
+    @property
+    def config(self) -> str:
+        return f"{self.scale.prefix}{self.run.config}.yaml"
+
+    @property
+    def options(self) -> list:
+        """Config keys and values on top of the config's."""
+        return [*self.scale.options, *self.run.options]
+
+    def arguments(self):
+        flags = ["--config-file", str(self.root / self.config), "--num-gpus", str(self.num_gpus), "--resume"]
+        places = {"SEED": self.seed, "OUTPUT_DIR": str(self.output), "TEST.PICTURES": 0, "TEST.EVAL_PERIOD": 0}
+        options = [*self.options, *(part for item in places.items() for part in item)]
+        return default_argument_parser().parse_args([*flags, *map(str, options)])
+
+
+class StudyTrainer(Trainer):
+    """Looks at validation stimuli as it trains, in place of evaluations."""
+
+    def build_hooks(self) -> list[HookBase]:
+        hooks = [hook for hook in super().build_hooks() if not isinstance(hook, EvalHook)]
+        if hasattr(self.model, "sem_seg_head") and hasattr(self.model.sem_seg_head, "recurrence"):
+            # Before the writers, which come last.
+            hooks.insert(-1, Probe(self.cfg))
+        return hooks
+
+
+class Probe(HookBase):
+    """Every PROBE_PERIOD iterations: quality at N and T, penalty and residual at N, into metrics.json."""
+
+    def __init__(self, cfg: CfgNode):
+        self.cfg = cfg
+        self.name = cfg.DATASETS.TEST[0]
+        self.steps = cfg.MODEL.RECURRENCE.STEPS
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % PROBE_PERIOD:
+            return
+        model = self.trainer.model
+        for key, value in probe(model, _batches(self.cfg, self.name, PROBE_STIMULI), self.name, self.steps).items():
+            self.trainer.storage.put_scalar(f"probe/{key}", value, smoothing_hint=False)
+        model.train()
+
+
+def run_job(job: Job) -> None:
+    """Train (or go on training), test, and write the record of a run.
+
+    Raises:
+        FileNotFoundError, KeyError, ValueError: see check_inputs.
+        FloatingPointError: training gave values that are not finite.
+    """
+    args = job.arguments()
+    launch(_train, args.num_gpus, dist_url=args.dist_url, args=(args,))
+    cfg = setup(args)
+    model = StudyTrainer.build_model(cfg).eval()
+    DetectionCheckpointer(model).load(str(job.output / "model_final.pth"))
+    record = _describe(job, cfg, model) | _training(job.output) | _measure(job, cfg, model)
+    if job.checkpoint:
+        path = job.root / job.checkpoint
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": model.state_dict()}, path)
+    job.record.parent.mkdir(parents=True, exist_ok=True)
+    write_text(job.record, json.dumps(record) + "\n")
+
+
+def _train(args) -> None:
+    cfg = setup(args)
+    if os.path.exists(os.path.join(cfg.OUTPUT_DIR, "model_final.pth")):
+        return
+    check_inputs(cfg, resume=True)
+    trainer = StudyTrainer(cfg, resume=True)
+    trainer.resume_or_load(resume=True)
+    trainer.train()
+
+
+def _describe(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
+    recurrent = hasattr(model.sem_seg_head, "recurrence")
+    node = cfg.MODEL.RECURRENCE
+    return {
+        "run": job.name,
+        "seed": job.seed,
+        "scale": job.scale_name,
+        "label": job.run.label,
+        "config": job.config,
+        "options": job.options,
+        "rule": node.RULE if recurrent else None,
+        "cell": node.CELL.NAME if recurrent else type(model.sem_seg_head.layers).__name__,
+        "steps": node.STEPS if recurrent else None,
+        "kernel_size": node.CELL.KERNEL_SIZE,
+        "channels": cfg.MODEL.CONTOUR.CHANNELS,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "iterations": cfg.SOLVER.MAX_ITER,
+        "batch": cfg.SOLVER.IMS_PER_BATCH,
+        "machine": f"{machine()}; {torch.get_num_threads()} thread(s)",
+        "checkpoint": job.checkpoint,
+    }
+
+
+def _training(output: Path) -> dict:
+    """Times and curves from detectron2's metrics.json; after a resumed run later lines stand for earlier ones."""
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    rows = sorted({line["iteration"]: line for line in lines if "total_loss" in line}.items())
+    iteration = statistics.median(line["time"] for _, line in rows if "time" in line)
+
+    def column(key: str, of: list[tuple[int, dict]]) -> list:
+        return [line.get(key) for _, line in of]
+
+    probes = sorted({line["iteration"]: line for line in lines if "probe/f1" in line}.items())
+    record = {
+        "seconds": {"iteration": iteration, "training": iteration * (rows[-1][0] + 1)},
+        "curve": {
+            "iteration": [k + 1 for k, _ in rows],
+            "loss": column("loss_sem_seg", rows),
+            "residual": column("recurrence/residual", rows),
+        },
+    }
+    if probes:
+        keys = [key.removeprefix("probe/") for key in probes[0][1] if key.startswith("probe/")]
+        record["probe"] = {"iteration": [k + 1 for k, _ in probes]}
+        record["probe"] |= {key: column(f"probe/{key}", probes) for key in keys}
+    return record
+
+
+def _measure(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
+    scale = job.scale
+    names = {spec: _test_set(spec, count, scale.test_seed) for spec, count in scale.specs.items()}
+    recurrent = hasattr(model.sem_seg_head, "recurrence")
+    steps = cfg.MODEL.RECURRENCE.STEPS
+    followed = tuple(range(1, FACTOR * steps + 1)) if recurrent else ()
+    record = {"quality": {}}
+    for spec, name in names.items():
+        batches = _batches(cfg, name, scale.specs[spec])
+        f1 = quality_by_step(model, batches, name, followed)
+        record["quality"][spec] = {"stimuli": scale.specs[spec], "steps": list(followed) or [0], "f1": f1}
+    if not recurrent:
+        return record
+    long = tuple(factor * steps for factor in LONG_FACTORS)
+    record["long"] = {"stimuli": scale.long_stimuli, "steps": list(long), "f1": {}}
+    for spec in list(names)[:2]:
+        batches = _batches(cfg, names[spec], scale.long_stimuli)
+        record["long"]["f1"][spec] = quality_by_step(model, batches, names[spec], long)
+    cell = model.sem_seg_head.recurrence.cell
+    drives = [drive_of(model, batch) for batch in _batches(cfg, names[scale.spec], STATE_STIMULI)]
+    record["stability"] = stability(cell, drives[0], steps)
+    record["state_space"] = state_space(cell, drives, steps)
+    return record
+
+
+def _test_set(spec: str, count: int, seed: int | None) -> str:
+    """The name of a registered set of test stimuli."""
+    if seed is None:
+        return f"pathfinder_{spec}_val"
+    name = f"{spec}_seed{seed}"
+    if f"pathfinder_{name}_val" not in DatasetCatalog.list():
+        register_pathfinder(spec, name, num_val=count, seed=seed)
+    return f"pathfinder_{name}_val"
+
+
+def _batches(cfg: CfgNode, name: str, count: int) -> list[list[dict]]:
+    """The first `count` stimuli of a data set, in batches of TEST.IMS_PER_BATCH."""
+    size = cfg.TEST.IMS_PER_BATCH
+    batches = []
+    for batch in build_test_loader(cfg, name):
+        batches.append(batch)
+        if len(batches) * size >= count:
+            break
+    return batches

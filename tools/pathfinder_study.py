@@ -1,0 +1,76 @@
+#!/usr/bin/env python
+"""Train and test every rule on Pathfinder, then draw the figures and write RESULTS.md; goes on after a kill.
+
+tools/pathfinder_study.py                                      # runs what is missing, then the report
+tools/pathfinder_study.py --only hgru_crbp --seeds 0           # one run
+tools/pathfinder_study.py --scale paper --num-gpus 8           # the paper's size, on a cluster
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from crbp_d2.engine.study import Job, run_job
+from crbp_d2.engine.study_runs import RUNS, SCALES
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def jobs_of(args: argparse.Namespace) -> list[Job]:
+    """All seeds of the first row before the next one; first seeds first."""
+    names = args.only or [*RUNS]
+    pairs = [(name, seed) for name in names for seed in (args.seeds or RUNS[name].seeds)]
+    if not args.seeds:
+        pairs.sort(key=lambda pair: RUNS[pair[0]].seeds.index(pair[1]))
+    output = Path(os.environ.get("CRBP_STUDY_OUTPUT", "output/pathfinder_study"))
+    return [
+        Job(name, seed, args.scale, ROOT, output / args.scale / f"{name}_s{seed}", args.num_gpus)
+        for name, seed in pairs
+    ]
+
+
+def run_in_process(job: Job) -> bool:
+    """Run a job in a process of its own, with its output in a file; whether it succeeded."""
+    job.output.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, __file__, "--scale", job.scale_name, "--num-gpus", str(job.num_gpus)]
+    command += ["--run-here", job.name, str(job.seed)]
+    start = time.time()
+    log = job.output / "study.log"
+    with log.open("w") as stream:
+        code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT).returncode
+    minutes = (time.time() - start) / 60
+    state = f"{minutes:.1f} min" if code == 0 else f"failed with exit code {code}, see {log}"
+    print(f"{job.name}, seed {job.seed}: {state}", flush=True)
+    return code == 0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", choices=SCALES, default="small")
+    parser.add_argument("--only", nargs="+", choices=RUNS, metavar="RUN", help=f"of {', '.join(RUNS)}")
+    parser.add_argument("--seeds", nargs="+", type=int, help="default: those of the table of runs")
+    parser.add_argument("--processes", type=int, default=1, help="runs side by side (default 1)")
+    parser.add_argument("--num-gpus", type=int, default=0, help="of one run; 0: the CPU or a single GPU")
+    parser.add_argument("--run-here", nargs=2, metavar=("RUN", "SEED"), help=argparse.SUPPRESS)
+    args = parser.parse_args(arguments)
+    if args.run_here:
+        name, seed = args.run_here
+        args.only, args.seeds = [name], [int(seed)]
+        (job,) = jobs_of(args)
+        run_job(job)
+        return
+    jobs = jobs_of(args)
+    missing = [job for job in jobs if not job.record.exists()]
+    print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are there, {len(missing)} to run", flush=True)
+    with ThreadPoolExecutor(args.processes) as pool:
+        done = list(pool.map(run_in_process, missing))
+    if not all(done):
+        sys.exit("pathfinder_study.py: some runs failed; the same command tries them again")
+
+
+if __name__ == "__main__":
+    main()
