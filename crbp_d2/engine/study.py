@@ -6,6 +6,7 @@ N: trained steps; T = 4 N: steps looked at.
 import json
 import os
 import statistics
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -87,11 +88,21 @@ class StudyTrainer(Trainer):
     """Looks at validation stimuli as it trains, in place of evaluations."""
 
     def build_hooks(self) -> list[HookBase]:
-        hooks = [hook for hook in super().build_hooks() if not isinstance(hook, EvalHook)]
+        hooks = [ProcessorTime(), *(hook for hook in super().build_hooks() if not isinstance(hook, EvalHook))]
         if hasattr(self.model, "sem_seg_head") and hasattr(self.model.sem_seg_head, "recurrence"):
             # Before the writers, which come last.
             hooks.insert(-1, Probe(self.cfg))
         return hooks
+
+
+class ProcessorTime(HookBase):
+    """Processor seconds of each training step, which other work on the machine does not lengthen, into metrics.json."""
+
+    def before_step(self) -> None:
+        self.start = time.process_time()
+
+    def after_step(self) -> None:
+        self.trainer.storage.put_scalar("processor_time", time.process_time() - self.start)
 
 
 class Probe(HookBase):
@@ -123,7 +134,8 @@ def run_job(job: Job) -> None:
     cfg = setup(args)
     model = StudyTrainer.build_model(cfg).eval()
     DetectionCheckpointer(model).load(str(job.output / "model_final.pth"))
-    record = _describe(job, cfg, model) | _training(job.output) | _measure(job, cfg, model)
+    alone = model.device.type == "cpu" and torch.get_num_threads() == 1
+    record = _describe(job, cfg, model) | _training(job.output, alone) | _measure(job, cfg, model)
     if job.checkpoint:
         path = job.root / job.checkpoint
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -165,11 +177,16 @@ def _describe(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
     }
 
 
-def _training(output: Path) -> dict:
-    """Times and curves from detectron2's metrics.json; after a resumed run later lines stand for earlier ones."""
+def _training(output: Path, alone: bool) -> dict:
+    """Times and curves from detectron2's metrics.json; after a resumed run later lines stand for earlier ones.
+
+    alone: the run had one thread; its times are then those of the processor.
+    """
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
     rows = sorted({line["iteration"]: line for line in lines if "total_loss" in line}.items())
-    iteration = statistics.median(line["time"] for _, line in rows if "time" in line)
+    # On one thread processor time is what a run takes that has a core to itself.
+    key = "processor_time" if alone else "time"
+    iteration = statistics.median(line[key] for _, line in rows if key in line)
 
     def column(key: str, of: list[tuple[int, dict]]) -> list:
         return [line.get(key) for _, line in of]
