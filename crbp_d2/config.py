@@ -35,6 +35,9 @@ def add_crbp_config(cfg: CN) -> None:
     node.CELL.KERNEL_SIZE = 3
     # "GN", "BN" (batch statistics, no running averages), "LN" or "none".
     node.CELL.NORM = "GN"
+    # Steps that the gates' chronos biases spread the time constants up to (paper: STEPS); 1 or 2: all gates half open,
+    # so that the run settles sooner; 0: STEPS.
+    node.CELL.TIMESCALE = 0
     # Of the HGRUCell: "printed" (the paper's equations) or "released" (those of the authors' parameters).
     node.CELL.FORM = "printed"
     # How its convolutions, and those of the feedforward control, are computed: "direct", "channels_last"
@@ -61,11 +64,16 @@ def add_crbp_config(cfg: CN) -> None:
     node.NEUMANN.TOL = 0.0
 
     node.PENALTY = CN()
-    # Factor of the Lipschitz coefficient penalty in the loss (paper: 0.001 in the mask head, 10 in Pathfinder).
+    # "Lipschitz" (the paper's) or "Contraction" (growth of a vector near the leading direction of the Jacobian).
+    node.PENALTY.NAME = "Lipschitz"
+    # Rounds of power iteration that bring the vector of "Contraction" there.
+    node.PENALTY.POWER_ITERATIONS = 3
+    # Factor of the penalty in the loss (paper: 0.001 in the mask head, 10 in Pathfinder).
     node.PENALTY.WEIGHT = 0.001
     # lambda in [0, 1) (paper: 0.95 in the mask head, 0.9 in Pathfinder).
     node.PENALTY.BOUND = 0.95
-    # Over all elements of the state: "sum" (mask head) or "mean" (Pathfinder).
+    # "sum" (mask head) or "mean" (Pathfinder): of "Lipschitz" over all elements of the state, of "Contraction" over the
+    # samples.
     node.PENALTY.REDUCTION = "sum"
 
     node.EARLY_STOP = CN()

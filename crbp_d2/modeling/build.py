@@ -12,7 +12,7 @@ from crbp_d2.cells import CELLS, FeedforwardControl, build_cell
 from crbp_d2.cells.convolution import METHODS, set_convolution
 from crbp_d2.cells.hgru import FORMS
 from crbp_d2.cells.norms import NORMS
-from crbp_d2.recurrence import RULES, SOLVERS, Recurrence, learning_rule
+from crbp_d2.recurrence import PENALTIES, RULES, SOLVERS, Recurrence, learning_rule
 from crbp_d2.recurrence.early_stop import mixes_samples
 from crbp_d2.recurrence.penalties import REDUCTIONS
 
@@ -39,6 +39,7 @@ def check_recurrence_config(cfg: CfgNode) -> None:
     kernel_size = node.CELL.KERNEL_SIZE
     require(kernel_size >= 1 and kernel_size % 2 == 1, "CELL.KERNEL_SIZE", "odd numbers from 1")
     require(node.CELL.NORM in NORMS, "CELL.NORM", ", ".join(NORMS))
+    require(node.CELL.TIMESCALE >= 0, "CELL.TIMESCALE", "whole numbers from 1, or 0 for MODEL.RECURRENCE.STEPS")
     require(node.CELL.FORM in FORMS, "CELL.FORM", ", ".join(FORMS))
     possible = [method for method in METHODS if method != "winograd" or kernel_size == 3]
     require(node.CELL.CONVOLUTION in possible, "CELL.CONVOLUTION", f"{', '.join(possible)} (KERNEL_SIZE {kernel_size})")
@@ -52,6 +53,8 @@ def check_recurrence_config(cfg: CfgNode) -> None:
     require(0 < solver.DAMPING <= 1, "SOLVER.DAMPING", "(0, 1]")
     require(node.NEUMANN.TERMS >= 0, "NEUMANN.TERMS", "whole numbers from 0")
     require(0 <= node.NEUMANN.TOL < 1, "NEUMANN.TOL", "[0, 1)")
+    require(node.PENALTY.NAME in PENALTIES, "PENALTY.NAME", ", ".join(sorted(PENALTIES)))
+    require(node.PENALTY.POWER_ITERATIONS >= 0, "PENALTY.POWER_ITERATIONS", "whole numbers from 0")
     require(0 <= node.PENALTY.BOUND < 1, "PENALTY.BOUND", "[0, 1)")
     require(node.PENALTY.REDUCTION in REDUCTIONS, "PENALTY.REDUCTION", ", ".join(REDUCTIONS))
     require(0 <= node.PENALTY.WEIGHT < math.inf, "PENALTY.WEIGHT", "finite numbers from 0")
@@ -155,6 +158,8 @@ def _rule_settings(node: CfgNode) -> dict:
         "truncation": node.TRUNCATION,
         "num_terms": node.NEUMANN.TERMS,
         "neumann_tol": node.NEUMANN.TOL,
+        "penalty": node.PENALTY.NAME,
+        "power_iterations": node.PENALTY.POWER_ITERATIONS,
         "bound": node.PENALTY.BOUND,
         "reduction": node.PENALTY.REDUCTION,
         "solver": node.SOLVER.NAME,
@@ -180,7 +185,7 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
         node.CELL.CHANNELS or channels,
         kernel_size=node.CELL.KERNEL_SIZE,
         norm=node.CELL.NORM,
-        timescale=node.STEPS,
+        timescale=node.CELL.TIMESCALE or node.STEPS,
         **form,
     )
     set_convolution(cell, node.CELL.CONVOLUTION)

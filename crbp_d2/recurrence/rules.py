@@ -9,7 +9,7 @@ from torch import nn
 from .anderson import Anderson
 from .broyden import Broyden
 from .gradients import Implicit, Truncated, Unrolled
-from .penalties import LipschitzPenalty
+from .penalties import ContractionPenalty, LipschitzPenalty
 from .recurrence import Recurrence
 from .solvers import CONVERGED, FixedSteps
 from .table import Table
@@ -21,7 +21,8 @@ class RuleSettings:
     """The numbers a rule may use; a rule ignores those it has no use for.
 
     steps: forward steps. truncation: see Truncated. num_terms, neumann_tol: see NeumannSeries.
-    bound, reduction: see LipschitzPenalty. solver: a name in SOLVERS, "" for the rule's own.
+    penalty: a name in PENALTIES, of rules that have one. bound, reduction, power_iterations: see LipschitzPenalty,
+    ContractionPenalty. solver: a name in SOLVERS, "" for the rule's own.
     tol: see Anderson and Broyden. max_steps: of a solver that stops at a tolerance, 0 for `steps`.
     memory: of Anderson and Broyden, 0 for the solver's own. damping: of Anderson. chunk_size, early_stop: see
     Recurrence.
@@ -31,8 +32,10 @@ class RuleSettings:
     truncation: int = 3
     num_terms: int = 15
     neumann_tol: float = 0.0
+    penalty: str = "Lipschitz"
     bound: float = 0.9
     reduction: str = "mean"
+    power_iterations: int = 3
     solver: str = ""
     tol: float = CONVERGED
     max_steps: int = 0
@@ -61,6 +64,14 @@ SOLVERS: Table[Part] = Table(
         "FixedSteps": lambda s: FixedSteps(s.steps),
         "Anderson": _accelerated(Anderson, "damping"),
         "Broyden": _accelerated(Broyden),
+    },
+)
+
+PENALTIES: Table[Part] = Table(
+    "penalty",
+    {
+        "Lipschitz": lambda s: LipschitzPenalty(s.bound, s.reduction),
+        "Contraction": lambda s: ContractionPenalty(s.bound, s.reduction, s.power_iterations),
     },
 )
 
@@ -97,8 +108,8 @@ def _same_solver(settings: RuleSettings, solver) -> Implicit:
     return Implicit(solver)
 
 
-def _lipschitz(settings: RuleSettings) -> LipschitzPenalty:
-    return LipschitzPenalty(settings.bound, settings.reduction)
+def _penalty(settings: RuleSettings):
+    return PENALTIES[settings.penalty](settings)
 
 
 RULES: Table[Rule] = Table(
@@ -107,9 +118,9 @@ RULES: Table[Rule] = Table(
         "bptt": Rule(_unrolled),
         "tbptt": Rule(_truncated),
         "bptt_every_step": Rule(_unrolled, supervision="every"),
-        "cbptt": Rule(_unrolled, penalty=_lipschitz),
+        "cbptt": Rule(_unrolled, penalty=_penalty),
         "rbp": Rule(_neumann),
-        "crbp": Rule(_neumann, penalty=_lipschitz),
+        "crbp": Rule(_neumann, penalty=_penalty),
         "deq": Rule(_same_solver, solver="Anderson"),
     },
 )

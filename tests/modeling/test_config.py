@@ -36,7 +36,7 @@ def config(*options, file=None):
         ("CELL.KERNEL_SIZE", 4, "odd"),
         ("CELL.NORM", "IN", "GN"),
         ("CELL.FORM", "other", "released"),
-        ("CELL.CONVOLUTION", "gemm", "auto, direct, fft, winograd"),
+        ("CELL.CONVOLUTION", "gemm", "auto, direct, channels_last, fft, winograd"),
         ("TRUNCATION", 0, "from 1"),
         ("SOLVER.NAME", "Newton", "Anderson, Broyden"),
         ("SOLVER.TOL", 0.0, r"\(0, 1\)"),
@@ -45,6 +45,9 @@ def config(*options, file=None):
         ("SOLVER.DAMPING", 0.0, r"\(0, 1\]"),
         ("NEUMANN.TERMS", -1, "from 0"),
         ("NEUMANN.TOL", 1.0, r"\[0, 1\)"),
+        ("CELL.TIMESCALE", -1, "from 1"),
+        ("PENALTY.NAME", "Ridge", "Contraction, Lipschitz"),
+        ("PENALTY.POWER_ITERATIONS", -1, "from 0"),
         ("PENALTY.BOUND", 1.0, r"\[0, 1\)"),
         ("PENALTY.BOUND", float("nan"), r"\[0, 1\)"),
         ("PENALTY.WEIGHT", -1.0, "finite"),
@@ -98,6 +101,14 @@ def test_parts_that_do_not_go_together_are_refused(options, expected):
     keys = [f"MODEL.RECURRENCE.{option}" if k % 2 == 0 else option for k, option in enumerate(options)]
     with pytest.raises(ValueError, match=expected):
         check_recurrence_config(config(*keys))
+
+
+def test_penalty_and_timescale_are_those_of_the_config():
+    keys = ["PENALTY.NAME", "Contraction", "PENALTY.POWER_ITERATIONS", 5, "CELL.TIMESCALE", 2, "PENALTY.BOUND", 0.7]
+    recurrence = build_recurrence(config(*(f"MODEL.RECURRENCE.{k}" if k in keys[::2] else k for k in keys)), 4)
+    assert repr(recurrence.penalty) == "ContractionPenalty(bound=0.7, reduction='sum', iterations=5)"
+    assert not recurrence.cell.update_gate.bias.any()
+    assert build_recurrence(config(), 4).cell.update_gate.bias.any()
 
 
 @pytest.mark.parametrize("build,count", [(build_recurrence, 2), (build_feedforward, 6)])
