@@ -63,7 +63,6 @@ class Run:
 
 
 THREE = (0, 1, 2)
-PENALTY, SOLVER = "MODEL.RECURRENCE.PENALTY.", "MODEL.RECURRENCE.SOLVER."
 
 RUNS: dict[str, Run] = {
     "hgru_bptt": Run("hgru_bptt", seeds=THREE),
@@ -79,5 +78,4 @@ RUNS: dict[str, Run] = {
     "ff2": Run("ff6", ("MODEL.CONTOUR.NUM_LAYERS", 2)),
     "hgru_crbp_k3": Run("hgru_crbp_k3"),
     "hgru_crbp_k5": Run("hgru_crbp_k5"),
-    "hgru_crbp_k9": Run("hgru_crbp_k9"),
 }

@@ -1,0 +1,116 @@
+"""A run of the study from training to its record, at a size of seconds."""
+
+import json
+import runpy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.modeling import build_model
+
+from crbp_d2.analysis.run_measures import quality_by_step
+from crbp_d2.engine import setup, study
+from crbp_d2.engine.study_runs import RUNS, SCALES, Run
+from crbp_d2.modeling import check_recurrence_config
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = (
+    "DATASETS.TRAIN", "('pathfinder_PF6s_stream',)", "SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_ITERS", 1,
+    "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", 0, "MODEL.RECURRENCE.STEPS", 2, "SOLVER.IMS_PER_BATCH", 2,
+)  # fmt: skip
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    scale = replace(SCALES["small"], specs={"PF6s": 6, "PF9s": 4}, options=TINY, long_stimuli=4, test_seed=77)
+    monkeypatch.setitem(SCALES, "tiny", scale)
+    monkeypatch.setattr(study, "PROBE_PERIOD", 2)
+    monkeypatch.setattr(study, "PROBE_STIMULI", 4)
+    monkeypatch.setattr(study, "STATE_STIMULI", 4)
+    return lambda name, seed=0: study.Job(name, seed, "tiny", tmp_path, tmp_path / "output" / f"{name}_s{seed}")
+
+
+def test_a_run_is_trained_tested_and_recorded(tiny, tmp_path):
+    job = tiny("hgru_crbp")
+    study.run_job(job)
+    record = json.loads((tmp_path / "results/pathfinder_small/runs/hgru_crbp_s0.json").read_text())
+    assert (record["run"], record["seed"], record["rule"], record["steps"]) == ("hgru_crbp", 0, "crbp", 2)
+    assert record["probe"]["iteration"] == [4] and record["curve"]["iteration"][-1] == 4
+    assert (
+        record["seconds"]["training"] == pytest.approx(4 * record["seconds"]["iteration"])
+        and record["seconds"]["iteration"] > 0
+    )
+    assert record["quality"]["PF6s"]["steps"] == [*range(1, 9)] and record["long"]["steps"] == [2, 4, 8, 16, 32]
+    assert len(record["state_space"]["projection"]) == 6 and len(record["stability"]["residual"]) == 8
+    # What is committed gives the figures again.
+    cfg = setup(job.arguments())
+    model = build_model(cfg).eval()
+    model.load_state_dict(torch.load(tmp_path / record["checkpoint"], weights_only=True)["model"])
+    name = study._test_set("PF6s", 6, 77)
+    assert quality_by_step(model, study._batches(cfg, name, 6), name, (8,)) == record["quality"]["PF6s"]["f1"][-1:]
+    assert record["parameters"] == sum(p.numel() for p in model.parameters())
+
+
+def test_a_run_without_steps_is_recorded_without_what_it_has_not(tiny, tmp_path):
+    job = tiny("ff2", seed=5)
+    study.run_job(job)
+    record = json.loads(job.record.read_text())
+    assert record["steps"] is None and record["quality"]["PF9s"]["steps"] == [0]
+    assert record["checkpoint"] is None and not {"long", "stability", "state_space", "probe"} & record.keys()
+    layers = [key for key in torch.load(job.output / "model_final.pth", weights_only=False)["model"] if "layers" in key]
+    assert any("1" in key for key in layers) and not any(".2." in key for key in layers)
+
+
+def test_a_killed_run_goes_on(tiny, monkeypatch):
+    job = tiny("hgru_bptt")
+    seen = []
+
+    class Killed(Exception):
+        pass
+
+    def after_step(hook):
+        seen.append(hook.trainer.iter)
+        if len(seen) == 3:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study.ProcessorTime, "after_step", after_step)
+        with pytest.raises(Killed):
+            study.run_job(job)
+    assert not job.record.exists()
+    study.run_job(job)
+    assert json.loads(job.record.read_text())["curve"]["iteration"][-1] == 4
+    assert seen == [0, 1, 2]
+
+
+@pytest.mark.parametrize("scale", ["small", "paper"])
+@pytest.mark.parametrize("name", RUNS)
+def test_every_run_has_a_config_that_holds(name, scale, tmp_path):
+    job = study.Job(name, 0, scale, ROOT, tmp_path)
+    if not (ROOT / job.config).exists():
+        pytest.fail(f"{job.config} is missing")
+    cfg = setup(job.arguments())
+    check_recurrence_config(cfg)
+    assert cfg.SEED == 0 and str(tmp_path) == cfg.OUTPUT_DIR
+    assert all(name in DatasetCatalog.list() for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+
+
+def test_what_is_recorded_is_not_run_again(tiny, monkeypatch, tmp_path, capsys):
+    tool = runpy.run_path(str(ROOT / "tools/pathfinder_study.py"))
+    ran = []
+    namespace = tool["main"].__globals__
+    monkeypatch.setitem(namespace, "ROOT", tmp_path)
+    monkeypatch.setitem(namespace, "run_in_process", lambda job: ran.append((job.name, job.seed)) or True)
+    monkeypatch.setitem(namespace, "RUNS", {"a": Run("a", seeds=(0, 1)), "b": Run("b")})
+    there = tmp_path / "results/pathfinder_small/runs/a_s0.json"
+    there.parent.mkdir(parents=True)
+    there.write_text("{}")
+    for call in ([], ["--only", "a", "--seeds", "0", "3"]):
+        monkeypatch.setitem(namespace, "write_report", lambda *args: None)
+        tool["main"](call)
+    assert ran == [("b", 0), ("a", 1), ("a", 3)]
+    assert "1 of 3 runs are there, 2 to run" in capsys.readouterr().out
