@@ -1,7 +1,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: install demo pathfinder test lint clean
+.PHONY: install demo pathfinder study test lint clean
 
 install:
 	@$(PYTHON) tools/install.py
@@ -12,6 +12,10 @@ demo: install
 pathfinder: install
 	$(RUN) tools/generate_pathfinder.py --spec PF6s
 	$(RUN) tools/train_net.py --config-file configs/pathfinder/PF6s_hgru_crbp.yaml --resume
+
+# One run a core: two threads of one run would wait for those of the other.
+study: install
+	OMP_NUM_THREADS=1 $(RUN) tools/pathfinder_study.py --processes 2
 
 # One thread a worker: two workers with two each would wait for one another.
 test: install
