@@ -64,6 +64,27 @@ class Run:
 
 THREE = (0, 1, 2)
 
+
+# Where a key of the ablation belongs in MODEL.RECURRENCE.
+_NODES = {
+    "TIMESCALE": "CELL", "NAME": "SOLVER", "MAX_STEPS": "SOLVER", "TERMS": "NEUMANN", "PENALTY": "PENALTY",
+    "WEIGHT": "PENALTY", "BOUND": "PENALTY", "POWER_ITERATIONS": "PENALTY",
+}  # fmt: skip
+ANDERSON = {"NAME": "Anderson", "MAX_STEPS": 8, "TERMS": 6}
+CONTRACTION = {"PENALTY": "Contraction", "BOUND": 0.7}
+
+
+def _recurrence(**keys) -> tuple:
+    """Options of MODEL.RECURRENCE by the last part of their names, PENALTY being that penalty's NAME."""
+    names = {key: f"MODEL.RECURRENCE.{_NODES[key]}.{'NAME' if key == 'PENALTY' else key}" for key in keys}
+    return tuple(part for key, value in keys.items() for part in (names[key], value))
+
+
+def _budget(iterations: int) -> tuple:
+    """As many iterations as fit into the time of bptt's, a fifth of them to warm up."""
+    return "SOLVER.MAX_ITER", iterations, "SOLVER.WARMUP_ITERS", iterations // 5
+
+
 RUNS: dict[str, Run] = {
     "hgru_bptt": Run("hgru_bptt", seeds=THREE),
     "hgru_crbp": Run("hgru_crbp", seeds=THREE),
@@ -78,4 +99,46 @@ RUNS: dict[str, Run] = {
     "ff2": Run("ff6", ("MODEL.CONTOUR.NUM_LAYERS", 2)),
     "hgru_crbp_k3": Run("hgru_crbp_k3"),
     "hgru_crbp_k5": Run("hgru_crbp_k5"),
+    "recipe_timescale": Run(
+        "hgru_crbp", (*_budget(500), *_recurrence(TIMESCALE=2)), label="published, half-open gates"
+    ),
+    "recipe_anderson": Run(
+        "hgru_crbp",
+        (*_budget(700), *_recurrence(TIMESCALE=2, **ANDERSON)),
+        label="Anderson 8, 6 terms, half-open gates",
+    ),
+    "recipe_heavy": Run(
+        "hgru_crbp",
+        (*_budget(700), *_recurrence(TIMESCALE=2, WEIGHT=3000.0, **ANDERSON)),
+        label="the same, penalty's weight 3000",
+    ),
+    "recipe_contraction": Run(
+        "hgru_crbp",
+        (*_budget(700), *_recurrence(TIMESCALE=2, **ANDERSON, **CONTRACTION)),
+        label="the same, contraction penalty below 0.7",
+    ),
+    "recipe_contraction_chronos": Run(
+        "hgru_crbp",
+        (*_budget(700), *_recurrence(**ANDERSON, **CONTRACTION)),
+        label="the same, chronos gates",
+    ),
+    "recipe_contraction_random": Run(
+        "hgru_crbp",
+        (*_budget(750), *_recurrence(TIMESCALE=2, **ANDERSON, **CONTRACTION, POWER_ITERATIONS=0)),
+        label="half-open gates, random vector in place of power iteration",
+    ),
+    "recipe_contraction_plain": Run(
+        "hgru_crbp",
+        (*_budget(630), *_recurrence(TIMESCALE=2, TERMS=8, **{**CONTRACTION, "BOUND": 0.5})),
+        label="12 plain steps, 8 terms, contraction penalty below 0.5",
+    ),
+    "recipe_contraction_short": Run(
+        "hgru_crbp",
+        (
+            *_budget(1000),
+            *_recurrence(TIMESCALE=2, **{**ANDERSON, "MAX_STEPS": 6, "TERMS": 3}, **{**CONTRACTION, "BOUND": 0.5}),
+            *_recurrence(POWER_ITERATIONS=1),
+        ),
+        label="Anderson 6, 3 terms, contraction penalty below 0.5",
+    ),
 }
