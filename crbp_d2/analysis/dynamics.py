@@ -11,6 +11,8 @@ from .records import Record, Study
 
 # A last step that changes the state by less has settled.
 SETTLED = 0.01
+# F1 that a rule may lose from N to 4 N steps and still keep its quality.
+LOST = 0.03
 
 
 def mean_f1(study: Study, run: str, spec: str | None = None, multiple: int = 1) -> float:
@@ -54,18 +56,30 @@ def describe(study: Study, run: str) -> str:
 
 
 def _movement(record: Record) -> str:
-    residual, radius = record.last("stability", "residual"), record.value("spectral_radius")
+    residual, radius = record.stability.get("residual", np.empty(0)), record.value("spectral_radius")
     parts = []
-    if math.isfinite(residual):
-        held = "its states have settled" if residual < SETTLED else "its states still move"
-        parts.append(f"a step then changes the state by {residual:.2%}: {held}")
+    if len(residual) == record.far and np.isfinite(residual).all():
+        parts.append(
+            f"Step {record.steps} changes the state by {residual[record.steps - 1]:.2%}, step {record.far} by "
+            f"{residual[-1]:.2%}: {_mechanism(record, residual[-1] < SETTLED)}."
+        )
     if math.isfinite(radius):
-        held = "the step contracts there" if radius < 1 else "the step does not contract there"
-        parts.append(f"the spectral radius is {radius:.2f}: {held}")
+        held = "contracts" if radius < 1 else "does not contract"
+        parts.append(f"The step {held} at the last state (spectral radius {radius:.2f}).")
     if math.isfinite(penalty := record.value("penalty")):
-        parts.append(f"the penalty at t = {record.steps} is {penalty:.2g}")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}." if text else ""
+        parts.append(f"The penalty at t = {record.steps} is {penalty:.2g}.")
+    return " ".join(parts)
+
+
+def _mechanism(record: Record, settled: bool) -> str:
+    spec = next(iter(record.quality))
+    kept = record.f1(spec) - record.f1(spec, 4) <= LOST
+    if settled:
+        rest = "near enough to where the readout was trained" if kept else "but not where the readout was trained"
+        return f"the states come to rest, {rest}"
+    if kept:
+        return "the states still move, but not across what the readout tells apart"
+    return "the states still move, and meet a readout that was not trained on them"
 
 
 def describe_training(study: Study, *runs: str) -> str:

@@ -10,11 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .dynamics import best_f1, describe, describe_seeds, describe_training, mean_f1, seconds
+from .dynamics import LOST, best_f1, describe, describe_seeds, describe_training, mean_f1, seconds
 from .records import Study
 
-# F1 that a rule may lose from N to 4 N steps and still keep its quality.
-LOST = 0.03
 # F1 within which two rules are close.
 CLOSE = 0.03
 # Of the ablation: F1 below BPTT's, and training time over BPTT's (1% for the clock), at most.
@@ -51,7 +49,7 @@ def beyond_seeds(study: Study, better: str, worse: str) -> Outcome:
     values |= {f"least {better}": least, f"greatest {worse}": greatest}
 
     def why() -> str:
-        side = "lies within the spread of the seeds" if values[better] > values[worse] else "has the other sign"
+        side = "lies within the spread of the seeds" if values[better] > values[worse] else "is not in its favour"
         return sentences(
             f"The difference of {values[better] - values[worse]:+.3f} {side}.",
             describe_seeds(study, better, worse),

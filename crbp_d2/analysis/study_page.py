@@ -32,7 +32,7 @@ def results_page(
     links = {stem: f"[figure]({figures}/{stem}.png)" for stem in written}
     sections = [
         "# Results",
-        _introduction(study),
+        _introduction(study, str(Path(figures).parent)),
         "## Ledger",
         "The paper's figures are for 15x15 kernels, 25 channels and PF14; ours for the small scale described below, so "
         'the two columns\ncompare in kind, not in value. "-": not run. t counts steps, N those trained with.',
@@ -58,12 +58,11 @@ def results_page(
     return "\n\n".join(sections) + "\n"
 
 
-def _introduction(study: Study) -> str:
+def _introduction(study: Study, folder: str) -> str:
     machines = sorted({record.machine for record in study.records})
     text = (
-        f"Written by `{STUDY_COMMAND}` from the records in `results/pathfinder_small/runs`. All of it with pictures:\n"
-        "[gallery.html](results/pathfinder_small/gallery.html); for programs: "
-        "[summary.json](results/pathfinder_small/summary.json)."
+        f"Written by `{STUDY_COMMAND}` from the records in `{folder}/runs`. All of it with pictures:\n"
+        f"[gallery.html]({folder}/gallery.html); for programs: [summary.json]({folder}/summary.json)."
     )
     return text + (f"\n\nMeasured on {'; and on '.join(machines)}." if machines else "")
 

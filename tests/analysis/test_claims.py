@@ -92,7 +92,7 @@ def test_values(study):
             "radius_below_one",
             "hgru_crbp",
             {"stability": lambda r: r.stability | {"spectral_radius": np.array([0.5, 1.1])}},
-            "the step contracts there",
+            "contracts at the last state",
         ),
         (
             "recipe_reaches_bptt",

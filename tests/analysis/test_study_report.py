@@ -158,7 +158,7 @@ def test_a_failing_claim_gets_its_reason(root):
     page = results_page(changed, outcomes, [], "figures", ROOT)
     assert "Of 1 claims 0 hold, 1 fail, 0 are not run." in page
     (reason,) = [line for line in page.splitlines() if line.startswith("**So does BPTT with a loss on every step: fa")]
-    assert "loses 0.000" in reason and "the spectral radius is 1.05: the step does not contract there" in reason
+    assert "loses 0.000" in reason and "does not contract at the last state (spectral radius 1.05)" in reason
 
 
 def test_a_report_on_nothing_and_on_each_run_alone(tmp_path):
