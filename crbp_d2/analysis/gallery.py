@@ -57,7 +57,7 @@ def gallery_page(
         note=_inline(LONGER_NOTE),
         verdicts=_table(["claim", "paper", "measure", "ours", "verdict", "figure"], verdicts),
         reasons="\n".join(reasons),
-        panoptic=_table(["what", "ours", "command"], own_panoptic_rows(root)),
+        panoptic=_table(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
         pictures="\n".join(_picture(path.read_bytes(), f"toy scene {path.stem}") for path in pictures),
     )
 

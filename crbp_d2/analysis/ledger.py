@@ -13,6 +13,7 @@ from .panoptic_results import TOY, TWO_IMAGES, read_results
 from .paper import PANOPTIC, PANOPTIC_BY_STEP, PANOPTIC_PARTS, PATHFINDER_F1, PATHFINDER_F1_FAR, TRAINING_TIME_RATIO
 from .records import Study
 
+TOY_STEPS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 14, 16, 18, 20, 25, 30, 40)
 STUDY_COMMAND = "tools/pathfinder_study.py"
 LONGER_NOTE = (
     "Trained on the longer contours themselves: `tools/train_net.py --config-file configs/pathfinder/PF14_<run>.yaml "
@@ -85,17 +86,26 @@ def panoptic_rows() -> list[Row]:
 
 
 def own_panoptic_rows(root: Path) -> list[list[str]]:
-    """Our own panoptic runs, which the paper has no counterpart of: what, figures, command."""
+    """Our own panoptic runs, which the paper has no counterpart of: what, figures, command, machine."""
     toy, two = "configs/quick/panoptic_R18_crbp_toy.yaml", "configs/quick/panoptic_R50_crbp_overfit.yaml"
+    evaluate = f"`tools/train_net.py --config-file {toy} --eval-only MODEL.WEIGHTS output/{Path(toy).stem}"
     runs = (
-        (TOY, "toy scenes, 50 unseen ones, R-18, C-RBP 10 steps", f"tools/train_net.py --config-file {toy}"),
-        (TWO_IMAGES, "two COCO images, trained and tested on the same", f"tools/train_net.py --config-file {two}"),
+        (
+            TOY,
+            "toy scenes, 50 unseen ones, R-18, C-RBP 10 steps",
+            f'`make demo`; by step: {evaluate}/model_final.pth TEST.STEPS_TO_EVALUATE "{TOY_STEPS}"`',
+        ),
+        (
+            TWO_IMAGES,
+            "two COCO images, R-50, trained and tested on the same",
+            f"`tools/train_net.py --config-file {two}`",
+        ),
     )
     rows = []
     for folder, what, command in runs:
-        values = read_results(root / "results" / folder)
-        text = ", ".join(f"{name} {value:.2f}" for name, value in values.items()) if values else "-"
-        rows.append([what, text, f"`{command}`"])
+        values, place = read_results(root / "results" / folder) or ({}, "-")
+        text = ", ".join(f"{name} {value:.2f}" for name, value in values.items())
+        rows.append([what, text or "-", command, place])
     return rows
 
 

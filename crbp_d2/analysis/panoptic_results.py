@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,13 +14,30 @@ from crbp_d2.evaluation.pictures import title
 from crbp_d2.evaluation.steps_report import HEADINGS, draw_steps
 from crbp_d2.files import write_text
 
+from .page import machine
+
 # Folders below results/ that hold what an evaluation wrote into OUTPUT_DIR/inference/<data set>.
 TOY, TWO_IMAGES = "panoptic_toy", "panoptic_two_images"
 FIGURES = (("PQ", "PQ"), ("PQ_th", "PQ things"), ("PQ_st", "PQ stuff"))
 
 
-def read_results(folder: Path) -> dict[str, float] | None:
-    """Panoptic figures of `folder`/results.json in percent by their titles, or None.
+def collect_results(evaluation: Path, folder: Path) -> None:
+    """Keep the panoptic figures of an evaluation, at each step if there are any, and the machine they are from.
+
+    Args:
+        evaluation: OUTPUT_DIR/inference/<data set>, on the machine that evaluated.
+        folder: results/TOY or results/TWO_IMAGES.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    values = json.loads((evaluation / "results.json").read_text())["panoptic_seg"]
+    kept = {"panoptic_seg": {key: values[key] for key, _ in FIGURES}, "machine": machine()}
+    write_text(folder / "results.json", json.dumps(kept, indent=1) + "\n")
+    if (evaluation / "quality_per_step.csv").exists():
+        shutil.copyfile(evaluation / "quality_per_step.csv", folder / "quality_per_step.csv")
+
+
+def read_results(folder: Path) -> tuple[dict[str, float], str] | None:
+    """Panoptic figures of `folder`/results.json in percent by their titles, and the machine; or None.
 
     Raises:
         ValueError: the file is broken.
@@ -28,8 +46,8 @@ def read_results(folder: Path) -> dict[str, float] | None:
     if not path.exists():
         return None
     try:
-        values = json.loads(path.read_text())["panoptic_seg"]
-        return {heading: float(values[key]) for key, heading in FIGURES}
+        content = json.loads(path.read_text())
+        return {heading: float(content["panoptic_seg"][key]) for key, heading in FIGURES}, content["machine"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no panoptic results ({error!r}); evaluate the model again") from error
 

@@ -39,8 +39,8 @@ FIGURES: dict[str, tuple[Callable[[Study], Drawing | None], str, str]] = {
         training,
         "Training",
         "Training loss, and what fixed validation stimuli give while training: F1 at N and at 4 N, the Lipschitz "
-        "penalty (bound 0.9, mean, before weighting) and the relative change of the state in step N. Mean over seeds; values below "
-        "1e-6 are drawn there.",
+        "penalty (bound 0.9, mean, before weighting) and the relative change of the state in step N. Mean over seeds; "
+        "values below 1e-6 are drawn there.",
     ),
     "stability": (
         stability,

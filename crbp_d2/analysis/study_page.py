@@ -52,7 +52,7 @@ def results_page(
         "## Panoptic models of our own",
         "Not comparable with COCO val2017, nor with one another: from random initialisation, in minutes on a processor "
         "(in percent).",
-        compact_table(["what", "ours", "command"], own_panoptic_rows(root)),
+        compact_table(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
         *([f"Quality per step of the toy model: {links['panoptic_toy']}."] if "panoptic_toy" in links else []),
     ]
     return "\n\n".join(sections) + "\n"

@@ -1,10 +1,19 @@
 """What evaluations of panoptic models left is read back, and their pictures are put side by side."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 
-from crbp_d2.analysis.panoptic_results import read_results, read_steps, side_by_side, write_side_by_side
+from crbp_d2.analysis.page import machine
+from crbp_d2.analysis.panoptic_results import (
+    collect_results,
+    read_results,
+    read_steps,
+    side_by_side,
+    write_side_by_side,
+)
 from crbp_d2.evaluation.pictures import title
 from crbp_d2.evaluation.steps_report import HEADINGS, steps_csv
 
@@ -21,13 +30,21 @@ def test_steps_are_read_as_they_were_written(tmp_path):
         read_steps(tmp_path / "x.csv")
 
 
-def test_results(tmp_path):
-    assert read_results(tmp_path) is None
-    (tmp_path / "results.json").write_text('{"panoptic_seg": {"PQ": 1, "PQ_th": 2, "PQ_st": 3}}')
-    assert read_results(tmp_path) == {"PQ": 1, "PQ things": 2, "PQ stuff": 3}
-    (tmp_path / "results.json").write_text('{"panoptic_seg": {"PQ": null}}')
+def test_results_are_kept_with_their_machine(tmp_path):
+    evaluation, folder = tmp_path / "inference", tmp_path / "results/panoptic_toy"
+    assert read_results(folder) is None
+    evaluation.mkdir()
+    figures = {"PQ": 1.5, "PQ_th": 2, "PQ_st": 3, "PQ@5": 4}
+    (evaluation / "results.json").write_text(json.dumps({"panoptic_seg": figures, "segm": {"AP": None}}))
+    collect_results(evaluation, folder)
+    assert read_results(folder) == ({"PQ": 1.5, "PQ things": 2, "PQ stuff": 3}, machine())
+    assert [path.name for path in folder.iterdir()] == ["results.json"]
+    (evaluation / "quality_per_step.csv").write_text("t\n")
+    collect_results(evaluation, folder)
+    assert (folder / "quality_per_step.csv").read_text() == "t\n"
+    (folder / "results.json").write_text('{"panoptic_seg": {"PQ": null}, "machine": ""}')
     with pytest.raises(ValueError, match="results.json holds no panoptic results"):
-        read_results(tmp_path)
+        read_results(folder)
 
 
 def picture(prediction):

@@ -50,7 +50,7 @@ def root(tmp_path_factory):
         "t,PQ,SQ,RQ,PQ_th,PQ_st,mask AP\n1,10.0,50.0,20.0,5.0,15.0,\n10,80.0,85.0,90.0,75.0,90.0,55.0\n"
     )
     (root / "results/panoptic_toy/results.json").write_text(
-        json.dumps({"panoptic_seg": {"PQ": 82.05, "PQ_th": 73.21, "PQ_st": 93.1}})
+        json.dumps({"panoptic_seg": {"PQ": 82.05, "PQ_th": 73.21, "PQ_st": 93.1}, "machine": "another processor"})
     )
     write_report(folder, root)
     return root
@@ -135,11 +135,11 @@ def test_page_of_results(root):
     assert rows["kernel side"] == ["15", "7"] and rows["steps, C-RBP"] == ["20", "12"]
     assert rows["label of recipe_anderson7_k3"][0] == "7"
     toy = rows["toy scenes, 50 unseen ones, R-18, C-RBP 10 steps"]
-    assert toy[0] == "PQ 82.05, PQ things 73.21, PQ stuff 93.10"
+    assert toy[0] == "PQ 82.05, PQ things 73.21, PQ stuff 93.10" and toy[2] == "another processor"
     for target in re.findall(r"\]\(([^)]+)\)", page):
         assert (root / target).exists() or (ROOT / target).exists(), target
     widths = {len(row) for row in table_rows(page)}
-    assert widths <= {3, 5, 6, 12} and "nan" not in page and "None" not in page
+    assert widths <= {3, 4, 5, 6, 12} and "nan" not in page and "None" not in page
     for config in re.findall(r"--config-file (configs/\S+\.yaml)", page):
         assert (ROOT / config).exists() or "<run>" in config, config
 
