@@ -154,8 +154,8 @@ CLAIMS = (
         "BPTT's states drift further than C-RBP's",
         NO_FIGURE,
         "state_space_tests",
-        f"distance between a stimulus's states at N and 4 N over the spread at N; Kolmogorov-Smirnov p < {sm.ALPHA} "
-        "and greater for hgru_bptt (Cliff's delta)",
+        f"distance between a stimulus's states at N and 4 N over the spread of the states up to N; Kolmogorov-Smirnov "
+        f"p < {sm.ALPHA} and greater for hgru_bptt (Cliff's delta)",
         lambda study: sm.drifts_more(study, "hgru_bptt", "hgru_crbp"),
     ),
     Claim(

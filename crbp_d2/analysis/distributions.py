@@ -46,13 +46,14 @@ def kolmogorov(x: float) -> float:
     return float(np.clip(2 * ((-1.0) ** (k - 1) * np.exp(-2 * k**2 * x**2)).sum(), 0, 1))
 
 
-def density(points: ndarray, x: ndarray, y: ndarray) -> ndarray:
+def density(points: ndarray, x: ndarray, y: ndarray, bandwidth: float = 0.5) -> ndarray:
     """Gaussian kernel density of K x 2 points on the grid of x and y: len(y) x len(x).
 
-    The kernel has the points' covariance, scaled by Scott's rule, K^(-1/3). Its spread in any direction is at
-    least a hundredth of the widest one's, so that points on a line have a density too.
+    The kernel has the points' covariance, its spread scaled by Scott's rule, K^(-1/6), and by `bandwidth`: states lie
+    along paths, which the rule alone blurs. Its spread in any direction is at least a hundredth of the widest
+    one's, so that points on a line have a density too.
     """
-    covariance = np.cov(points.T) * len(points) ** (-1 / 3)
+    covariance = np.cov(points.T) * (bandwidth * len(points) ** (-1 / 6)) ** 2
     values, vectors = np.linalg.eigh(covariance)
     scales = np.sqrt(np.maximum(values, max(values.max() * 1e-4, 1e-12)))
     grid = np.stack(np.meshgrid(x, y), axis=-1) @ vectors / scales

@@ -91,9 +91,11 @@ def panels(rows: int, columns: int, **kwargs) -> tuple[Figure, ndarray]:
     return figure, axes
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int = 4) -> None:
-    """One legend for all panels, of the curves in `axes`."""
-    handles, labels = axes.get_legend_handles_labels()
+def legend_below(figure: Figure, *axes: Axes) -> None:
+    """One legend for all panels, of the curves in `axes`, as wide as the figure."""
+    entries = [axis.get_legend_handles_labels() for axis in axes]
+    handles, labels = (sum((entry[k] for entry in entries), []) for k in (0, 1))
+    columns = max(int(figure.get_figwidth() // 2.2), 1)
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 

@@ -120,7 +120,7 @@ def long_runs(study: Study) -> Drawing | None:
         axis.set_xticks(multiples, [f"{m:g} N" for m in multiples])
         axis.set(title=spec, xlabel="steps", ylim=(0, 1))
     axes[0, 0].set_ylabel("F1")
-    legend_below(figure, axes[0, 0], columns=3)
+    legend_below(figure, axes[0, 0])
     return Drawing(figure, ["spec", "run", "multiple of N", "F1", "least", "greatest"], rows)
 
 
@@ -184,7 +184,7 @@ def recipes(study: Study) -> Drawing | None:
     for axis in (left, right):
         axis.grid(color="0.92", axis="x")
         axis.set_axisbelow(True)
-    legend_below(figure, left, 3)
+    legend_below(figure, left)
     rows = [
         [record.run, label_of(record), *map(float, row), s]
         for record, row, s in zip(records, values, seconds, strict=True)

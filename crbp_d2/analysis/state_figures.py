@@ -31,7 +31,7 @@ def state_space_maps(study: Study) -> Drawing | None:
         rows += [[run, t, float(x), float(y)] for t, (x, y) in enumerate(path, start=1)]
     for axis in axes.flat[len(runs) :]:
         axis.axis("off")
-    legend_below(figure, axes[0, 0], 5)
+    legend_below(figure, axes[0, 0])
     return Drawing(figure, ["run", "t", "component 1", "component 2"], rows)
 
 
@@ -41,7 +41,7 @@ def _map(axis: Axes, record: Record) -> None:
     parts = [part[np.isfinite(part).all(axis=1)] for part in parts]
     every = np.concatenate(parts)
     low, high = every.min(axis=0), every.max(axis=0)
-    margin = 0.1 * (high - low) + 1e-9
+    margin = 0.25 * (high - low) + 1e-9
     x, y = (np.linspace(a, b, GRID) for a, b in zip(low - margin, high + margin, strict=True))
     for part, colour, style, name in zip(
         parts, (UP_TO, BEYOND), ("solid", "dashed"), ("states up to N", "states beyond N"), strict=True
@@ -98,14 +98,12 @@ def state_space_tests(study: Study) -> Drawing | None:
             share = np.arange(1, len(values) + 1) / len(values)
             draw_over_seeds(drift, values, (share,) * 3, run, markersize=4)
     drift.set_title("hGRU: from N to 4 N", fontsize=9)
-    drift.set_xlabel("distance over the spread at N", fontsize=8)
+    drift.set_xlabel("distance over the spread up to N", fontsize=8)
     for axis in axes.flat[len(spaces) + 1 :]:
         axis.axis("off")
     for axis in axes[:, 0]:
         axis.set_ylabel("share of the stimuli")
-    entries = [axis.get_legend_handles_labels() for axis in (axes[0, 0], drift)]
-    handles, labels = (entries[0][k] + entries[1][k] for k in (0, 1))
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
+    legend_below(figure, axes[0, 0], drift)
     rows = [
         [
             run,

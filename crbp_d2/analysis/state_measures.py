@@ -6,6 +6,8 @@ N: steps trained with.
 import math
 from collections.abc import Callable
 
+import numpy as np
+
 from .dynamics import describe, mean_value
 from .measures import Outcome, decide, sentences
 from .records import Record, Study
@@ -42,7 +44,7 @@ def _spaces(study: Study, run: str) -> list[tuple[Record, StateSpace]]:
 def _region(study: Study, run: str, condition: Callable[[float], bool]) -> Outcome:
     spaces = _spaces(study, run)
     values = {
-        f"{name}, seed {r.seed}": value
+        f"{name} (seed {r.seed})": value
         for r, s in spaces
         for name, value in (("D", s.region.distance), ("p", s.region.p), ("delta", s.region.delta))
     }
@@ -52,9 +54,11 @@ def _region(study: Study, run: str, condition: Callable[[float], bool]) -> Outco
             f"{r.seed} (D {s.region.distance:.2f}, p {s.region.p:.2g})" for r, s in spaces if not condition(s.region.p)
         ]
         ratios = ", ".join(f"{s.at_far.mean() / s.at_trained.mean():.2f}" for _, s in spaces)
+        moves = ", ".join(f"{np.median(s.drift):.2f}" for _, s in spaces)
         return sentences(
             f"Against it: seed {', '.join(against)}.",
-            f"The states at 4 N lie {ratios} times as far from the centroid as those at N.",
+            f"The states at 4 N lie {ratios} times as far from the centroid as those at N; they have moved by {moves} "
+            "of the spread of the states up to N.",
             describe(study, run),
         )
 

@@ -18,7 +18,9 @@ class StateSpace:
     """One run.
 
     at_trained, at_far: distances of the stimuli's states at N and at T from the centroid of those at N.
-    drift: ||p_T - p_N|| of each stimulus over the spread at N (root mean square of `at_trained`).
+    drift: ||p_T - p_N|| of each stimulus over the spread of the states up to N in the plane they are projected on (root
+        mean square distance from their centroid). The stimuli's states at N alone may lie so close together that
+        any movement is large beside their spread.
     region: at_trained against at_far; significant where states have left the region of solutions.
     """
 
@@ -30,12 +32,15 @@ class StateSpace:
 
 def state_space(record: Record) -> StateSpace | None:
     """None where the record has no finite states."""
-    trained, far = (record.state_space.get(f"pooled_at_{when}") for when in ("N", "T"))
-    if trained is None or far is None or not np.isfinite(trained).all() or not np.isfinite(far).all():
+    parts = [record.state_space.get(name) for name in ("pooled_at_N", "pooled_at_T", "projection")]
+    if any(part is None for part in parts):
+        return None
+    trained, far, path = parts[0], parts[1], parts[2][:, : record.steps].reshape(-1, 2)
+    if not all(np.isfinite(part).all() for part in (trained, far, path)):
         return None
     center = trained.mean(axis=0)
     at_trained, at_far = (np.linalg.norm(states - center, axis=1) for states in (trained, far))
-    spread = np.sqrt((at_trained**2).mean())
+    spread = np.sqrt(((path - path.mean(axis=0)) ** 2).sum(axis=1).mean())
     drift = np.linalg.norm(far - trained, axis=1) / max(spread, np.finfo(float).tiny)
     return StateSpace(at_trained, at_far, drift, compare(at_trained, at_far))
 

@@ -58,7 +58,8 @@ FIGURES: dict[str, tuple[Callable[[Study], Drawing | None], str, str]] = {
         state_space_tests,
         "Do the states stay?",
         "Distances of the states at N and at 4 N from the centroid of those at N, with the Kolmogorov-Smirnov test "
-        "between the two and Cliff's delta, seed 0; last panel: how far each stimulus's state moves from N to 4 N.",
+        "between the two and Cliff's delta, seed 0; last panel: how far each stimulus's state moves from N to "
+        "4 N, over the spread of the states up to N.",
     ),
     "parameters": (
         parameters,

@@ -158,7 +158,8 @@ def _ablation(study: Study, links: dict[str, str]) -> list[str]:
 
 
 def _differences(study: Study, root: Path) -> list[str]:
-    record = study.first("hgru_crbp") or (study.records[0] if study.records else None)
+    recurrent = [record for record in study.records if record.steps]
+    record = study.first("hgru_crbp") or next(iter([*recurrent, *study.records]), None)
     if record is None:
         return ["Not run."]
     small, large = asdict(ours(record, study)), asdict(papers(record.run, root))

@@ -41,6 +41,8 @@ def training(study: Study) -> Drawing | None:
             if not curves:
                 continue
             mean = np.mean([curve[key] for curve in curves], axis=0)
+            if not np.isfinite(mean).any():
+                continue
             shown = np.maximum(mean, SMALLEST) if logarithmic else mean
             axis.plot(
                 curves[0]["iteration"], shown, **(line_style(run) | {"markevery": max(len(mean) // 6, 1), "alpha": 0.9})
@@ -94,5 +96,5 @@ def stability(study: Study) -> Drawing | None:
     residual.set(title="relative change of the state", xlabel="steps / N", yscale="log")
     for axis in (contraction, residual):
         axis.axvline(1, color="0.6", linewidth=1, zorder=0)
-    legend_below(figure, residual, 5)
+    legend_below(figure, residual)
     return Drawing(figure, ["quantity", "run", "t", "value"], rows)

@@ -14,6 +14,7 @@ from detectron2.modeling import build_model
 from numpy import ndarray
 from torch import nn
 
+import crbp_d2.modeling  # noqa: F401  (registers the models)
 from crbp_d2.config import add_crbp_config
 from crbp_d2.data import generate_pathfinder
 from crbp_d2.data.pathfinder import SPLIT_SEEDS

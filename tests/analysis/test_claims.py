@@ -125,10 +125,13 @@ def test_states_that_diverged_leave_a_claim_open(study):
 
 def test_state_space_distances(study):
     record = study.first("hgru_bptt")
-    moved = record.state_space["pooled_at_N"] + np.array([3.0, 4, 0, 0, 0, 0, 0, 0])
-    record = replace(record, state_space={"pooled_at_N": record.state_space["pooled_at_N"], "pooled_at_T": moved})
+    states, path = record.state_space["pooled_at_N"], record.state_space["projection"]
+    moved = states + np.array([3.0, 4, 0, 0, 0, 0, 0, 0])
+    record = replace(record, state_space={"pooled_at_N": states, "pooled_at_T": moved, "projection": path})
     found = state_space(record)
-    states = record.state_space["pooled_at_N"]
-    spread = np.sqrt(((states - states.mean(0)) ** 2).sum(1).mean())
+    up_to = path[:, :6].reshape(-1, 2)
+    spread = np.sqrt(up_to.var(axis=0).sum())
     assert found.drift == pytest.approx(np.full(64, 5 / spread))
+    assert found.at_trained[0] == pytest.approx(np.linalg.norm(states[0] - states.mean(axis=0)))
+    assert found.at_far[0] == pytest.approx(np.linalg.norm(moved[0] - states.mean(axis=0)))
     assert compare_drift([record], [record]).distance == 0 and compare_drift([record], []) is None
