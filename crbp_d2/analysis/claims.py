@@ -48,6 +48,7 @@ def _longer(*runs: str) -> str:
 
 KEEPS = f"F1 at N minus F1 at 4 N, trained contours; at most {m.LOST}"
 LOSES = f"F1 at N minus F1 at 4 N, trained contours; more than {m.LOST}"
+REGION = "distances from the centroid of the states at N, those at N against those at 4 N; Kolmogorov-Smirnov "
 HIGHER = "F1 at N, trained contours; {} above {}"
 
 CLAIMS = (
@@ -101,7 +102,7 @@ CLAIMS = (
     ),
     Claim(
         "tbptt_loses",
-        "So does truncated BPTT",
+        "Truncated BPTT loses its quality past the trained steps",
         NO_FIGURE,
         "quality_per_step",
         LOSES,
@@ -109,7 +110,7 @@ CLAIMS = (
     ),
     Claim(
         "every_step_loses",
-        "So does BPTT with a loss on every step",
+        "BPTT with a loss on every step loses its quality past the trained steps",
         NO_FIGURE,
         "quality_per_step",
         LOSES,
@@ -137,16 +138,15 @@ CLAIMS = (
         "BPTT's states leave the region of its solutions",
         NO_FIGURE,
         "state_space_tests",
-        f"distances from the centroid of the states at N, those at N against those at 4 N; Kolmogorov-Smirnov "
-        f"p < {sm.ALPHA} in every seed",
+        REGION + f"p < {sm.ALPHA} in every seed",
         lambda study: sm.leaves(study, "hgru_bptt"),
     ),
     Claim(
         "crbp_stays_in_region",
-        "C-RBP's states stay there",
+        "C-RBP's states stay in the region of its solutions",
         NO_FIGURE,
         "state_space_tests",
-        f"likewise; p of at least {sm.ALPHA} in every seed",
+        REGION + f"p of at least {sm.ALPHA} in every seed",
         lambda study: sm.stays(study, "hgru_crbp"),
     ),
     Claim(
@@ -168,7 +168,7 @@ CLAIMS = (
     ),
     Claim(
         "crbp_longer_contours_best",
-        "It does so with the best number of steps for each rule too",
+        "C-RBP generalizes better to longer contours with the best number of steps for each rule",
         _longer("hgru_crbp", "hgru_bptt"),
         "quality_per_step",
         "greatest F1 over t up to 4 N; hgru_crbp above hgru_bptt on every set of longer contours",
@@ -184,7 +184,7 @@ CLAIMS = (
     ),
     Claim(
         "convlstm_bptt_loses",
-        "A ConvLSTM trained by BPTT loses it",
+        "A ConvLSTM trained by BPTT loses its quality past the trained steps",
         NO_FIGURE,
         "quality_per_step_convlstm",
         LOSES,

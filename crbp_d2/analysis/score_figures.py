@@ -146,8 +146,9 @@ def parameters(study: Study) -> Drawing | None:
     axis.set(xscale="log", xlabel="parameters", ylabel=f"F1 on {study.specs[0]} at N")
     axis.set_xlim(values[:, 0].min() / 1.3, values[:, 0].max() * 1.3)
     axis.set_ylim(max(values[:, 1].min() - 0.1, 0), min(values[:, 1].max() + 0.1, 1))
-    ticks = [t for t in (1000, 2000, 5000, 10000, 20000, 50000, 100000, 200000) if axis.get_xlim()[0] < t]
-    axis.set_xticks([t for t in ticks if t < axis.get_xlim()[1]])
+    low, high = axis.get_xlim()
+    leading = (1, 2, 5) if high / low > 3 else range(1, 10)
+    axis.set_xticks([t for k in range(2, 7) for m in leading if low < (t := m * 10**k) < high])
     axis.xaxis.set_major_formatter("{x:,.0f}")
     axis.minorticks_off()
     axis.legend(frameon=False)
