@@ -21,7 +21,7 @@ def state_space_maps(study: Study) -> Drawing | None:
     runs = [run for run in present(study, (*HGRU, *CONVLSTM)) if "projection" in study.first(run).state_space]
     if not runs:
         return None
-    columns = min(len(runs), 3)
+    columns = 2 if len(runs) < 3 else 3
     figure, axes = panels(math.ceil(len(runs) / columns), columns)
     rows = []
     for axis, run in zip(axes.flat, runs, strict=False):

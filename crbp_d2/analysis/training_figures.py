@@ -90,7 +90,8 @@ def stability(study: Study) -> Drawing | None:
             rows += [[key, run, int(step), float(value)] for step, value in zip(t, values, strict=True)]
     radius.set_xticks(range(len(runs)), [name_of(run) for run in runs], rotation=60, ha="right", fontsize=8)
     radius.axhline(1, color="0.4", linewidth=1)
-    radius.set(title="spectral radius at 4 N", ylim=(0, None))
+    radii = [row[-1] for row in rows if row[0] == "spectral radius" and np.isfinite(row[-1])]
+    radius.set(title="spectral radius at 4 N", ylim=(0, 1.1 * max(1, *radii, 0)))
     contraction.axhline(1, color="0.4", linewidth=1)
     contraction.set(title="ratio of successive changes", xlabel="steps / N", ylim=(0, 1.6))
     residual.set(title="relative change of the state", xlabel="steps / N", yscale="log")

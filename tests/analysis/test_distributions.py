@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from crbp_d2.analysis.distributions import compare, density, kolmogorov, level_of_share
 
 
 def test_kolmogorov_smirnov_is_scipys():
-    stats = pytest.importorskip("scipy.stats")
     generator = np.random.default_rng(0)
     for sizes, shift in (((64, 64), 0.3), ((40, 90), 0.0), ((64, 64), 2.0)):
         a, b = generator.standard_normal(sizes[0]), generator.standard_normal(sizes[1]) + shift

@@ -27,7 +27,7 @@ from crbp_d2.data import generate_pathfinder
 from crbp_d2.evaluation.pathfinder_pictures import FOUND
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNS = ("hgru_bptt", "hgru_crbp", "convlstm_bptt", "ff2", "recipe_anderson7_k3")
+RUNS = ("hgru_bptt", "hgru_crbp", "ff2", "recipe_anderson7_k3")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -166,7 +166,7 @@ def test_a_report_on_nothing_and_on_each_run_alone(tmp_path):
     folder = tmp_path / "results/pathfinder_small"
     write_report(folder, tmp_path)
     assert "Not run." in (tmp_path / "RESULTS.md").read_text() and not list((folder / "figures").glob("*.png"))
-    for run in ("ff2", "hgru_deq", "recipe_weight3000"):
+    for run in ("hgru_deq", "recipe_weight3000"):
         write_records(folder / "runs", [run])
         write_report(folder, tmp_path)
         shutil.rmtree(folder / "runs")
