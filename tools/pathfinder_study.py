@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from crbp_d2.analysis.study_report import write_report
 from crbp_d2.engine.study import Job, run_job
 from crbp_d2.engine.study_runs import RUNS, SCALES
 
@@ -68,6 +69,10 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are there, {len(missing)} to run", flush=True)
     with ThreadPoolExecutor(args.processes) as pool:
         done = list(pool.map(run_in_process, missing))
+    folder = ROOT / SCALES[args.scale].folder
+    if any((folder / "runs").glob("*.json")):
+        write_report(folder, ROOT)
+        print(f"written: {ROOT / 'RESULTS.md'}, {folder / 'gallery.html'}")
     if not all(done):
         sys.exit("pathfinder_study.py: some runs failed; the same command tries them again")
 
