@@ -176,7 +176,7 @@ def torchdeq_panels(comparison: Comparison) -> list[Panel]:
     reached = {way: ([c.tols[1] for c in costs], [c.residuals[1] for c in costs]) for way, costs in by_way.items()}
     reached["tolerance"] = reached[OURS][0], reached[OURS][0]
     return [
-        Panel("Worth of a training step", "time, s", "gradient error, relative", worth, log="xy"),
+        Panel("Worth of a training step", "time, s", "gradient error, relative", worth, log="y"),
         Panel("Transposed solve", "tolerance", "residual reached", reached, log="xy"),
     ]
 
@@ -203,8 +203,8 @@ def torchdeq_section(comparison: Comparison, repeats: int) -> str:
             f"{repeats} rounds in turn, times as fast is relative to the first way of its group.",
             "torchdeq regularises its least squares problem by a constant, so that its transposed solve depends on the "
             "scale of the\nloss: the gradient of a mean is small, and the constant outweighs it. With a scaled loss (a "
-            "sum in the place of the\nmean, the gradient divided again) it solves to the tolerance too. The solver here "
-            "regularises relative to its own\ncolumns, and no scale matters to it.",
+            "sum in the place of the\nmean, the gradient divided again) it solves to the tolerance too. The solver here"
+            " regularises relative to its own\ncolumns, and no scale matters to it.",
             "At equal tolerance:",
             markdown_table(headers, [row(cost) for cost in comparison.same_tolerance]),
             "A small residual of the transposed solve makes for a good gradient only where the forward residual is "

@@ -68,7 +68,7 @@ def _draw(axes, panel: Panel) -> None:
         axes.set_xticks(panel.ticks)
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(NullFormatter())
-    if "y" not in panel.log:
+    if "y" not in panel.log and axes.get_ylim()[0] > 0:
         axes.set_ylim(bottom=0)
     axes.grid(color="0.9")
     if len(panel.curves) > 1:
