@@ -27,6 +27,7 @@ from crbp_d2.analysis.against_torchdeq import TOLERANCES, compare_with_torchdeq,
 from crbp_d2.analysis.convolution import convolution_panels, convolution_section, measure_convolutions, measure_steps
 from crbp_d2.analysis.early_stop import early_stop_panels, early_stop_section, measure_early_stop, measure_evaluations
 from crbp_d2.analysis.memory import (
+    measure_live_peaks,
     measure_memory,
     measure_recurrent_parts,
     memory_panels,
@@ -125,7 +126,9 @@ def memory() -> None:
     costs = measure_memory()
     shown = "peak memory and time of a training step against the number of steps, a curve a rule"
     part = recurrent_part_section(measure_recurrent_parts())
-    _write("Memory", "memory", memory_section(costs), ("memory", shown, memory_panels(costs)), part)
+    _write(
+        "Memory", "memory", memory_section(costs, measure_live_peaks()), ("memory", shown, memory_panels(costs)), part
+    )
 
 
 def model() -> None:

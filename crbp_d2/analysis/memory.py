@@ -76,9 +76,19 @@ def measure_recurrent_parts(rules: Iterable[str] = PART_RULES, samples: int = SA
     return parts
 
 
-def _measure_live(rule: str, samples: int) -> dict[str, Phase]:
+def measure_live_peaks(rule: str = "crbp", steps: Iterable[int] = (5, 80), samples: int = SAMPLES) -> dict[int, int]:
+    """Steps -> bytes of the tensors alive at most in a training step."""
+    peaks = {}
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for count in steps:
+            phases = pool.submit(_measure_live, rule, samples, count).result()
+            peaks[count] = max(phase.peak for phase in phases.values())
+    return peaks
+
+
+def _measure_live(rule: str, samples: int, steps: int = PART_STEPS) -> dict[str, Phase]:
     problem = mask_problem(samples)
-    return live_memory(problem, _recurrence(rule, PART_STEPS, problem))
+    return live_memory(problem, _recurrence(rule, steps, problem))
 
 
 def _recurrence(rule: str, steps: int, problem: Problem) -> Recurrence:
@@ -118,8 +128,12 @@ def _status(key: str) -> int:
     return 1024 * int(re.search(rf"{key}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
-def memory_section(costs: list[StepCost]) -> str:
-    """Two Markdown tables, of peaks and of times, and what the limits in them are about."""
+def memory_section(costs: list[StepCost], live: dict[int, int]) -> str:
+    """Two Markdown tables, of peaks and of times, and how crbp's memory grows with the steps.
+
+    Args:
+        live: of crbp, from `measure_live_peaks`.
+    """
     rules, steps = (list(dict.fromkeys(getattr(cost, name) for cost in costs)) for name in ("rule", "steps"))
     at = {(cost.rule, cost.steps): cost for cost in costs}
     peaks = [[rule, *(f"{at[rule, t].peak / 2**20:.0f}" for t in steps)] for rule in rules]
@@ -136,9 +150,10 @@ def memory_section(costs: list[StepCost]) -> str:
         "",
         markdown_table(headers, times),
     ]
-    if {("crbp", 5), ("crbp", 80)} <= at.keys():
-        flat = at["crbp", 80].peak / at["crbp", 5].peak
-        lines += ["", f"crbp at 80 steps takes {flat:.2f} times its memory at 5."]
+    few, many = min(live), max(live)
+    flat = at["crbp", many].peak / at["crbp", few].peak
+    lines += ["", f"crbp at {many} steps takes {flat:.2f} times its memory at {few}; of the tensors alive, which do "
+              f"not scatter, {live[many] / live[few]:.3f} times."]  # fmt: skip
     return "\n".join(lines)
 
 

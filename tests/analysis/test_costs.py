@@ -7,7 +7,9 @@ from crbp_d2.analysis.live_memory import BACKWARD, FORWARD, PENALTY, SERIES, Pha
 from crbp_d2.analysis.memory import (
     RecurrentPart,
     StepCost,
+    measure_live_peaks,
     measure_memory,
+    measure_recurrent_parts,
     memory_panels,
     memory_section,
     recurrent_part_section,
@@ -28,10 +30,10 @@ def test_peaks_are_measured_in_a_process_of_their_own():
 def test_memory_section_compares_the_rules():
     peaks = {("bptt", 5): 50, ("bptt", 20): 200, ("bptt", 80): 800, ("crbp", 5): 20, ("crbp", 20): 20, ("crbp", 80): 21}
     costs = [StepCost(*key, seconds=key[1] / 10, peak=peak * 2**20) for key, peak in peaks.items()]
-    text = memory_section(costs)
+    text = memory_section(costs, {5: 1000, 80: 1024})
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert ["bptt", "50", "200", "800"] in rows and ["crbp", "1.0", "4.0", "16.0"] in rows
-    assert "1.05 times its memory at 5." in text
+    assert "crbp at 80 steps takes 1.05 times its memory at 5;" in text and "1.024 times." in text
     assert [panel.curves["bptt"] for panel in memory_panels(costs)] == [
         ([5, 20, 80], [50, 200, 800]), ([5, 20, 80], [0.5, 2, 8])
     ]  # fmt: skip
@@ -60,6 +62,15 @@ def test_live_tensors_by_phase(rule, phases):
         assert part[BACKWARD].end < part[FORWARD].end
     if rule == "crbp":
         assert found[0][PENALTY].end > found[0][FORWARD].end + 2 * state
+
+
+def test_an_roi_more_takes_no_more_after_more_steps():
+    peaks = measure_live_peaks(steps=(2, 5), samples=1)
+    assert peaks[5] <= 1.01 * peaks[2]
+    (part,) = measure_recurrent_parts(rules=("rbp",), samples=1)
+    # The recorded step holds some ten states.
+    assert part.peak > 10 * 256 * 14 * 14 * 4 and part.process > 0
+    assert part.peak >= max(phase.end for phase in part.phases.values())
 
 
 def test_recurrent_parts_are_compared_with_the_first():
