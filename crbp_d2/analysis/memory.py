@@ -1,6 +1,6 @@
 """Time and peak memory of a training step against the number of steps, and what an RoI more takes, rule by rule.
 
-Each measurement runs in a process of its own, so that none starts with what another left behind.
+Peaks of the process are measured in one of their own each, so that none starts with what another left behind.
 """
 
 import re
@@ -64,7 +64,7 @@ def measure_recurrent_parts(rules: Iterable[str] = PART_RULES, samples: int = SA
     with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         process = [list(pool.map(_measure, rules, [PART_STEPS] * len(rules), [count] * len(rules)))
                    for count in (samples, MORE_PROCESS * samples)]  # fmt: skip
-        live = [list(pool.map(_measure_live, rules, [count] * len(rules))) for count in (samples, MORE_LIVE * samples)]
+    live = [[_measure_live(rule, count) for rule in rules] for count in (samples, MORE_LIVE * samples)]
     parts = []
     for rule, few, many, phases, more in zip(rules, *process, *live, strict=True):
         added = (MORE_LIVE - 1) * samples
@@ -78,12 +78,7 @@ def measure_recurrent_parts(rules: Iterable[str] = PART_RULES, samples: int = SA
 
 def measure_live_peaks(rule: str = "crbp", steps: Iterable[int] = (5, 80), samples: int = SAMPLES) -> dict[int, int]:
     """Steps -> bytes of the tensors alive at most in a training step."""
-    peaks = {}
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
-        for count in steps:
-            phases = pool.submit(_measure_live, rule, samples, count).result()
-            peaks[count] = max(phase.peak for phase in phases.values())
-    return peaks
+    return {count: max(phase.peak for phase in _measure_live(rule, samples, count).values()) for count in steps}
 
 
 def _measure_live(rule: str, samples: int, steps: int = PART_STEPS) -> dict[str, Phase]:

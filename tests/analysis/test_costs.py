@@ -68,7 +68,7 @@ def test_an_roi_more_takes_no_more_after_more_steps():
     peaks = measure_live_peaks(steps=(2, 5), samples=1)
     assert peaks[5] <= 1.01 * peaks[2]
     (part,) = measure_recurrent_parts(rules=("rbp",), samples=1)
-    # The recorded step holds some ten states.
+    # The recorded step holds more than ten states.
     assert part.peak > 10 * 256 * 14 * 14 * 4 and part.process > 0
     assert part.peak >= max(phase.end for phase in part.phases.values())
 
