@@ -18,6 +18,7 @@ from crbp_d2.cells.fourier import Spectrum, transform_size
 from crbp_d2.recurrence.scope import solve_scope
 
 from .page import markdown_table
+from .plots import Panel
 
 KERNELS = (3, 5, 7, 9, 11, 15)
 IMAGES = (48, 150)
@@ -30,6 +31,7 @@ class MethodTimes:
     """Seconds of the same work by each method, medians over rounds in which the methods take turns.
 
     name: of the work.
+    kernel, image: sizes, px.
     auto_ratio: median over the rounds of direct / auto.
     spectrum: seconds to transform the kernels once.
     """
@@ -40,6 +42,8 @@ class MethodTimes:
     auto: float
     auto_ratio: float
     spectrum: float
+    kernel: int = 0
+    image: int = 0
 
 
 @torch.no_grad()
@@ -106,6 +110,8 @@ def _compare(name: str, module: nn.Module, work: Callable[[], None], image: int,
         **{method: median(row[method] for row in times) for method in METHODS},
         auto_ratio=median(row["direct"] / row["auto"] for row in times),
         spectrum=median(spectra),
+        kernel=weights[0].shape[-1],
+        image=image,
     )
 
 
@@ -113,6 +119,19 @@ def _seconds(work: Callable[[], object]) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def convolution_panels(rows: Iterable[MethodTimes]) -> list[Panel]:
+    """Of what `measure_convolutions` yields: time against kernel size, a curve a method and a panel an image size."""
+    by_image: dict[int, list[MethodTimes]] = {}
+    for row in rows:
+        by_image.setdefault(row.image, []).append(row)
+    panels = []
+    for image, found in by_image.items():
+        kernels = [row.kernel for row in found]
+        curves = {method: (kernels, [1000 * getattr(row, method) for row in found]) for method in METHODS}
+        panels.append(Panel(f"{image} x {image} px", "kernel size, px", "time, ms", curves, log="y", ticks=kernels))
+    return panels
 
 
 def convolution_section(rows: Iterable[MethodTimes], threads: int) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from crbp_d2.evaluation import PanopticEvaluator
 
 from .page import markdown_table
+from .plots import Panel
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,31 @@ def measure_evaluations(
             seconds.append(_now() - start)
         pairs.append((seconds[0], seconds[1]))
     return pairs
+
+
+def early_stop_panels(rows: dict[int, list[EarlyStopCost]]) -> list[Panel]:
+    """Steps, time and PQ against the threshold; without one, at the left, as if it were half of the smallest.
+
+    Args:
+        rows: steps at most -> rows of `measure_early_stop`.
+    """
+    figures = {
+        "steps of an RoI, mean": lambda cost, costs: cost.steps,
+        "share of the mask head's time": lambda cost, costs: cost.share,
+        "PQ lost, points": lambda cost, costs: costs[0].quality - cost.quality,
+    }
+    smallest = min(cost.tol for costs in rows.values() for cost in costs if cost.tol is not None)
+    panels = []
+    for label, figure in figures.items():
+        curves = {
+            f"at most {steps} steps": (
+                [smallest / 2 if cost.tol is None else cost.tol for cost in costs],
+                [figure(cost, costs) for cost in costs],
+            )
+            for steps, costs in rows.items()
+        }
+        panels.append(Panel(label.split(",")[0], "threshold (leftmost: none)", label, curves, log="x"))
+    return panels
 
 
 def early_stop_section(

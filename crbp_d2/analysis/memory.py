@@ -1,6 +1,6 @@
-"""Time and peak memory of a training step against the number of steps, rule by rule.
+"""Time and peak memory of a training step against the number of steps, and what an RoI more takes, rule by rule.
 
-Each measurement runs in a process of its own, so that none starts with what another left behind.
+Peaks of the process are measured in one of their own each, so that none starts with what another left behind.
 """
 
 import re
@@ -14,14 +14,18 @@ from pathlib import Path
 
 import torch
 
-from crbp_d2.recurrence import UnconvergedWarning, learning_rule
+from crbp_d2.recurrence import Recurrence, UnconvergedWarning, learning_rule
 
+from .live_memory import BACKWARD, FORWARD, PENALTY, PHASES, SERIES, Phase, live_memory
 from .page import markdown_table
-from .training_step import mask_problem, recurrence_step
+from .plots import Panel
+from .training_step import Problem, mask_problem, recurrence_step
 
 RULES = ("bptt", "tbptt", "rbp", "crbp", "deq")
 STEPS = (1, 2, 5, 10, 20, 40, 80)
 SAMPLES = 8
+# The recurrent part is what an RoI more takes: between SAMPLES and so many times SAMPLES.
+PART_RULES, PART_STEPS, MORE_LIVE, MORE_PROCESS = ("bptt", "rbp", "crbp"), 20, 2, 4
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,56 @@ def measure_memory(rules: Iterable[str] = RULES, steps: Iterable[int] = STEPS) -
         return list(pool.map(_measure, *zip(*jobs, strict=True)))
 
 
-def _measure(rule: str, steps: int) -> StepCost:
-    problem = mask_problem(SAMPLES)
-    recurrence = learning_rule(
+@dataclass(frozen=True)
+class RecurrentPart:
+    """What an RoI more takes in a training step, bytes: what does not depend on the number of RoIs drops out.
+
+    process: of the process' peak. peak: of the tensors alive. phases: the same, phase by phase.
+    """
+
+    rule: str
+    process: float
+    peak: float
+    phases: dict[str, Phase]
+
+
+def measure_recurrent_parts(rules: Iterable[str] = PART_RULES, samples: int = SAMPLES) -> list[RecurrentPart]:
+    """Of the mask head's cell at PART_STEPS steps."""
+    rules = list(rules)
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        process = [list(pool.map(_measure, rules, [PART_STEPS] * len(rules), [count] * len(rules)))
+                   for count in (samples, MORE_PROCESS * samples)]  # fmt: skip
+    live = [[_measure_live(rule, count) for rule in rules] for count in (samples, MORE_LIVE * samples)]
+    parts = []
+    for rule, few, many, phases, more in zip(rules, *process, *live, strict=True):
+        added = (MORE_LIVE - 1) * samples
+        slopes = {name: Phase((more[name].peak - phase.peak) / added, (more[name].end - phase.end) / added)
+                  for name, phase in phases.items()}  # fmt: skip
+        peaks = [max(phase.peak for phase in part.values()) for part in (phases, more)]
+        slope = (many.peak - few.peak) / ((MORE_PROCESS - 1) * samples)
+        parts.append(RecurrentPart(rule, slope, (peaks[1] - peaks[0]) / added, slopes))
+    return parts
+
+
+def measure_live_peaks(rule: str = "crbp", steps: Iterable[int] = (5, 80), samples: int = SAMPLES) -> dict[int, int]:
+    """Steps -> bytes of the tensors alive at most in a training step."""
+    return {count: max(phase.peak for phase in _measure_live(rule, samples, count).values()) for count in steps}
+
+
+def _measure_live(rule: str, samples: int, steps: int = PART_STEPS) -> dict[str, Phase]:
+    problem = mask_problem(samples)
+    return live_memory(problem, _recurrence(rule, steps, problem))
+
+
+def _recurrence(rule: str, steps: int, problem: Problem) -> Recurrence:
+    return learning_rule(
         rule, problem.cell, steps=steps, truncation=min(3, steps), bound=problem.bound, reduction=problem.reduction
     )
+
+
+def _measure(rule: str, steps: int, samples: int = SAMPLES) -> StepCost:
+    problem = mask_problem(samples)
+    recurrence = _recurrence(rule, steps, problem)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnconvergedWarning)
         before = _start_watching()
@@ -74,8 +123,12 @@ def _status(key: str) -> int:
     return 1024 * int(re.search(rf"{key}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
-def memory_section(costs: list[StepCost]) -> str:
-    """Two Markdown tables, of peaks and of times, and what the limits in them are about."""
+def memory_section(costs: list[StepCost], live: dict[int, int]) -> str:
+    """Two Markdown tables, of peaks and of times, and how crbp's memory grows with the steps.
+
+    Args:
+        live: of crbp, from `measure_live_peaks`.
+    """
     rules, steps = (list(dict.fromkeys(getattr(cost, name) for cost in costs)) for name in ("rule", "steps"))
     at = {(cost.rule, cost.steps): cost for cost in costs}
     peaks = [[rule, *(f"{at[rule, t].peak / 2**20:.0f}" for t in steps)] for rule in rules]
@@ -92,9 +145,50 @@ def memory_section(costs: list[StepCost]) -> str:
         "",
         markdown_table(headers, times),
     ]
-    if {("crbp", 5), ("crbp", 80), ("crbp", 20), ("bptt", 20)} <= at.keys():
-        flat = at["crbp", 80].peak / at["crbp", 5].peak
-        against = at["bptt", 20].peak / at["crbp", 20].peak
-        lines += ["", f"crbp at 80 steps takes {flat:.2f} times its memory at 5; bptt at 20 steps takes {against:.1f} "
-                  "times crbp's."]  # fmt: skip
+    few, many = min(live), max(live)
+    flat = at["crbp", many].peak / at["crbp", few].peak
+    lines += ["", f"crbp at {many} steps takes {flat:.2f} times its memory at {few}; of the tensors alive, which do "
+              f"not scatter, {live[many] / live[few]:.3f} times."]  # fmt: skip
     return "\n".join(lines)
+
+
+def memory_panels(costs: list[StepCost]) -> list[Panel]:
+    """Peak and time against steps, a curve a rule."""
+    by_rule = {rule: [cost for cost in costs if cost.rule == rule] for rule in dict.fromkeys(c.rule for c in costs)}
+    peaks = {rule: ([c.steps for c in found], [c.peak / 2**20 for c in found]) for rule, found in by_rule.items()}
+    times = {rule: ([c.steps for c in found], [c.seconds for c in found]) for rule, found in by_rule.items()}
+    return [
+        Panel("Peak memory", "steps", "MiB above what was in use", peaks, log="xy", ticks=STEPS),
+        Panel("Time of a training step", "steps", "seconds", times, log="xy", ticks=STEPS),
+    ]
+
+
+def recurrent_part_section(parts: list[RecurrentPart]) -> str:
+    """Markdown: what an RoI more takes under each rule, and which phase takes it."""
+    first = parts[0]
+
+    def mib(size: float) -> str:
+        return f"{size / 2**20:.2f}"
+
+    rows = [[p.rule, mib(p.process), f"{first.process / p.process:.1f}", mib(p.peak), f"{first.peak / p.peak:.1f}"]
+            for p in parts]  # fmt: skip
+    headers = ["rule", "process, MiB", f"{first.rule} takes times", "tensors, MiB", f"{first.rule} takes times"]
+    phases = [[name, *(f"{mib(p.phases[name].peak)} / {mib(p.phases[name].end)}" if name in p.phases else "-"
+                       for p in parts)] for name in PHASES]  # fmt: skip
+    return "\n".join(
+        [
+            f"The recurrent part at {PART_STEPS} steps is what an RoI more takes, free of all that does not grow with",
+            f"them: of the process' peak, between {SAMPLES} and {MORE_PROCESS * SAMPLES} RoIs, and of the tensors",
+            f"alive, between {SAMPLES} and {MORE_LIVE * SAMPLES}.",
+            "",
+            markdown_table(headers, rows),
+            "",
+            "Tensors alive by phase, MiB an RoI, at most within it / at its end:",
+            "",
+            markdown_table(["phase", *(p.rule for p in parts)], phases),
+            "",
+            f"What the {FORWARD} leaves is the recorded step (under bptt all of them) and the room that Winograd's",
+            f"convolutions work in; the {PENALTY} adds the graph of the product it differentiates, and its gradients",
+            f"wait in the recorded step while the {SERIES} runs, before the {BACKWARD} carries both on.",
+        ]
+    )

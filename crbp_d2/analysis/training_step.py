@@ -144,7 +144,7 @@ def compare_steps(problem: Problem, small: Problem, accelerated: dict, repeats: 
 
     def ways_on(problem: Problem) -> dict[str, Callable[[], None]]:
         recurrences = {"crbp": problem.rule(), "crbp, accelerated": problem.rule(**accelerated)}
-        runs = {"plain reference": lambda: _plain_and_direct(problem)}
+        runs = {"plain reference": lambda: plain_and_direct(problem)}
         return runs | {name: lambda r=r: recurrence_step(problem, r) for name, r in recurrences.items()}
 
     truth = converged_gradient(small)
@@ -161,7 +161,8 @@ def compare_steps(problem: Problem, small: Problem, accelerated: dict, repeats: 
     ]
 
 
-def _plain_and_direct(problem: Problem) -> None:
+def plain_and_direct(problem: Problem) -> None:
+    """`plain_step` with direct convolutions."""
     set_convolution(problem.cell, "direct")
     plain_step(problem)
     set_convolution(problem.cell, "auto")

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from crbp_d2.analysis.early_stop import EarlyStopCost, early_stop_section, measure_early_stop, measure_evaluations
+from crbp_d2.analysis.early_stop import (
+    EarlyStopCost,
+    early_stop_panels,
+    early_stop_section,
+    measure_early_stop,
+    measure_evaluations,
+)
 from crbp_d2.cells import GalaHGRUCell
 from crbp_d2.recurrence import learning_rule
 
@@ -79,3 +85,6 @@ def test_section_shows_what_is_lost_and_the_ratio():
     assert cells[3] == ["0.01", "4.25", "10.1", "0.51", "49.96",
                         "0.04"]  # fmt: skip
     assert "30 step counts take 15.0 s, one evaluation 10.0 s: 1.50 times" in text and "50 images" in text
+    steps, time, quality = early_stop_panels(rows)
+    assert steps.curves == {"at most 10 steps": ([0.005, 0.01], [10, 4.25])} and time.y.startswith("share")
+    assert quality.curves["at most 10 steps"][1] == pytest.approx([0, 0.04])
