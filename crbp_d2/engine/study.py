@@ -196,7 +196,8 @@ def _training(output: Path, alone: bool) -> dict:
         "seconds": {"iteration": iteration, "training": iteration * (rows[-1][0] + 1)},
         "curve": {
             "iteration": [k + 1 for k, _ in rows],
-            "loss": column("loss_sem_seg", rows),
+            # detectron2 leaves out the parts of a loss that is the only one.
+            "loss": [line.get("loss_sem_seg", line["total_loss"]) for _, line in rows],
             "residual": column("recurrence/residual", rows),
         },
     }
