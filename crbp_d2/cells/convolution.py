@@ -47,6 +47,8 @@ class HorizontalConv2d(nn.Conv2d):
         ValueError: an unknown method, "winograd" with another kernel size.
     """
 
+    _kept_from_compiler = False
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = False, method: str = "auto"):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         self.set_method(method)
@@ -65,6 +67,12 @@ class HorizontalConv2d(nn.Conv2d):
         if sound and method != "direct":
             return self._indirectly(x, method)
         return super().forward(x)
+
+    @classmethod
+    def keep_from_compiler(cls) -> None:
+        """Have torch.compile call these convolutions, not look into them, where it would meet timings and caches."""
+        if not cls._kept_from_compiler:
+            cls.forward, cls._kept_from_compiler = torch.compiler.disable(cls.forward), True
 
     def _indirectly(self, x: Tensor, method: str) -> Tensor:
         dtype = _result_dtype(x)
