@@ -179,6 +179,9 @@ def main(arguments: list[str] | None = None) -> None:
         for argument in names:
             subparser.add_argument(argument)
     values = vars(parser.parse_args(arguments))
+    # glibc gives freed memory back to the system at once until a large block has been freed, and each way of doing
+    # something would pay for page faults by the luck of where its memory lies.
+    torch.empty(8_000_000).zero_()
     SUBCOMMANDS[values.pop("subcommand")][0](**values)
     print(f"written: {PAGE}")
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from crbp_d2.cells import GalaHGRUCell, HGRUCell
 from crbp_d2.cells.convolution import set_convolution
 from crbp_d2.recurrence import Anderson, Implicit, LipschitzPenalty, Recurrence, UnconvergedWarning, learning_rule
+from crbp_d2.recurrence.compiled import check_compiler
 
 from .page import markdown_table
 
@@ -142,8 +143,13 @@ def compare_steps(problem: Problem, small: Problem, accelerated: dict, repeats: 
         accelerated: settings of `learning_rule`.
     """
 
+    settings = {"crbp": {}, "crbp, accelerated": accelerated}
+    compiles = _compiles(problem.drive.device)
+
     def ways_on(problem: Problem) -> dict[str, Callable[[], None]]:
-        recurrences = {"crbp": problem.rule(), "crbp, accelerated": problem.rule(**accelerated)}
+        recurrences = {name: problem.rule(**values) for name, values in settings.items()}
+        if compiles:
+            recurrences |= {f"{k}, compiled": problem.rule(compile=True, **v) for k, v in settings.items()}
         runs = {"plain reference": lambda: plain_and_direct(problem)}
         return runs | {name: lambda r=r: recurrence_step(problem, r) for name, r in recurrences.items()}
 
@@ -154,11 +160,19 @@ def compare_steps(problem: Problem, small: Problem, accelerated: dict, repeats: 
         run()
     times = time_interleaved(runs, repeats)
     counts = dict.fromkeys(runs, (STEPS, TERMS))
-    counts["crbp, accelerated"] = accelerated["max_steps"], accelerated["num_terms"]
+    counts |= {way: (accelerated["max_steps"], accelerated["num_terms"]) for way in runs if "accelerated" in way}
     return [
         [problem.name, name, *map(str, counts[name]), f"{seconds:.3f}", f"{ratio:.2f}", f"{errors[name]:.3f}"]
         for name, (seconds, ratio) in times.items()
     ]
+
+
+def _compiles(device: torch.device) -> bool:
+    try:
+        check_compiler(device)
+    except RuntimeError:
+        return False
+    return True
 
 
 def plain_and_direct(problem: Problem) -> None:
@@ -174,7 +188,8 @@ def steps_section(rows: list[list[str]], repeats: int) -> str:
     return (
         f"One C-RBP training step: {STEPS} evaluations, a series of {TERMS} products, penalty, gradients of all "
         "parameters.\nThe plain reference runs the same with direct convolutions, one autograd.grad a term "
-        f"(`plain_step` in crbp_d2/analysis/training_step.py).\nMedians of {repeats} rounds in which each way had its "
-        "turn. Gradient error: relative distance from the gradient at the\nfixed point, solved to a residual of 1e-5 "
-        "in float64, on fewer or smaller samples; this and all else at\ninitialisation.\n\n"
+        "(`plain_step` in crbp_d2/analysis/training_step.py);\ncompiled is with `COMPILE`, where torch.compile works. "
+        f"Medians of {repeats} rounds in which each way had its turn.\nGradient error: relative distance from the "
+        "gradient at the fixed point, solved to a residual of 1e-5 in float64, on fewer\nor smaller samples; this and "
+        "all else at initialisation.\n\n"
     ) + markdown_table(headers, rows)
