@@ -159,7 +159,7 @@ def parameters(study: Study) -> Drawing | None:
 def recipe_records(study: Study) -> list[Record]:
     """The rows of the ablation, the seeds of BPTT and C-RBP above them."""
     recipes = [record for record in study.records if record.run.startswith("recipe_")]
-    return [*study["hgru_bptt"][:1], *study["hgru_crbp"][:1], *recipes]
+    return [*study["hgru_bptt"][:1], *study["hgru_bptt_lr"][:1], *study["hgru_crbp"][:1], *recipes]
 
 
 def recipes(study: Study) -> Drawing | None:
