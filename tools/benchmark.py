@@ -22,11 +22,26 @@ from detectron2.config import get_cfg
 from detectron2.engine import default_argument_parser
 
 from crbp_d2 import add_crbp_config
-from crbp_d2.analysis import growth as growing
-from crbp_d2.analysis.against_torchdeq import TOLERANCES, compare_with_torchdeq, torchdeq_panels, torchdeq_section
-from crbp_d2.analysis.convolution import convolution_panels, convolution_section, measure_convolutions, measure_steps
-from crbp_d2.analysis.early_stop import early_stop_panels, early_stop_section, measure_early_stop, measure_evaluations
-from crbp_d2.analysis.memory import (
+from crbp_d2.analysis.benchmarks import growth as growing
+from crbp_d2.analysis.benchmarks.against_torchdeq import (
+    TOLERANCES,
+    compare_with_torchdeq,
+    torchdeq_panels,
+    torchdeq_section,
+)
+from crbp_d2.analysis.benchmarks.convolution import (
+    convolution_panels,
+    convolution_section,
+    measure_convolutions,
+    measure_steps,
+)
+from crbp_d2.analysis.benchmarks.early_stop import (
+    early_stop_panels,
+    early_stop_section,
+    measure_early_stop,
+    measure_evaluations,
+)
+from crbp_d2.analysis.benchmarks.memory import (
     measure_live_peaks,
     measure_memory,
     measure_recurrent_parts,
@@ -34,11 +49,10 @@ from crbp_d2.analysis.memory import (
     memory_section,
     recurrent_part_section,
 )
-from crbp_d2.analysis.page import write_section
-from crbp_d2.analysis.plots import Panel, picture
-from crbp_d2.analysis.step_profile import peak_rate, profile_section, profile_step
-from crbp_d2.analysis.stimuli import measure_stimuli, stimuli_section
-from crbp_d2.analysis.training_step import (
+from crbp_d2.analysis.benchmarks.plots import Panel, picture
+from crbp_d2.analysis.benchmarks.step_profile import peak_rate, profile_section, profile_step
+from crbp_d2.analysis.benchmarks.stimuli import measure_stimuli, stimuli_section
+from crbp_d2.analysis.benchmarks.training_step import (
     ACCELERATED,
     compare_steps,
     mask_problem,
@@ -47,7 +61,8 @@ from crbp_d2.analysis.training_step import (
     recurrence_step,
     steps_section,
 )
-from crbp_d2.analysis.whole_model import model_section
+from crbp_d2.analysis.benchmarks.whole_model import model_section
+from crbp_d2.analysis.page import write_section
 from crbp_d2.engine import Trainer, check_inputs, setup
 
 PAGE = Path(__file__).resolve().parent.parent / "BENCHMARKS.md"

@@ -14,7 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from crbp_d2.analysis.study_report import write_report
+from crbp_d2.analysis.study.report import write_report
 from crbp_d2.engine.study import Job, run_job
 from crbp_d2.engine.study_runs import RUNS, SCALES
 

@@ -10,7 +10,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 
-from crbp_d2.analysis.run_measures import quality_by_step
+from crbp_d2.analysis.study.run_measures import quality_by_step
 from crbp_d2.engine import setup, study
 from crbp_d2.engine.study_runs import RUNS, SCALES, Run
 from crbp_d2.modeling import check_recurrence_config

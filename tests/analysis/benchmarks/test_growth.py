@@ -2,7 +2,7 @@
 
 import pytest
 
-from crbp_d2.analysis.growth import (
+from crbp_d2.analysis.benchmarks.growth import (
     Growth,
     growth_panels,
     growth_section,
@@ -27,7 +27,7 @@ def test_the_exponent_is_that_of_the_power_law():
 
 def test_loaders_are_timed_after_their_workers_have_started(monkeypatch):
     clock = iter(range(100))
-    monkeypatch.setattr("crbp_d2.analysis.growth.time.perf_counter", lambda: next(clock) * 0.5)
+    monkeypatch.setattr("crbp_d2.analysis.benchmarks.growth.time.perf_counter", lambda: next(clock) * 0.5)
     drawn = {}
 
     def build(workers):

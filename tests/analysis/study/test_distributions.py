@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from crbp_d2.analysis.distributions import compare, density, kolmogorov, level_of_share
+from crbp_d2.analysis.study.distributions import compare, density, kolmogorov, level_of_share
 
 
 def test_kolmogorov_smirnov_is_scipys():

@@ -39,7 +39,8 @@ def results_page(
         ledger_table([*pathfinder_rows(study), *panoptic_rows()], links),
         f"Note: {LONGER_NOTE}",
         "## Verdicts",
-        _counts(outcomes) + " Measures and bounds are fixed in\n[claims.py](crbp_d2/analysis/claims.py); values are "
+        _counts(outcomes)
+        + " Measures and bounds are fixed in\n[claims.py](crbp_d2/analysis/study/claims.py); values are "
         "F1 where nothing else is said.",
         verdict_table(outcomes, links),
         *_failures(outcomes),

@@ -17,7 +17,7 @@ from crbp_d2.cells.convolution import HorizontalConv2d, horizontal_convolution, 
 from crbp_d2.cells.fourier import Spectrum, transform_size
 from crbp_d2.recurrence.scope import solve_scope
 
-from .page import markdown_table
+from ..page import markdown_table
 from .plots import Panel
 
 KERNELS = (3, 5, 7, 9, 11, 15)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from study_records import RUNS, record, write_records
 
-from crbp_d2.analysis.records import load_study, read_record
+from crbp_d2.analysis.study.records import load_study, read_record
 
 
 def test_records_are_read_and_ordered(tmp_path):

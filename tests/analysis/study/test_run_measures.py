@@ -7,7 +7,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from crbp_d2 import add_crbp_config
-from crbp_d2.analysis.run_measures import drive_of, principal_axes, probe, quality_by_step, stability, state_space
+from crbp_d2.analysis.study.run_measures import drive_of, principal_axes, probe, quality_by_step, stability, state_space
 from crbp_d2.data import generate_pathfinder, register_pathfinder
 from crbp_d2.evaluation.pathfinder import scores
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crbp_d2.analysis.page import machine
-from crbp_d2.analysis.panoptic_results import (
+from crbp_d2.analysis.study.panoptic_results import (
     collect_results,
     read_results,
     read_steps,

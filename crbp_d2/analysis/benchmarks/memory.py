@@ -16,8 +16,8 @@ import torch
 
 from crbp_d2.recurrence import Recurrence, UnconvergedWarning, learning_rule
 
+from ..page import markdown_table
 from .live_memory import BACKWARD, FORWARD, PENALTY, PHASES, SERIES, Phase, live_memory
-from .page import markdown_table
 from .plots import Panel
 from .training_step import Problem, mask_problem, recurrence_step
 

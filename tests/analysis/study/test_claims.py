@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from study_records import RUNS, write_records
 
-from crbp_d2.analysis.claims import CLAIMS, evaluate_claims
-from crbp_d2.analysis.records import Scores, Study, load_study
-from crbp_d2.analysis.state_space import compare_drift, state_space
+from crbp_d2.analysis.study.claims import CLAIMS, evaluate_claims
+from crbp_d2.analysis.study.records import Scores, Study, load_study
+from crbp_d2.analysis.study.state_space import compare_drift, state_space
 
 
 @pytest.fixture(scope="module")

@@ -15,18 +15,18 @@ import pytest
 import torch
 from study_records import record, write_records
 
-from crbp_d2.analysis.claims import evaluate_claims
-from crbp_d2.analysis.paper import PANOPTIC, PATHFINDER_F1
-from crbp_d2.analysis.records import load_study
-from crbp_d2.analysis.scales import cost_factor, ours, papers
-from crbp_d2.analysis.study_figures import FIGURES
-from crbp_d2.analysis.study_page import results_page
-from crbp_d2.analysis.study_report import write_report
-from crbp_d2.analysis.unrolling import load_model, unroll
+from crbp_d2.analysis.study.claims import evaluate_claims
+from crbp_d2.analysis.study.figures import FIGURES
+from crbp_d2.analysis.study.paper import PANOPTIC, PATHFINDER_F1
+from crbp_d2.analysis.study.records import load_study
+from crbp_d2.analysis.study.report import write_report
+from crbp_d2.analysis.study.results_page import results_page
+from crbp_d2.analysis.study.scales import cost_factor, ours, papers
+from crbp_d2.analysis.study.unrolling import load_model, unroll
 from crbp_d2.data import generate_pathfinder
 from crbp_d2.evaluation.pathfinder_pictures import FOUND
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RUNS = ("hgru_bptt", "hgru_crbp", "ff2", "recipe_anderson7_k3")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from crbp_d2.recurrence import Anderson, Implicit, Recurrence, UnconvergedWarning
 from crbp_d2.recurrence.state import State, relative_change
 
-from .page import markdown_table
+from ..page import markdown_table
 from .plots import Panel
 from .training_step import Problem, converged_gradient, gradient_of, relative_error, time_interleaved
 

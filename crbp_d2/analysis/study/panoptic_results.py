@@ -14,7 +14,7 @@ from crbp_d2.evaluation.pictures import title
 from crbp_d2.evaluation.steps_report import HEADINGS, draw_steps
 from crbp_d2.files import write_text
 
-from .page import machine
+from ..page import machine
 
 # Folders below results/ that hold what an evaluation wrote into OUTPUT_DIR/inference/<data set>.
 TOY, TWO_IMAGES = "panoptic_toy", "panoptic_two_images"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from crbp_d2.analysis.early_stop import (
+from crbp_d2.analysis.benchmarks.early_stop import (
     EarlyStopCost,
     early_stop_panels,
     early_stop_section,
@@ -55,7 +55,7 @@ class StepsAsQuality:
 
 
 def test_every_image_runs_with_every_threshold(monkeypatch):
-    monkeypatch.setattr("crbp_d2.analysis.early_stop.PanopticEvaluator", StepsAsQuality)
+    monkeypatch.setattr("crbp_d2.analysis.benchmarks.early_stop.PanopticEvaluator", StepsAsQuality)
     torch.manual_seed(0)
     model = Model().train()
     head = model.roi_heads.mask_head

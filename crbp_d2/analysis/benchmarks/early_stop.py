@@ -10,7 +10,7 @@ from torch import nn
 
 from crbp_d2.evaluation import PanopticEvaluator
 
-from .page import markdown_table
+from ..page import markdown_table
 from .plots import Panel
 
 

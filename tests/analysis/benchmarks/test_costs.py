@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from crbp_d2.analysis.live_memory import BACKWARD, FORWARD, PENALTY, SERIES, Phase, live_memory
-from crbp_d2.analysis.memory import (
+from crbp_d2.analysis.benchmarks.live_memory import BACKWARD, FORWARD, PENALTY, SERIES, Phase, live_memory
+from crbp_d2.analysis.benchmarks.memory import (
     RecurrentPart,
     StepCost,
     measure_live_peaks,
@@ -14,8 +14,15 @@ from crbp_d2.analysis.memory import (
     memory_section,
     recurrent_part_section,
 )
-from crbp_d2.analysis.training_step import mask_problem
-from crbp_d2.analysis.whole_model import compare_models, inference, inputs_for, model_of, parts_table, training_step
+from crbp_d2.analysis.benchmarks.training_step import mask_problem
+from crbp_d2.analysis.benchmarks.whole_model import (
+    compare_models,
+    inference,
+    inputs_for,
+    model_of,
+    parts_table,
+    training_step,
+)
 from crbp_d2.recurrence import learning_rule
 
 

@@ -18,7 +18,7 @@ from crbp_d2.cells.convolution import set_convolution
 from crbp_d2.recurrence import Anderson, Implicit, LipschitzPenalty, Recurrence, UnconvergedWarning, learning_rule
 from crbp_d2.recurrence.compiled import check_compiler
 
-from .page import markdown_table
+from ..page import markdown_table
 
 STEPS, TERMS = 20, 15
 # Settings of `learning_rule` that reach a gradient no worse than the plain one's, with fewer evaluations and products.
@@ -188,8 +188,8 @@ def steps_section(rows: list[list[str]], repeats: int) -> str:
     return (
         f"One C-RBP training step: {STEPS} evaluations, a series of {TERMS} products, penalty, gradients of all "
         "parameters.\nThe plain reference runs the same with direct convolutions, one autograd.grad a term "
-        "(`plain_step` in crbp_d2/analysis/training_step.py);\ncompiled is with `COMPILE`, where torch.compile works. "
-        f"Medians of {repeats} rounds in which each way had its turn.\nGradient error: relative distance from the "
-        "gradient at the fixed point, solved to a residual of 1e-5 in float64, on fewer\nor smaller samples; this and "
-        "all else at initialisation.\n\n"
+        "(`plain_step` in\ncrbp_d2/analysis/benchmarks/training_step.py); compiled is with `COMPILE`, where "
+        f"torch.compile works. Medians of\n{repeats} rounds in which each way had its turn. Gradient error: relative "
+        "distance from the gradient at the fixed point,\nsolved to a residual of 1e-5 in float64, on fewer or smaller "
+        "samples; this and all else at initialisation.\n\n"
     ) + markdown_table(headers, rows)

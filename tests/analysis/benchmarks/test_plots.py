@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from crbp_d2.analysis.plots import STYLES, Panel, picture
+from crbp_d2.analysis.benchmarks.plots import STYLES, Panel, picture
 
 
 def panel(count, **settings):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from problems import TanhCell, dense_jacobian, drive_for, flat, push
 
-from crbp_d2.analysis.against_torchdeq import (
+from crbp_d2.analysis.benchmarks import training_step
+from crbp_d2.analysis.benchmarks.against_torchdeq import (
     OURS,
     SCALED,
     TORCHDEQ,
@@ -17,8 +18,8 @@ from crbp_d2.analysis.against_torchdeq import (
     torchdeq_section,
     torchdeq_state,
 )
-from crbp_d2.analysis.step_profile import GROUPS, group_of, peak_rate, profile_section, profile_step
-from crbp_d2.analysis.training_step import (
+from crbp_d2.analysis.benchmarks.step_profile import GROUPS, group_of, peak_rate, profile_section, profile_step
+from crbp_d2.analysis.benchmarks.training_step import (
     Problem,
     compare_steps,
     converged_gradient,
@@ -64,16 +65,27 @@ def test_the_converged_gradient_is_that_of_a_dense_solve():
 
 def test_ratios_are_medians_of_pairs(monkeypatch):
     clock = iter([0, 4, 4, 5, 10, 12, 12, 13, 20, 26, 26, 28])
-    monkeypatch.setattr("crbp_d2.analysis.training_step.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("crbp_d2.analysis.benchmarks.training_step.time.perf_counter", lambda: next(clock))
     assert time_interleaved({"a": lambda: None, "b": lambda: None}, 3) == {"a": (4, 1.0), "b": (1, 3.0)}
 
 
-def test_sections():
+@pytest.mark.parametrize("compiles", [False, True])
+def test_sections(compiles, monkeypatch):
     problem = mask_problem(1, 8, 4)
+    compiled = []
+    plain_rule = Problem.rule
+
+    def rule(self, compile=False, **settings):
+        compiled.append(compile)
+        return plain_rule(self, **settings)
+
+    monkeypatch.setattr(training_step, "_compiles", lambda device: compiles)
+    monkeypatch.setattr(Problem, "rule", rule)
     rows = compare_steps(problem, problem, {"solver": "Anderson", "max_steps": 7, "num_terms": 3}, repeats=1)
-    assert [row[1:4] for row in rows] == [
-        ["plain reference", "20", "15"], ["crbp", "20", "15"], ["crbp, accelerated", "7", "3"]
-    ]  # fmt: skip
+    ways = [["crbp", "20", "15"], ["crbp, accelerated", "7", "3"]]
+    more = [[f"{name}, compiled", *counts] for name, *counts in ways] if compiles else []
+    assert [row[1:4] for row in rows] == [["plain reference", "20", "15"], *ways, *more]
+    assert compiled == [False, False, *[True] * len(more)] * 2
     assert rows[0][5] == "1.00" and float(rows[0][6]) == pytest.approx(float(rows[1][6]), abs=0.002)
     assert "| mask cell" in steps_section(rows, 1)
 

@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from crbp_d2.cells import HGRUCell
 
-from .page import markdown_table
+from ..page import markdown_table
 from .plots import Panel
 from .training_step import Problem, mask_problem, pathfinder_problem, recurrence_step, time_interleaved
 

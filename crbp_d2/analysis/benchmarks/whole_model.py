@@ -20,9 +20,9 @@ from torch import nn
 from crbp_d2.config import add_crbp_config
 from crbp_d2.modeling import check_recurrence_config
 
-from .page import markdown_table
+from ..page import markdown_table
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
 PARTS = ("backbone", "RPN", "box head", "mask head", "semantic head", "series", "penalty", "rest of the backward pass")
 ROIS, IMAGE = 64, (800, 1088)
 MODELS = {

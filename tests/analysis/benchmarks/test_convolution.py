@@ -1,6 +1,6 @@
 """The measurement of the convolutions."""
 
-from crbp_d2.analysis.convolution import (
+from crbp_d2.analysis.benchmarks.convolution import (
     MethodTimes,
     convolution_panels,
     convolution_section,

@@ -12,12 +12,12 @@ from tabulate import tabulate
 
 from .claims import Claim
 from .figure_style import name_of
+from .figures import FIGURES
 from .ledger import LONGER_NOTE, own_panoptic_rows, panoptic_rows, pathfinder_rows
 from .measures import Outcome
 from .panoptic_results import TOY
 from .records import Study
-from .study_figures import FIGURES
-from .study_page import VERDICTS, values_cell
+from .results_page import VERDICTS, values_cell
 from .unrolling import Unrolling
 
 PAGE = Template((Path(__file__).parent / "gallery_page.html").read_text())

@@ -10,7 +10,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from .page import markdown_table
+from ..page import markdown_table
 
 CONVOLUTIONS, NORMS, POINTWISE, REST = GROUPS = (
     "convolutions, products of matrices", "norms", "pointwise", "copies and the rest"

@@ -8,7 +8,7 @@ from pathlib import Path
 from crbp_d2.data.pathfinder_files import Split, write_split
 from crbp_d2.data.pathfinder_spec import SPECS
 
-from .page import markdown_table
+from ..page import markdown_table
 
 # Seconds a stimulus and core that the original generator needs for PF14 (reported of it, not measured here).
 ORIGINAL_SECONDS = 0.4

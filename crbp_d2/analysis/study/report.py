@@ -8,11 +8,11 @@ from fvcore.common.config import CfgNode
 from crbp_d2.files import write_text
 
 from .claims import evaluate_claims
+from .figures import draw_figures
 from .gallery import gallery_page
 from .panoptic_results import draw_toy_steps
 from .records import load_study
-from .study_figures import draw_figures
-from .study_page import results_page
+from .results_page import results_page
 from .summary import write_summary
 from .unrolling import unroll
 
