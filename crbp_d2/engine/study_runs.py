@@ -147,7 +147,7 @@ RUNS: dict[str, Run] = {
     "recipe_contraction_lr": Run(
         "hgru_crbp",
         (
-            *_budget(1000),
+            *_budget(800),
             *_recurrence(TIMESCALE=2, **{**ANDERSON, "MAX_STEPS": 6, "TERMS": 3}, **{**CONTRACTION, "BOUND": 0.5}),
             *_recurrence(POWER_ITERATIONS=1),
             *LEARNING_RATE,
