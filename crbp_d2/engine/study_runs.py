@@ -144,14 +144,5 @@ RUNS: dict[str, Run] = {
         ),
         label="Anderson 6, 3 terms, contraction penalty below 0.5",
     ),
-    "recipe_contraction_lr": Run(
-        "hgru_crbp",
-        (
-            *_budget(800),
-            *_recurrence(TIMESCALE=2, **{**ANDERSON, "MAX_STEPS": 6, "TERMS": 3}, **{**CONTRACTION, "BOUND": 0.5}),
-            *_recurrence(POWER_ITERATIONS=1),
-            *LEARNING_RATE,
-        ),
-        label="the same, learning rate 0.01",
-    ),
+    "recipe_contraction_lr": Run("hgru_crbp_contracting", _budget(800), label="the same, learning rate 0.01"),
 }

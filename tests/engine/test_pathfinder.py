@@ -58,6 +58,7 @@ def experiments():
             yield f"{spec}_{name}", (spec, *row[:2], row[column], 15 if spec == "PF14" else 7)
         for kernel in KERNELS[spec]:
             yield f"{spec}_hgru_crbp_k{kernel}", (spec, "crbp", "HGRUCell", EXPERIMENTS["hgru_crbp"][column], kernel)
+    yield "PF6s_hgru_crbp_contracting", ("PF6s", "crbp", "HGRUCell", 12, 7)
     yield "PF20_hgru_crbp", ("PF20", "crbp", "HGRUCell", 30, 15)
     yield "PF25_hgru_crbp", ("PF25", "crbp", "HGRUCell", 80, 15)
 
@@ -83,8 +84,9 @@ def test_files_say_what_the_experiment_is(name, row):
         assert cfg.MODEL.SEM_SEG_HEAD.NAME == "FeedforwardContourHead" and cfg.MODEL.CONTOUR.NUM_LAYERS == 6
         return
     assert cfg.MODEL.SEM_SEG_HEAD.NAME == "ContourSegHead"
-    assert (rule, cell, steps, 15) == (node.RULE, node.CELL.NAME, node.STEPS, node.NEUMANN.TERMS)
-    assert (node.PENALTY.WEIGHT, node.PENALTY.REDUCTION, node.PENALTY.BOUND) == (10, "mean", 0.9)
+    terms, bound = (3, 0.5) if "contracting" in name else (15, 0.9)
+    assert (rule, cell, steps, terms) == (node.RULE, node.CELL.NAME, node.STEPS, node.NEUMANN.TERMS)
+    assert (10, "mean", bound) == (node.PENALTY.WEIGHT, node.PENALTY.REDUCTION, node.PENALTY.BOUND)
     assert ("released" if "released" in name else "printed") == node.CELL.FORM
     assert ("none" if cell in ("ConvLSTMCell", "ConvGRUCell") else "BN") == node.CELL.NORM and node.TRUNCATION == 3
     assert steps in cfg.TEST.STEPS_TO_EVALUATE and max(cfg.TEST.STEPS_TO_EVALUATE) >= 4 * steps
