@@ -111,13 +111,13 @@ class Probe(HookBase):
     def __init__(self, cfg: CfgNode):
         self.cfg = cfg
         self.name = cfg.DATASETS.TEST[0]
-        self.steps = cfg.MODEL.RECURRENCE.STEPS
 
     def after_step(self) -> None:
         if (self.trainer.iter + 1) % PROBE_PERIOD:
             return
         model = self.trainer.model
-        for key, value in probe(model, _batches(self.cfg, self.name, PROBE_STIMULI), self.name, self.steps).items():
+        batches = _batches(self.cfg, self.name, PROBE_STIMULI)
+        for key, value in probe(model, batches, self.name, _trained_steps(model)).items():
             self.trainer.storage.put_scalar(f"probe/{key}", value, smoothing_hint=False)
         model.train()
 
@@ -166,7 +166,7 @@ def _describe(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
         "options": job.options,
         "rule": node.RULE if recurrent else None,
         "cell": node.CELL.NAME if recurrent else type(model.sem_seg_head.layers).__name__,
-        "steps": node.STEPS if recurrent else None,
+        "steps": _trained_steps(model) if recurrent else None,
         "kernel_size": node.CELL.KERNEL_SIZE,
         "channels": cfg.MODEL.CONTOUR.CHANNELS,
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -212,7 +212,7 @@ def _measure(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
     scale = job.scale
     names = {spec: _test_set(spec, count, scale.test_seed) for spec, count in scale.specs.items()}
     recurrent = hasattr(model.sem_seg_head, "recurrence")
-    steps = cfg.MODEL.RECURRENCE.STEPS
+    steps = _trained_steps(model) if recurrent else 0
     followed = tuple(range(1, FACTOR * steps + 1)) if recurrent else ()
     record = {"quality": {}}
     for spec, name in names.items():
@@ -231,6 +231,11 @@ def _measure(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
     record["stability"] = stability(cell, drives[0], steps)
     record["state_space"] = state_space(cell, drives, steps)
     return record
+
+
+def _trained_steps(model: nn.Module) -> int:
+    """N: evaluations of the cell in training, at most."""
+    return model.sem_seg_head.recurrence.solver.steps
 
 
 def _test_set(spec: str, count: int, seed: int | None) -> str:

@@ -103,7 +103,7 @@ RUNS: dict[str, Run] = {
     "hgru_crbp_k3": Run("hgru_crbp_k3"),
     "hgru_crbp_k5": Run("hgru_crbp_k5"),
     "recipe_timescale": Run(
-        "hgru_crbp", (*_budget(500), *_recurrence(TIMESCALE=2)), label="published, half-open gates"
+        "hgru_crbp", (*_budget(500), *_recurrence(TIMESCALE=2)), label="plain 12, 15 terms, half-open gates"
     ),
     "recipe_anderson": Run(
         "hgru_crbp",
@@ -113,27 +113,27 @@ RUNS: dict[str, Run] = {
     "recipe_heavy": Run(
         "hgru_crbp",
         (*_budget(700), *_recurrence(TIMESCALE=2, WEIGHT=3000.0, **ANDERSON)),
-        label="the same, penalty's weight 3000",
+        label="Anderson 8, 6 terms, half-open gates, weight 3000",
     ),
     "recipe_contraction": Run(
         "hgru_crbp",
         (*_budget(700), *_recurrence(TIMESCALE=2, **ANDERSON, **CONTRACTION)),
-        label="the same, contraction penalty below 0.7",
+        label="Anderson 8, 6 terms, half-open gates, contraction 0.7",
     ),
     "recipe_contraction_chronos": Run(
         "hgru_crbp",
         (*_budget(700), *_recurrence(**ANDERSON, **CONTRACTION)),
-        label="the same, chronos gates",
+        label="Anderson 8, 6 terms, contraction 0.7",
     ),
     "recipe_contraction_random": Run(
         "hgru_crbp",
         (*_budget(750), *_recurrence(TIMESCALE=2, **ANDERSON, **CONTRACTION, POWER_ITERATIONS=0)),
-        label="half-open gates, random vector in place of power iteration",
+        label="Anderson 8, 6 terms, half-open gates, contraction 0.7 of a random vector",
     ),
     "recipe_contraction_plain": Run(
         "hgru_crbp",
         (*_budget(630), *_recurrence(TIMESCALE=2, TERMS=8, **{**CONTRACTION, "BOUND": 0.5})),
-        label="12 plain steps, 8 terms, contraction penalty below 0.5",
+        label="plain 12, 8 terms, half-open gates, contraction 0.5",
     ),
     "recipe_contraction_short": Run(
         "hgru_crbp",
@@ -142,7 +142,11 @@ RUNS: dict[str, Run] = {
             *_recurrence(TIMESCALE=2, **{**ANDERSON, "MAX_STEPS": 6, "TERMS": 3}, **{**CONTRACTION, "BOUND": 0.5}),
             *_recurrence(POWER_ITERATIONS=1),
         ),
-        label="Anderson 6, 3 terms, contraction penalty below 0.5",
+        label="Anderson 6, 3 terms, half-open gates, contraction 0.5",
     ),
-    "recipe_contraction_lr": Run("hgru_crbp_contracting", _budget(800), label="the same, learning rate 0.01"),
+    "recipe_contraction_lr": Run(
+        "hgru_crbp_contracting",
+        _budget(800),
+        label="Anderson 6, 3 terms, half-open gates, contraction 0.5, learning rate 0.01",
+    ),
 }

@@ -58,7 +58,7 @@ def experiments():
             yield f"{spec}_{name}", (spec, *row[:2], row[column], 15 if spec == "PF14" else 7)
         for kernel in KERNELS[spec]:
             yield f"{spec}_hgru_crbp_k{kernel}", (spec, "crbp", "HGRUCell", EXPERIMENTS["hgru_crbp"][column], kernel)
-    yield "PF6s_hgru_crbp_contracting", ("PF6s", "crbp", "HGRUCell", 12, 7)
+    yield "PF6s_hgru_crbp_contracting", ("PF6s", "crbp", "HGRUCell", 6, 7)
     yield "PF20_hgru_crbp", ("PF20", "crbp", "HGRUCell", 30, 15)
     yield "PF25_hgru_crbp", ("PF25", "crbp", "HGRUCell", 80, 15)
 
