@@ -65,8 +65,7 @@ class _AndersonMixing(Extrapolation):
             return mixed
         gram = self.gram[:, :kept, :kept].clone()
         gram.diagonal(dim1=1, dim2=2).add_(10 * torch.finfo(gram.dtype).eps)
-        target = torch.bmm(self.columns[:, :kept], residual[..., None])
-        weights, _ = torch.linalg.solve_ex(gram, target)
+        weights, _ = torch.linalg.solve_ex(gram, _products(residual, self.columns[:, :kept])[..., None])
         return torch.baddbmm(mixed[:, None], weights.mT, self.shifts[:, :kept], alpha=-1)[:, 0]
 
     def _make_room(self, x: Tensor) -> None:
@@ -82,6 +81,12 @@ class _AndersonMixing(Extrapolation):
         self.seen += 1
         self.columns[:, place] = column
         self.shifts[:, place] = point_change / length + self.damping * column
-        products = torch.bmm(self.columns, column[..., None])[..., 0]
+        products = _products(column, self.columns)
         self.gram[:, place] = products
         self.gram[:, :, place] = products
+
+
+def _products(vector: Tensor, columns: Tensor) -> Tensor:
+    """Inner products of `vector` (N x D) with `columns` (N x M x D): N x M."""
+    # As a row times a matrix, which CPUs multiply ten times faster than the matrix times a column.
+    return torch.bmm(vector[:, None], columns.mT)[:, 0]

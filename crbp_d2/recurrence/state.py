@@ -47,8 +47,9 @@ def add(a: State, b: State) -> State:
 
 
 def flatten(state: State) -> Tensor:
-    """N x D, float32 or wider."""
-    return torch.cat([widen(part).flatten(1) for part in state], dim=1)
+    """N x D, float32 or wider; of one tensor a view where it can be."""
+    parts = [widen(part).flatten(1) for part in state]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def unflatten(vectors: Tensor, like: State) -> State:
