@@ -17,7 +17,8 @@ from . import channels_last, fourier, winograd
 from .bilinear import WeightTransform
 
 METHODS = ("auto", "direct", "channels_last", "fft", "winograd")
-# Kernels and channels below which Fourier and Winograd transforms do not pay, so that "auto" does not even try.
+# Kernels below which, and channels with fewer than which for the transform of 3 x 3 kernels, nothing but the direct
+# method pays, so that "auto" does not even try.
 SMALLEST_KERNEL, FEWEST_CHANNELS = 5, 32
 # Elements of a spectrum above which "auto" does not try them either, for the sake of memory (256 MiB in float32).
 LARGEST_SPECTRUM = 2**25
@@ -118,14 +119,14 @@ class HorizontalConv2d(nn.Conv2d):
         """The methods beside the direct one that may be worth their time."""
         if torch.jit.is_tracing():
             return []
-        candidates = ["channels_last"] if x.device.type == "cpu" and x.dtype == _result_dtype(x) else []
         if self.kernel_size == (3, 3):
-            if min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS:
-                candidates.append("winograd")
-        elif self.kernel_size[0] >= SMALLEST_KERNEL:
-            length, width = fourier.transform_size(x.shape[-2:], self.kernel_size)
-            if self.in_channels * self.out_channels * length * (width // 2 + 1) <= LARGEST_SPECTRUM:
-                candidates.append("fft")
+            return ["winograd"] if min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS else []
+        if self.kernel_size[0] < SMALLEST_KERNEL:
+            return []
+        candidates = ["channels_last"] if x.device.type == "cpu" and x.dtype == _result_dtype(x) else []
+        length, width = fourier.transform_size(x.shape[-2:], self.kernel_size)
+        if self.in_channels * self.out_channels * length * (width // 2 + 1) <= LARGEST_SPECTRUM:
+            candidates.append("fft")
         return candidates
 
     def _fastest(self, x: Tensor, candidates: list[str]) -> str:
