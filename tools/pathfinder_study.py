@@ -3,6 +3,7 @@
 
 tools/pathfinder_study.py                                      # runs what is missing, then the report
 tools/pathfinder_study.py --only hgru_crbp --seeds 0           # one run
+tools/pathfinder_study.py --report                             # runs nothing, draws from the records there are
 tools/pathfinder_study.py --scale paper --num-gpus 8           # the paper's size, on a cluster
 """
 
@@ -56,6 +57,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, help="default: those of the table of runs")
     parser.add_argument("--processes", type=int, default=1, help="runs side by side (default 1)")
     parser.add_argument("--num-gpus", type=int, default=0, help="of one run; 0: the CPU or a single GPU")
+    parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--run-here", nargs=2, metavar=("RUN", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.run_here:
@@ -68,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     missing = [job for job in jobs if not job.record.exists()]
     print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are there, {len(missing)} to run", flush=True)
     with ThreadPoolExecutor(args.processes) as pool:
-        done = list(pool.map(run_in_process, missing))
+        done = list(pool.map(run_in_process, [] if args.report else missing))
     folder = ROOT / SCALES[args.scale].folder
     if any((folder / "runs").glob("*.json")):
         write_report(folder, ROOT)
