@@ -1,5 +1,7 @@
 #!/usr/bin/env python
-"""Train and test every rule on Pathfinder, then draw the figures and write RESULTS.md; goes on after a kill.
+"""Train and test every rule on Pathfinder, then (of the small scale) draw the figures and write RESULTS.md.
+
+What is there is not run again, and a run that was killed goes on.
 
 tools/pathfinder_study.py                                      # runs what is missing, then the report
 tools/pathfinder_study.py --only hgru_crbp --seeds 0           # one run
@@ -72,7 +74,8 @@ def main(arguments: list[str] | None = None) -> None:
     with ThreadPoolExecutor(args.processes) as pool:
         done = list(pool.map(run_in_process, [] if args.report else missing))
     folder = ROOT / SCALES[args.scale].folder
-    if any((folder / "runs").glob("*.json")):
+    # The page sets the laptop's figures beside the paper's.
+    if args.scale == "small" and any((folder / "runs").glob("*.json")):
         write_report(folder, ROOT)
         print(f"written: {ROOT / 'RESULTS.md'}, {folder / 'gallery.html'}")
     if not all(done):
