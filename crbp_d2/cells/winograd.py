@@ -7,6 +7,7 @@ coefficients of its transforms, up to 8, make rounding errors about three times 
 N: batch; C, K: input and output channels; H x W: image size; R x Q: tiles of an image.
 """
 
+import math
 from collections.abc import Hashable, Sequence
 
 import torch
@@ -51,9 +52,16 @@ class TransformedKernel(WeightTransform):
             self._values[mirrored] = transformed.reshape(36, *weight.shape[:2]).contiguous()
         return self._values[mirrored]
 
-    def memory(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """Room of a shape, with what was last left in it; zeros at first."""
-        key = name, shape, like.dtype, like.device
+    def room(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """Room of a shape, with anything in it: the same for every shape under a name."""
+        key, size = (name, like.dtype, like.device), math.prod(shape)
+        if key not in self._memory or self._memory[key].numel() < size:
+            self._memory[key] = like.new_empty(size)
+        return self._memory[key][:size].view(shape)
+
+    def bordered(self, like: Tensor, *shape: int) -> Tensor:
+        """Room of a shape for an image, with zeros where it was never written to."""
+        key = "bordered", shape, like.dtype, like.device
         if key not in self._memory:
             self._memory[key] = like.new_zeros(shape)
         return self._memory[key]
@@ -110,20 +118,20 @@ def _filter(x: Tensor, kernel: TransformedKernel, mirrored: bool) -> Tensor:
     rows, columns = -(-height // 4), -(-width // 4)
 
     def room(name: str, *shape: int) -> Tensor:
-        return kernel.memory(name, x, *shape)
+        return kernel.room(name, x, *shape)
 
-    # The border is never written to, so it stays zero.
-    padded = room("padded", n, 4 * rows + 2, 4 * columns + 2, channels)
+    # Every second result lies where the one before the last was, which nobody needs any more.
+    padded = kernel.bordered(x, n, 4 * rows + 2, 4 * columns + 2, channels)
     padded[:, 1 : height + 1, 1 : width + 1].copy_(x.permute(0, 2, 3, 1))
-    lines = room("lines", 6, n, rows, 4 * columns + 2, channels)
+    lines = room("odd", 6, n, rows, 4 * columns + 2, channels)
     _transform_input(_overlapping(padded, 1), lines.unbind(), room("scratch", 2, *lines.shape[1:]))
-    tiles = room("tiles", 6, 6, n, rows, columns, channels)
+    tiles = room("even", 6, 6, n, rows, columns, channels)
     _transform_input(_overlapping(lines, 3), tiles.unbind(1), room("scratch", 2, 6, *tiles.shape[2:]))
-    products = room("products", 6, 6, n, rows, columns, maps)
+    products = room("odd", 6, 6, n, rows, columns, maps)
     torch.bmm(tiles.view(36, -1, channels), values, out=products.view(36, -1, maps))
-    halves = room("halves", 4, *products.shape[1:])
+    halves = room("even", 4, *products.shape[1:])
     _transform_output(products.unbind(), halves.unbind(), room("scratch", 2, *halves.shape[1:]))
-    y = room("outputs", n, rows, 4, columns, 4, maps)
+    y = room("odd", n, rows, 4, columns, 4, maps)
     _transform_output(halves.unbind(1), y.permute(4, 2, 0, 1, 3, 5).unbind(), room("scratch", 2, 4, *halves.shape[2:]))
     image = y.view(n, 4 * rows, 4 * columns, maps)[:, :height, :width]
     return image.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
