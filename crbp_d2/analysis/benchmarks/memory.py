@@ -41,8 +41,15 @@ class StepCost:
 def measure_memory(rules: Iterable[str] = RULES, steps: Iterable[int] = STEPS) -> list[StepCost]:
     """Of the mask head's cell on SAMPLES RoIs; tbptt keeps 3 steps (as many as there are if fewer)."""
     jobs = [(rule, count) for rule in rules for count in steps]
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    with _fresh_processes() as pool:
         return list(pool.map(_measure, *zip(*jobs, strict=True)))
+
+
+def _fresh_processes() -> ProcessPoolExecutor:
+    """One after the other, a new one for each call, with this module imported before it begins."""
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1)
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class RecurrentPart:
 def measure_recurrent_parts(rules: Iterable[str] = PART_RULES, samples: int = SAMPLES) -> list[RecurrentPart]:
     """Of the mask head's cell at PART_STEPS steps."""
     rules = list(rules)
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    with _fresh_processes() as pool:
         process = [list(pool.map(_measure, rules, [PART_STEPS] * len(rules), [count] * len(rules)))
                    for count in (samples, MORE_PROCESS * samples)]  # fmt: skip
     live = [[_measure_live(rule, count) for rule in rules] for count in (samples, MORE_LIVE * samples)]
