@@ -1,8 +1,11 @@
 #!/usr/bin/env python
-"""Train and test every rule on Pathfinder, then draw the figures and write RESULTS.md; goes on after a kill.
+"""Train and test every rule on Pathfinder, then (of the small scale) draw the figures and write RESULTS.md.
+
+What is there is not run again, and a run that was killed goes on.
 
 tools/pathfinder_study.py                                      # runs what is missing, then the report
 tools/pathfinder_study.py --only hgru_crbp --seeds 0           # one run
+tools/pathfinder_study.py --report                             # runs nothing, draws from the records there are
 tools/pathfinder_study.py --scale paper --num-gpus 8           # the paper's size, on a cluster
 """
 
@@ -14,6 +17,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from crbp_d2.analysis.study.report import write_report
 from crbp_d2.engine.study import Job, run_job
 from crbp_d2.engine.study_runs import RUNS, SCALES
 
@@ -55,6 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, help="default: those of the table of runs")
     parser.add_argument("--processes", type=int, default=1, help="runs side by side (default 1)")
     parser.add_argument("--num-gpus", type=int, default=0, help="of one run; 0: the CPU or a single GPU")
+    parser.add_argument("--report", action="store_true", help="run nothing")
     parser.add_argument("--run-here", nargs=2, metavar=("RUN", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.run_here:
@@ -67,7 +72,12 @@ def main(arguments: list[str] | None = None) -> None:
     missing = [job for job in jobs if not job.record.exists()]
     print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are there, {len(missing)} to run", flush=True)
     with ThreadPoolExecutor(args.processes) as pool:
-        done = list(pool.map(run_in_process, missing))
+        done = list(pool.map(run_in_process, [] if args.report else missing))
+    folder = ROOT / SCALES[args.scale].folder
+    # The page sets the laptop's figures beside the paper's.
+    if args.scale == "small" and any((folder / "runs").glob("*.json")):
+        write_report(folder, ROOT)
+        print(f"written: {ROOT / 'RESULTS.md'}, {folder / 'gallery.html'}")
     if not all(done):
         sys.exit("pathfinder_study.py: some runs failed; the same command tries them again")
 

@@ -17,7 +17,8 @@ from . import channels_last, fourier, winograd
 from .bilinear import WeightTransform
 
 METHODS = ("auto", "direct", "channels_last", "fft", "winograd")
-# Kernels and channels below which Fourier and Winograd transforms do not pay, so that "auto" does not even try.
+# Kernels below which, and channels with fewer than which for the transform of 3 x 3 kernels, nothing but the direct
+# method pays, so that "auto" does not even try.
 SMALLEST_KERNEL, FEWEST_CHANNELS = 5, 32
 # Elements of a spectrum above which "auto" does not try them either, for the sake of memory (256 MiB in float32).
 LARGEST_SPECTRUM = 2**25
@@ -47,6 +48,8 @@ class HorizontalConv2d(nn.Conv2d):
         ValueError: an unknown method, "winograd" with another kernel size.
     """
 
+    _kept_from_compiler = False
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = False, method: str = "auto"):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         self.set_method(method)
@@ -65,6 +68,12 @@ class HorizontalConv2d(nn.Conv2d):
         if sound and method != "direct":
             return self._indirectly(x, method)
         return super().forward(x)
+
+    @classmethod
+    def keep_from_compiler(cls) -> None:
+        """Have torch.compile call these convolutions, not look into them, where it would meet timings and caches."""
+        if not cls._kept_from_compiler:
+            cls.forward, cls._kept_from_compiler = torch.compiler.disable(cls.forward), True
 
     def _indirectly(self, x: Tensor, method: str) -> Tensor:
         dtype = _result_dtype(x)
@@ -110,14 +119,14 @@ class HorizontalConv2d(nn.Conv2d):
         """The methods beside the direct one that may be worth their time."""
         if torch.jit.is_tracing():
             return []
-        candidates = ["channels_last"] if x.device.type == "cpu" and x.dtype == _result_dtype(x) else []
         if self.kernel_size == (3, 3):
-            if min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS:
-                candidates.append("winograd")
-        elif self.kernel_size[0] >= SMALLEST_KERNEL:
-            length, width = fourier.transform_size(x.shape[-2:], self.kernel_size)
-            if self.in_channels * self.out_channels * length * (width // 2 + 1) <= LARGEST_SPECTRUM:
-                candidates.append("fft")
+            return ["winograd"] if min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS else []
+        if self.kernel_size[0] < SMALLEST_KERNEL:
+            return []
+        candidates = ["channels_last"] if x.device.type == "cpu" and x.dtype == _result_dtype(x) else []
+        length, width = fourier.transform_size(x.shape[-2:], self.kernel_size)
+        if self.in_channels * self.out_channels * length * (width // 2 + 1) <= LARGEST_SPECTRUM:
+            candidates.append("fft")
         return candidates
 
     def _fastest(self, x: Tensor, candidates: list[str]) -> str:

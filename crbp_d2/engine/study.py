@@ -19,7 +19,7 @@ from detectron2.engine.hooks import EvalHook
 from torch import nn
 
 from crbp_d2.analysis.page import machine
-from crbp_d2.analysis.run_measures import FACTOR, drive_of, probe, quality_by_step, stability, state_space
+from crbp_d2.analysis.study.run_measures import FACTOR, drive_of, probe, quality_by_step, stability, state_space
 from crbp_d2.data import register_pathfinder
 from crbp_d2.files import write_text
 

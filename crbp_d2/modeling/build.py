@@ -13,6 +13,7 @@ from crbp_d2.cells.convolution import METHODS, set_convolution
 from crbp_d2.cells.hgru import FORMS
 from crbp_d2.cells.norms import NORMS
 from crbp_d2.recurrence import PENALTIES, RULES, SOLVERS, Recurrence, learning_rule
+from crbp_d2.recurrence.compiled import check_compiler
 from crbp_d2.recurrence.early_stop import mixes_samples
 from crbp_d2.recurrence.penalties import REDUCTIONS
 
@@ -190,7 +191,19 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
     )
     set_convolution(cell, node.CELL.CONVOLUTION)
     early_stop = node.EARLY_STOP.TOL if node.EARLY_STOP.ENABLED else None
-    return learning_rule(node.RULE, cell, early_stop=early_stop, **_rule_settings(node))
+    if node.COMPILE:
+        _check_compiler(cfg.MODEL.DEVICE)
+    return learning_rule(node.RULE, cell, early_stop=early_stop, compile=node.COMPILE, **_rule_settings(node))
+
+
+def _check_compiler(device: str) -> None:
+    try:
+        check_compiler(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"MODEL.RECURRENCE.COMPILE is True, but {error}. It needs a C++ compiler on the CPU and triton on CUDA: "
+            "install what is missing, or set COMPILE to False"
+        ) from error
 
 
 def mask_head_settings(cfg: CfgNode) -> dict:

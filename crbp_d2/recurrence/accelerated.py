@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .solvers import Solution, Step, Visit, check_budget
-from .state import State, flatten, unflatten
+from .state import State, flatten, select, unflatten
 
 
 class Extrapolation(ABC):
@@ -67,13 +67,12 @@ class Accelerated(ABC):
             residual = torch.where(change == 0, change, change / size)
             better = active & (residual < best)  # false for NaN
             best = torch.where(better, residual, best)
-            best_x = torch.where(better[:, None], x, best_x)
-            best_f = torch.where(better[:, None], f, best_f)
+            best_x, best_f = select(better, (x,), (best_x,))[0], select(better, (f,), (best_f,))[0]
             if visit:
-                visit(unflatten(torch.where(active[:, None], f, best_f), state))
+                visit(unflatten(select(active, (f,), (best_f,))[0], state))
             active = active & (best > self.tol) & change.isfinite() & size.isfinite()
             if taken == budget or not active.any():
                 break
             with torch.autocast(x.device.type, enabled=False):
-                x = torch.where(active[:, None], history.propose(x, f), best_x)
+                (x,) = select(active, (history.propose(x, f),), (best_x,))
         return Solution(unflatten(best_x, state), unflatten(best_f, state), taken, sample_steps)

@@ -41,38 +41,52 @@ class Anderson(Accelerated):
 
 
 class _AndersonMixing(Extrapolation):
+    """The last M differences of residuals, brought to unit length: they shrink as a solve converges, and the
+    regularisation must not depend on their size. Each is written once, over the oldest, with its products with
+    the others, so that a step reads every difference only where it is mixed in.
+    """
+
     def __init__(self, memory: int, damping: float):
         self.memory = memory
         self.damping = damping
         self.last: tuple[Tensor, Tensor] | None = None
-        self.point_changes: list[Tensor] = []  # N x D each
-        self.residual_changes: list[Tensor] = []
+        self.seen = 0
 
     def propose(self, x: Tensor, f: Tensor) -> Tensor:
         residual = f - x
-        if self.last is not None:
-            last_x, last_residual = self.last
-            self.point_changes = [*self.point_changes, x - last_x][-self.memory :]
-            self.residual_changes = [*self.residual_changes, residual - last_residual][-self.memory :]
+        if self.last is None:
+            self._make_room(x)
+        else:
+            self._remember(x - self.last[0], residual - self.last[1])
         self.last = x, residual
         mixed = x + self.damping * residual
-        if not self.point_changes:
+        kept = min(self.seen, self.memory)
+        if not kept:
             return mixed
-        columns = torch.stack(self.residual_changes, dim=1)  # N x M x D
-        shift = torch.stack(self.point_changes, dim=1) + self.damping * columns
-        return mixed - torch.einsum("nm,nmd->nd", _least_squares(columns, residual), shift)
+        gram = self.gram[:, :kept, :kept].clone()
+        gram.diagonal(dim1=1, dim2=2).add_(10 * torch.finfo(gram.dtype).eps)
+        weights, _ = torch.linalg.solve_ex(gram, _products(residual, self.columns[:, :kept])[..., None])
+        return torch.baddbmm(mixed[:, None], weights.mT, self.shifts[:, :kept], alpha=-1)[:, 0]
+
+    def _make_room(self, x: Tensor) -> None:
+        n, d = x.shape
+        self.columns, self.shifts = x.new_zeros(n, self.memory, d), x.new_zeros(n, self.memory, d)
+        self.gram = x.new_zeros(n, self.memory, self.memory)
+
+    def _remember(self, point_change: Tensor, residual_change: Tensor) -> None:
+        length = residual_change.norm(dim=1, keepdim=True)
+        length = torch.where(length == 0, 1, length)
+        column = residual_change / length
+        place = self.seen % self.memory
+        self.seen += 1
+        self.columns[:, place] = column
+        self.shifts[:, place] = point_change / length + self.damping * column
+        products = _products(column, self.columns)
+        self.gram[:, place] = products
+        self.gram[:, :, place] = products
 
 
-def _least_squares(columns: Tensor, target: Tensor) -> Tensor:
-    """Weights w (N x M) that make sum_m w_m columns_m (N x M x D) the closest to `target` (N x D).
-
-    Columns are brought to unit length first: they shrink as a solve converges, and the regularisation
-    must not depend on their size.
-    """
-    length = columns.norm(dim=2)
-    length = torch.where(length == 0, 1, length)
-    unit = columns / length[..., None]
-    gram = torch.einsum("nmd,nkd->nmk", unit, unit)
-    gram.diagonal(dim1=1, dim2=2).add_(10 * torch.finfo(gram.dtype).eps)
-    weights, _ = torch.linalg.solve_ex(gram, torch.einsum("nmd,nd->nm", unit, target)[..., None])
-    return weights[..., 0] / length
+def _products(vector: Tensor, columns: Tensor) -> Tensor:
+    """Inner products of `vector` (N x D) with `columns` (N x M x D): N x M."""
+    # As a row times a matrix, which CPUs multiply ten times faster than the matrix times a column.
+    return torch.bmm(vector[:, None], columns.mT)[:, 0]

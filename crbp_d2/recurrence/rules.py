@@ -24,8 +24,8 @@ class RuleSettings:
     penalty: a name in PENALTIES, of rules that have one. bound, reduction, power_iterations: see LipschitzPenalty,
     ContractionPenalty. solver: a name in SOLVERS, "" for the rule's own.
     tol: see Anderson and Broyden. max_steps: of a solver that stops at a tolerance, 0 for `steps`.
-    memory: of Anderson and Broyden, 0 for the solver's own. damping: of Anderson. chunk_size, early_stop: see
-    Recurrence.
+    memory: of Anderson and Broyden, 0 for the solver's own. damping: of Anderson. chunk_size, early_stop,
+    compile: see Recurrence.
     """
 
     steps: int
@@ -43,6 +43,7 @@ class RuleSettings:
     damping: float = 1.0
     chunk_size: int = 0
     early_stop: float | None = None
+    compile: bool = False
 
 
 Part = Callable[[RuleSettings], Any]
@@ -146,6 +147,14 @@ def learning_rule(name: str, cell: nn.Module, steps: int, **settings) -> Recurre
     values = RuleSettings(steps, **settings)
     solver = SOLVERS[values.solver or rule.solver](values)
     penalty = rule.penalty(values) if rule.penalty else None
+    gradient = rule.gradient(values, solver)
     return Recurrence(
-        cell, solver, rule.gradient(values, solver), penalty, rule.supervision, values.chunk_size, values.early_stop
+        cell,
+        solver,
+        gradient,
+        penalty,
+        rule.supervision,
+        values.chunk_size,
+        values.early_stop,
+        values.compile,
     )

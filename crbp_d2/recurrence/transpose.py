@@ -4,6 +4,7 @@ It has the interface of a solver (see solvers.py), for steps that are affine.
 """
 
 import torch
+from torch import Tensor
 
 from .solvers import AffineStep, Solution, Visit
 from .state import State, add, sample_norm, select
@@ -60,8 +61,7 @@ class NeumannSeries:
             too_large = active & ~(norm <= self.growth_limit * first)
             active = active & ~too_large
             growing = growing | too_large
-            zero = tuple(torch.zeros_like(part) for part in term)
-            term = select(active, term, zero)
+            term = _only(active, term)
             previous, total = total, select(too_large, best, add(total, term))
             terms = torch.where(too_large, best_terms, terms + active)
             new_best = active & (norm <= smallest)
@@ -72,7 +72,7 @@ class NeumannSeries:
                 visit(total)
             if self.tol > 0:
                 active = active & (norm > self.tol * first)
-                term = select(active, term, zero)
+                term = _only(active, term)
                 if not active.any():
                     break
         growing = growing | (active & (norm > first))
@@ -81,3 +81,8 @@ class NeumannSeries:
 
     def __repr__(self) -> str:
         return f"NeumannSeries(num_terms={self.num_terms}, tol={self.tol})"
+
+
+def _only(active: Tensor, term: State) -> State:
+    """The term, zero for samples that are done."""
+    return select(active, term, tuple(part.new_zeros(()).expand_as(part) for part in term))

@@ -4,8 +4,8 @@ import re
 
 import pytest
 
+from crbp_d2.analysis.benchmarks.stimuli import ORIGINAL_SECONDS, measure_stimuli, stimuli_section
 from crbp_d2.analysis.page import machine, write_section
-from crbp_d2.analysis.stimuli import ORIGINAL_SECONDS, measure_stimuli, stimuli_section
 
 
 def test_sections_are_added_and_replaced_in_their_place(tmp_path):

@@ -10,7 +10,7 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 
-from crbp_d2.analysis.run_measures import quality_by_step
+from crbp_d2.analysis.study.run_measures import quality_by_step
 from crbp_d2.engine import setup, study
 from crbp_d2.engine.study_runs import RUNS, SCALES, Run
 from crbp_d2.modeling import check_recurrence_config
@@ -109,8 +109,10 @@ def test_what_is_recorded_is_not_run_again(tiny, monkeypatch, tmp_path, capsys):
     there = tmp_path / "results/pathfinder_small/runs/a_s0.json"
     there.parent.mkdir(parents=True)
     there.write_text("{}")
-    for call in ([], ["--only", "a", "--seeds", "0", "3"]):
-        monkeypatch.setitem(namespace, "write_report", lambda *args: None)
+    reports = []
+    monkeypatch.setitem(namespace, "write_report", lambda *args: reports.append(args))
+    for call in (["--report"], [], ["--only", "a", "--seeds", "0", "3"]):
         tool["main"](call)
     assert ran == [("b", 0), ("a", 1), ("a", 3)]
+    assert reports == [(there.parents[1], tmp_path)] * 3
     assert "1 of 3 runs are there, 2 to run" in capsys.readouterr().out

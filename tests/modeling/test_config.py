@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
@@ -21,6 +22,23 @@ def config(*options, file=None):
         cfg.merge_from_file(str(ROOT / "configs" / file))
     cfg.merge_from_list(list(options))
     return cfg
+
+
+def test_a_compiler_that_does_not_work_is_refused_when_the_model_is_built(monkeypatch):
+    def broken(function):
+        def call(*args):
+            raise RuntimeError("No working C++ compiler found\nand much more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    cfg = config("MODEL.RECURRENCE.COMPILE", True, "MODEL.DEVICE", "cpu")
+    reason = "torch.compile does not work on cpu: No working C.. compiler found"
+    with pytest.raises(ValueError, match=rf"MODEL.RECURRENCE.COMPILE is True, but {reason}.* or set COMPILE to False"):
+        build_recurrence(cfg, 8)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    assert build_recurrence(cfg, 8).compile_steps
+    assert not build_recurrence(config(), 8).compile_steps
 
 
 @pytest.mark.parametrize(

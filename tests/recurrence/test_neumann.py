@@ -89,6 +89,18 @@ def test_overflow_of_one_sample_leaves_finite_results():
     assert found.growing.tolist() == [True, False]
 
 
+def test_products_go_on_with_zeros_of_the_same_shape_when_all_samples_are_cut():
+    seen = []
+
+    def vjp(v):
+        seen.append(v[0])
+        return (v[0] * 20.0,)
+
+    (u,), found = solve(NeumannSeries(num_terms=3), vjp, ones(2))
+    assert torch.equal(u, ones(2)[0]) and found.growing.all()
+    assert all(term.shape == (2, 3) for term in seen) and [term.any().item() for term in seen] == [True, False, False]
+
+
 def test_zero_gradient_and_empty_batch():
     (u,), found = solve(NeumannSeries(num_terms=5, tol=0.1), diagonal(0.5), (torch.zeros(1, 3, dtype=torch.float64),))
     assert not u.any()

@@ -84,6 +84,30 @@ def test_anderson_with_enough_memory_solves_a_linear_problem_in_its_dimension():
     assert (early.state[0] - truth).norm() > 1e-3 * truth.norm()
 
 
+@pytest.mark.parametrize("damping", [1.0, 0.6])
+def test_every_point_of_anderson_is_that_of_a_dense_least_squares_solve(damping):
+    """Over more steps than it remembers, against Walker & Ni's formula by lstsq."""
+    memory, cell = 3, TanhCell(size=12, rate=0.95)
+    drive = drive_for(cell)
+    solver, points = Anderson(memory, damping, tol=1e-14, max_steps=11), []
+
+    def step(state):
+        points.append(state[0].detach())
+        return cell(drive, state)
+
+    with torch.no_grad():
+        solver.solve(step, cell.initial_state(drive))
+        residuals = [cell(drive, (x,))[0] - x for x in points]
+    assert len(points) == 11
+    for k in range(1, len(points) - 1):
+        kept = range(max(k - memory, 0), k)
+        dx = torch.stack([points[i + 1] - points[i] for i in kept], dim=2)
+        dr = torch.stack([residuals[i + 1] - residuals[i] for i in kept], dim=2)
+        weights = torch.linalg.lstsq(dr, residuals[k][..., None]).solution
+        expected = points[k] + damping * residuals[k] - ((dx + damping * dr) @ weights)[..., 0]
+        torch.testing.assert_close(points[k + 1], expected, rtol=0, atol=1e-7)
+
+
 def test_broyden_solves_a_linear_problem_in_twice_its_dimension():
     """Gay's theorem (1979)."""
     cell = LinearCell(random_matrix(4, 0.95))

@@ -1,0 +1,1 @@
+"""The Pathfinder study: what is measured of a run, and what is drawn and judged from the records."""

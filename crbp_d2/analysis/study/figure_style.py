@@ -1,0 +1,118 @@
+"""How the study's figures look: told apart in black and white, by colour-blind readers, and each with its numbers."""
+
+import csv
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy import ndarray
+
+from crbp_d2.files import write_text
+
+from .records import Record, Study
+
+# run -> name in figures and tables, colour (Okabe and Ito's palette), line style, marker
+STYLES = {
+    "hgru_bptt": ("BPTT", "#D55E00", "--", "s"),
+    "hgru_tbptt": ("truncated BPTT", "#E69F00", ":", "v"),
+    "hgru_bptt_every_step": ("BPTT, every step", "#CC79A7", "-.", "D"),
+    "hgru_cbptt": ("C-BPTT", "#009E73", (0, (5, 1)), "^"),
+    "hgru_rbp": ("RBP", "#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "x"),
+    "hgru_crbp": ("C-RBP", "#000000", "-", "o"),
+    "hgru_deq": ("DEQ", "#0072B2", (0, (1, 1)), "+"),
+    "convlstm_bptt": ("ConvLSTM, BPTT", "#D55E00", "--", "s"),
+    "convlstm_crbp": ("ConvLSTM, C-RBP", "#000000", "-", "o"),
+    "ff6": ("feedforward, 6 layers", "#0072B2", ":", "p"),
+    "ff2": ("feedforward, 2 layers", "#009E73", "-.", "P"),
+    "hgru_crbp_k3": ("C-RBP, 3x3", "#000000", "-", "o"),
+    "hgru_crbp_k5": ("C-RBP, 5x5", "#000000", "-", "o"),
+    "hgru_crbp_k9": ("C-RBP, 9x9", "#000000", "-", "o"),
+}
+HGRU = tuple(run for run in STYLES if run.startswith("hgru_") and "_k" not in run)
+CONVLSTM = ("convlstm_bptt", "convlstm_crbp")
+FEEDFORWARD = ("ff6", "ff2")
+KERNELS = ("hgru_crbp_k3", "hgru_crbp_k5", "hgru_crbp", "hgru_crbp_k9")
+PANEL = 3.4  # inches
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure and the numbers in it."""
+
+    figure: Figure
+    headers: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+    def save(self, folder: Path, stem: str) -> None:
+        """As `stem`.png and .csv."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.headers)
+        writer.writerows([[_cell(value) for value in row] for row in self.rows])
+        write_text(folder / f"{stem}.csv", text.getvalue())
+        partial = folder / f"{stem}.png.partial"
+        self.figure.savefig(partial, format="png", dpi=120)
+        os.replace(partial, folder / f"{stem}.png")
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, float | np.floating):
+        return f"{value:.6g}" if np.isfinite(value) else ""
+    return value
+
+
+def name_of(run: str) -> str:
+    return STYLES[run][0] if run in STYLES else run
+
+
+def label_of(record: Record) -> str:
+    """Its own label, or the name of its run."""
+    return record.label or name_of(record.run)
+
+
+def line_style(run: str) -> dict:
+    """Of a curve; markers are placed by the caller."""
+    name, colour, style, marker = STYLES[run]
+    return {"label": name, "color": colour, "linestyle": style, "marker": marker, "markersize": 5, "linewidth": 1.4}
+
+
+def panels(rows: int, columns: int, **kwargs) -> tuple[Figure, ndarray]:
+    """A figure and its rows x columns axes."""
+    figure = Figure(figsize=(PANEL * columns, 0.9 * PANEL * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **kwargs)
+    for axis in axes.flat:
+        axis.grid(color="0.92")
+        axis.set_axisbelow(True)
+    return figure, axes
+
+
+def legend_below(figure: Figure, *axes: Axes) -> None:
+    """One legend for all panels, of the curves in `axes`, as wide as the figure."""
+    entries = [axis.get_legend_handles_labels() for axis in axes]
+    handles, labels = (sum((entry[k] for entry in entries), []) for k in (0, 1))
+    columns = max(int(figure.get_figwidth() // 2.2), 1)
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def over_seeds(records: Sequence[Record], curve) -> tuple[ndarray, ndarray, ndarray]:
+    """Mean, least and greatest value at each point of `curve(record)`, over the seeds."""
+    values = np.stack([curve(record) for record in records])
+    return values.mean(axis=0), values.min(axis=0), values.max(axis=0)
+
+
+def draw_over_seeds(axes: Axes, x: ndarray, values: tuple[ndarray, ndarray, ndarray], run: str, **kwargs) -> None:
+    """Mean as a line, the seeds' range as a band."""
+    mean, low, high = values
+    axes.plot(x, mean, **(line_style(run) | {"markevery": max(len(x) // 8, 1)} | kwargs))
+    if (low < high).any():
+        axes.fill_between(x, low, high, color=STYLES[run][1], alpha=0.15, linewidth=0)
+
+
+def present(study: Study, runs: Sequence[str]) -> list[str]:
+    """Those of `runs` that have records."""
+    return [run for run in runs if study[run]]

@@ -1,0 +1,212 @@
+"""What claims about scores are measured by: functions from the study's records to values and a verdict.
+
+N: steps trained with. A verdict is None where a value is missing, because a run is or because it is not finite. A
+verdict of False comes with sentences on why, chosen by the values.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .dynamics import LOST, best_f1, describe, describe_seeds, describe_training, mean_f1, seconds
+from .records import Study
+
+# F1 within which two rules are close.
+CLOSE = 0.03
+# Of the ablation: F1 below BPTT's, and training time over BPTT's (1% for the clock), at most.
+RECIPE_CLOSE, RECIPE_TIME = 0.01, 1.01
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """values: what was measured, None where it is missing. holds: None where that leaves it open. why: if not."""
+
+    values: dict[str, float | str | None]
+    holds: bool | None
+    why: str = ""
+
+
+def decide(values: dict[str, float], condition: Callable[[], bool], why: Callable[[], str]) -> Outcome:
+    """`condition` and `why` are asked only where every value is finite."""
+    known = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    holds = None if None in known.values() else bool(condition())
+    return Outcome(known, holds, why() if holds is False else "")
+
+
+def sentences(*parts: str) -> str:
+    """Those that are not empty."""
+    return " ".join(part for part in parts if part)
+
+
+def beyond_seeds(study: Study, better: str, worse: str) -> Outcome:
+    """Every seed of one run above every seed of the other, with two seeds of each at least."""
+    scores = {run: [record.f1(study.specs[0]) for record in study[run]] for run in (better, worse)}
+    enough = all(len(found) >= 2 for found in scores.values())
+    least, greatest = (min(scores[better]), max(scores[worse])) if enough else (math.nan, math.nan)
+    values = {run: mean_f1(study, run) for run in (better, worse)}
+    values |= {f"least {better}": least, f"greatest {worse}": greatest}
+
+    def why() -> str:
+        side = "lies within the spread of the seeds" if values[better] > values[worse] else "is not in its favour"
+        return sentences(
+            f"The difference of {values[better] - values[worse]:+.3f} {side}.",
+            describe_seeds(study, better, worse),
+            describe_training(study, better, worse),
+            describe(study, worse),
+        )
+
+    return decide(values, lambda: least > greatest, why)
+
+
+def above(study: Study, better: str, worse: Sequence[str], bound: float = 0.0) -> Outcome:
+    """F1 of one run above those of others by more than `bound`."""
+    values = {run: mean_f1(study, run) for run in (better, *worse)}
+
+    def why() -> str:
+        differences = ", ".join(f"{values[better] - values[run]:+.3f} to {run}" for run in worse)
+        return sentences(
+            f"The difference is {differences}.",
+            describe_seeds(study, better, *worse),
+            describe_training(study, better, *worse),
+        )
+
+    return decide(values, lambda: all(values[better] - values[run] > bound for run in worse), why)
+
+
+def close(study: Study, run: str, reference: str) -> Outcome:
+    """F1 of a run at most CLOSE below that of another."""
+    found = above(study, run, (reference,), -CLOSE)
+    return Outcome(found.values, found.holds, sentences(found.why, describe(study, run)) if found.why else "")
+
+
+def no_better(study: Study, run: str, reference: str) -> Outcome:
+    """F1 of a run at most that of another."""
+    values = {name: mean_f1(study, name) for name in (run, reference)}
+
+    def why() -> str:
+        return sentences(
+            f"It is {values[run] - values[reference]:.3f} better.",
+            describe(study, run),
+            describe(study, reference),
+            describe_training(study, run, reference),
+        )
+
+    return decide(values, lambda: values[run] <= values[reference], why)
+
+
+def above_all(study: Study, better: Sequence[str], worse: str) -> Outcome:
+    """F1 of several runs above that of one with about their parameters."""
+    values = {run: mean_f1(study, run) for run in (*better, worse)}
+
+    def why() -> str:
+        short = [run for run in better if values[run] <= values[worse]]
+        sizes = ", ".join(f"{run} {study[run][0].parameters}" for run in (*better, worse))
+        return sentences(
+            f"{' and '.join(short)} stay below {worse}.",
+            f"Parameters: {sizes}.",
+            describe_seeds(study, *better, worse),
+            describe_training(study, *better, worse),
+        )
+
+    return decide(values, lambda: all(values[run] > values[worse] for run in better), why)
+
+
+def _loss(study: Study, run: str) -> float:
+    return mean_f1(study, run) - mean_f1(study, run, multiple=4)
+
+
+def _at_both(study: Study, run: str) -> dict[str, float]:
+    return {f"{run} at N": mean_f1(study, run), f"{run} at 4 N": mean_f1(study, run, multiple=4)}
+
+
+def keeps(study: Study, run: str) -> Outcome:
+    """At most LOST of F1 lost from N to 4 N."""
+    return decide(_at_both(study, run), lambda: _loss(study, run) <= LOST, lambda: _lost(study, run))
+
+
+def loses(study: Study, run: str) -> Outcome:
+    """More than LOST of F1 lost from N to 4 N."""
+    return decide(_at_both(study, run), lambda: _loss(study, run) > LOST, lambda: _lost(study, run))
+
+
+def loses_less(study: Study, run: str, reference: str) -> Outcome:
+    values = _at_both(study, run) | _at_both(study, reference)
+    return decide(
+        values,
+        lambda: _loss(study, run) < _loss(study, reference),
+        lambda: sentences(_lost(study, run), _lost(study, reference)),
+    )
+
+
+def _lost(study: Study, run: str) -> str:
+    return sentences(f"{run} loses {_loss(study, run):.3f} (mean over seeds).", describe(study, run))
+
+
+def longer(study: Study, better: str, worse: str) -> Outcome:
+    """F1 at 4 N on every set of longer contours."""
+    return _longer(study, better, worse, lambda run, spec: mean_f1(study, run, spec, 4))
+
+
+def longer_at_best(study: Study, better: str, worse: str) -> Outcome:
+    """Likewise with the best number of steps."""
+    return _longer(study, better, worse, lambda run, spec: best_f1(study, run, spec))
+
+
+def _longer(study: Study, better: str, worse: str, score: Callable[[str, str], float]) -> Outcome:
+    specs = study.specs[1:]
+    values = {f"{run} {spec}": score(run, spec) for spec in specs for run in (better, worse)}
+    if not specs:
+        return Outcome({better: None, worse: None}, None)
+
+    def why() -> str:
+        trained = study.specs[0]
+        differences = ", ".join(f"{values[f'{better} {s}'] - values[f'{worse} {s}']:+.3f} on {s}" for s in specs)
+        return sentences(
+            f"The difference is {differences}; on {trained} at N it is "
+            f"{mean_f1(study, better) - mean_f1(study, worse):+.3f}.",
+            describe(study, better),
+            describe(study, worse),
+        )
+
+    return decide(values, lambda: all(values[f"{better} {s}"] > values[f"{worse} {s}"] for s in specs), why)
+
+
+def recipe(study: Study, *references: str) -> Outcome:
+    """A fixed-point rule in other settings: as good as the best of the references, as fast as it, and stable to 8 N.
+
+    The values are those of the row that meets most of the three conditions, of several that with the best F1.
+    """
+    trained = study.specs[0] if study.specs else ""
+    reference = max(references, key=lambda run: np.nan_to_num(mean_f1(study, run)))
+    best, time = mean_f1(study, reference), seconds(study, reference)
+    rows = []
+    for record in study.records:
+        if record.run.startswith("recipe_") and record.steps:
+            f1, lost = record.f1(trained), record.long_f1(trained, 1) - record.long_f1(trained, 8)
+            used = record.seconds.get("training", math.nan)
+            met = (f1 >= best - RECIPE_CLOSE, used <= time * RECIPE_TIME, lost <= LOST)
+            rows.append((sum(met), f1, met, record, used, lost))
+    if not rows or math.isnan(best + time):
+        return Outcome({"row": None, "F1 at N": None, f"F1 of {reference}": None}, None)
+    count, f1, met, record, used, lost = max(rows, key=lambda row: (row[0], np.nan_to_num(row[1])))
+    values = {
+        "F1 at N": f1,
+        f"F1 of {reference}": best,
+        "training s": used,
+        f"training s of {reference}": time,
+        "lost to 8 N": lost,
+    }
+
+    def why() -> str:
+        texts = f"F1 {best - f1:.3f} lower", f"{used / time:.2f} times the time", f"{lost:.3f} lost to 8 N"
+        missed = [text for holds, text in zip(met, texts, strict=True) if not holds]
+        return sentences(
+            f"Of {len(rows)} rows the nearest, {record.label or record.run}, misses by {', '.join(missed)}.",
+            describe(study, record.run),
+            describe_training(study, record.run, reference),
+        )
+
+    found = decide(values, lambda: count == 3, why)
+    return Outcome({"row": record.label or record.run, **found.values}, found.holds, found.why)

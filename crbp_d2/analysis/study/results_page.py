@@ -1,0 +1,203 @@
+"""RESULTS.md: written from the records alone.
+
+N: steps trained with.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from .claims import Claim
+from .figure_style import label_of, name_of
+from .ledger import LONGER_NOTE, STUDY_COMMAND, Row, own_panoptic_rows, panoptic_rows, pathfinder_rows
+from .measures import Outcome
+from .records import Study
+from .scales import cost_factor, ours, papers
+from .score_figures import recipe_records
+
+VERDICTS = {True: "holds", False: "**fails**", None: "not run"}
+CLUSTER_COMMAND = "tools/pathfinder_study.py --scale paper --num-gpus 8"
+
+
+def results_page(
+    study: Study, outcomes: Sequence[tuple[Claim, Outcome]], written: Sequence[str], figures: str, root: Path
+) -> str:
+    """The whole page.
+
+    Args:
+        written: stems of the figures there are.
+        figures: their folder, relative to `root`.
+    """
+    links = {stem: f"[figure]({figures}/{stem}.png)" for stem in written}
+    sections = [
+        "# Results",
+        _introduction(study, str(Path(figures).parent)),
+        "## Ledger",
+        "The paper's figures are for 15x15 kernels, 25 channels and PF14; ours for the small scale described below, so "
+        'the two columns\ncompare in kind, not in value. "-": not run. t counts steps, N those trained with.',
+        ledger_table([*pathfinder_rows(study), *panoptic_rows()], links),
+        f"Note: {LONGER_NOTE}",
+        "## Verdicts",
+        _counts(outcomes)
+        + " Measures and bounds are fixed in\n[claims.py](crbp_d2/analysis/study/claims.py); values are "
+        "F1 where nothing else is said.",
+        verdict_table(outcomes, links),
+        *_failures(outcomes),
+        "## Fixed-point rules in other settings",
+        *_ablation(study, links),
+        "## What differs from the paper",
+        *_differences(study, root),
+        "## The paper's scale",
+        *_costs(study, root),
+        "## Panoptic models of our own",
+        "Not comparable with COCO val2017, nor with one another: from random initialisation, in minutes on a processor "
+        "(in percent).",
+        compact_table(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
+        *([f"Quality per step of the toy model: {links['panoptic_toy']}."] if "panoptic_toy" in links else []),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _introduction(study: Study, folder: str) -> str:
+    machines = sorted({record.machine for record in study.records})
+    text = (
+        f"Written by `{STUDY_COMMAND}` from the records in `{folder}/runs`. All of it with pictures:\n"
+        f"[gallery.html]({folder}/gallery.html); for programs: [summary.json]({folder}/summary.json)."
+    )
+    return text + (f"\n\nMeasured on {'; and on '.join(machines)}." if machines else "")
+
+
+def compact_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table without padding, as one long cell would widen every line."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+
+
+def ledger_table(rows: Sequence[Row], links: dict[str, str]) -> str:
+    headers = ["", "paper", "ours (small scale)", "figure", "command"]
+    return compact_table(
+        headers,
+        [
+            [r.quantity, r.paper, r.ours, links.get(r.figure, "-"), f"`{r.command}`" if "/" in r.command else r.command]
+            for r in rows
+        ],
+    )
+
+
+def verdict_table(outcomes: Sequence[tuple[Claim, Outcome]], links: dict[str, str]) -> str:
+    headers = ["claim", "paper", "measure", "ours", "verdict", "figure"]
+    rows = [
+        [
+            claim.sentence,
+            claim.paper,
+            claim.measure,
+            values_cell(outcome),
+            VERDICTS[outcome.holds],
+            links.get(claim.figure, "-"),
+        ]
+        for claim, outcome in outcomes
+    ]
+    return compact_table(headers, rows)
+
+
+def values_cell(outcome: Outcome) -> str:
+    known = [f"{name} {_figure(value)}" for name, value in outcome.values.items() if value is not None]
+    return ", ".join(known) if known else "-"
+
+
+def _figure(value: float | str, digits: int = 3) -> str:
+    if isinstance(value, str):
+        return value
+    if not math.isfinite(value):
+        return "-"
+    if value and abs(value) < 0.0995:
+        return f"{value:.{digits}f}" if abs(value) >= 10**-digits * 5 else f"{value:.1e}"
+    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.1f}"
+
+
+def _counts(outcomes: Sequence[tuple[Claim, Outcome]]) -> str:
+    verdicts = [outcome.holds for _, outcome in outcomes]
+    return (
+        f"Of {len(verdicts)} claims {verdicts.count(True)} hold, {verdicts.count(False)} fail, "
+        f"{verdicts.count(None)} are not run."
+    )
+
+
+def _failures(outcomes: Sequence[tuple[Claim, Outcome]]) -> list[str]:
+    failing = [(claim, outcome) for claim, outcome in outcomes if outcome.holds is False]
+    return [f"**{claim.sentence}: fails.** {outcome.why}" for claim, outcome in failing]
+
+
+def _ablation(study: Study, links: dict[str, str]) -> list[str]:
+    records = recipe_records(study)
+    if not any(record.run.startswith("recipe_") for record in records):
+        return ["Not run."]
+    trained, longer = study.specs[0], study.specs[1]
+    headers = ["setting", "N", *(f"F1 {trained} at {m}" for m in ("N", "4 N", "8 N", "16 N")), f"F1 {longer} at N",
+               "s an iteration", "training, s", "iterations", "residual at the end", "penalty at the end"]  # fmt: skip
+    rows = [
+        [
+            label_of(record),
+            record.steps,
+            *(_figure(record.long_f1(trained, multiple)) for multiple in (1, 4, 8, 16)),
+            _figure(record.long_f1(longer, 1)),
+            _figure(record.seconds.get("iteration", math.nan)),
+            f"{record.seconds.get('training', math.nan):.0f}",
+            record.iterations,
+            _figure(record.last("probe", "residual")),
+            _figure(record.last("probe", "penalty")),
+        ]
+        for record in records
+    ]
+    budgets = sorted({f"{record.budget:.0f} s" for record in records if record.budget})
+    text = "BPTT and C-RBP as in the paper above rules in other settings, seed 0; F1 of the long runs."
+    if budgets:
+        text += f" Training was given {' or '.join(budgets)}."
+    text += " Residual and penalty are those at N on fixed validation stimuli."
+    return [f"{text} {links.get('recipes', '')}".strip(), compact_table(headers, rows)]
+
+
+def _differences(study: Study, root: Path) -> list[str]:
+    recurrent = [record for record in study.records if record.steps]
+    record = study.first("hgru_crbp") or next(iter([*recurrent, *study.records]), None)
+    if record is None:
+        return ["Not run."]
+    small, large = asdict(ours(record, study)), asdict(papers(record.run, root))
+    names = {
+        "image": "image side, px",
+        "dashes": "dashes of a contour",
+        "channels": "channels",
+        "kernel": "kernel side",
+        "batch": "batch",
+        "iterations": "iterations",
+        "steps": f"steps, {name_of(record.run)}",
+    }
+    rows = [[name, large[key] or "-", small[key] or "-"] for key, name in names.items()]
+    others = sorted({r.steps for r in study.records if r.steps and r.steps != record.steps})
+    text = "The paper's column is that of [configs/bases/pathfinder.yaml](configs/bases/pathfinder.yaml)"
+    text += f"; other rules train with {', '.join(map(str, others))} steps here." if others else "."
+    return [text, compact_table(["", "paper", "ours"], rows)]
+
+
+def _costs(study: Study, root: Path) -> list[str]:
+    headers = ["run", "s an iteration here", "factor", "iterations", "hours extrapolated"]
+    rows = []
+    for run in study.runs:
+        record = study.first(run)
+        seconds = record.seconds.get("iteration", math.nan)
+        if run.startswith("recipe_") or not math.isfinite(seconds):
+            continue
+        large = papers(run, root)
+        factor = cost_factor(ours(record, study), large)
+        hours = seconds * factor * large.iterations / 3600
+        rows.append([run, _figure(seconds), f"{factor:.0f}", large.iterations, f"{hours:,.0f}"])
+    command = f"On a cluster: `{CLUSTER_COMMAND}`; `--only` and `--seeds` choose runs."
+    if not rows:
+        return ["Not run.", command]
+    text = (
+        "Extrapolated to the paper's scale on the machine above, not measured. Assumed: time grows in proportion to "
+        "the\nimages of a batch, their pixels, the square of the channels and the steps; the kernel's extent costs "
+        "nothing, as\nlarge kernels go by Fourier transform."
+    )
+    return [text, compact_table(headers, rows), command]

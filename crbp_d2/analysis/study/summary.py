@@ -1,0 +1,60 @@
+"""The study in one file for programs: every claim with its values, every checkpoint with what it scores."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from crbp_d2.files import write_text
+
+from .claims import Claim
+from .measures import Outcome
+from .records import Record, Study
+
+
+def write_summary(
+    path: Path, study: Study, outcomes: Sequence[tuple[Claim, Outcome]], figures: str, root: Path
+) -> None:
+    """Write {"claims": [...], "checkpoints": [...]}; paths in it are relative to `root`.
+
+    Args:
+        figures: folder of the figures, relative to `root`.
+    """
+    claims = [
+        {
+            "claim": claim.sentence,
+            "paper": claim.paper,
+            "figure": f"{figures}/{claim.figure}.png",
+            "measure": claim.measure,
+            "values": {name: _short(value) for name, value in outcome.values.items()},
+            "holds": outcome.holds,
+        }
+        for claim, outcome in outcomes
+    ]
+    checkpoints = [
+        {
+            "name": f"{record.run}, seed {record.seed}",
+            "config": record.config,
+            "options": record.options,
+            "checkpoint": record.checkpoint,
+            "reported": _reported(record, study.specs),
+        }
+        for record in study.records
+        if record.checkpoint and (root / record.checkpoint).exists()
+    ]
+    content = {"claims": claims, "checkpoints": checkpoints}
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def _short(value: float | str | None) -> float | str | None:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def _reported(record: Record, specs: Sequence[str]) -> list[dict]:
+    """F1 at N and at 4 N, or that of a model without steps (steps 0)."""
+    multiples = (1,) if record.steps is None else (1, 4)
+    return [
+        {"spec": spec, "steps": (record.steps or 0) * multiple, "f1": _short(record.f1(spec, multiple))}
+        for spec in specs
+        if spec in record.quality
+        for multiple in multiples
+    ]
