@@ -59,6 +59,7 @@ def experiments():
         for kernel in KERNELS[spec]:
             yield f"{spec}_hgru_crbp_k{kernel}", (spec, "crbp", "HGRUCell", EXPERIMENTS["hgru_crbp"][column], kernel)
     yield "PF6s_hgru_crbp_contracting", ("PF6s", "crbp", "HGRUCell", 6, 7)
+    yield "PF14_hgru_crbp_contracting", ("PF14", "crbp", "HGRUCell", 10, 15)
     yield "PF20_hgru_crbp", ("PF20", "crbp", "HGRUCell", 30, 15)
     yield "PF25_hgru_crbp", ("PF25", "crbp", "HGRUCell", 80, 15)
 
