@@ -5,11 +5,12 @@ Columns are "t" and the figures at each t, in percent, as arrays of equal length
 
 import csv
 import io
-import os
 from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from crbp_d2.files import write_figure
 
 # heading, column, line style, marker: told apart without colours
 CURVES = (
@@ -44,5 +45,4 @@ def draw_steps(columns: Mapping[str, np.ndarray], path: str, marked: int) -> Non
     axes.axvline(marked, color="0.6", linewidth=6, alpha=0.5, zorder=0, label=f"{marked} steps, as evaluated")
     axes.grid(color="0.9")
     axes.legend()
-    figure.savefig(f"{path}.partial", format="png", dpi=150)
-    os.replace(f"{path}.partial", path)
+    write_figure(path, figure, dpi=150)

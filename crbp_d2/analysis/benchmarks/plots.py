@@ -1,12 +1,13 @@
 """Figures of a page of measurements: one style, told apart without colours."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+from crbp_d2.files import write_figure
 
 # Line style, marker and grey level of one curve after the other.
 STYLES = (
@@ -53,8 +54,7 @@ def picture(page: Path, name: str, alt: str, panels: Sequence[Panel]) -> str:
         _draw(figure.add_subplot(rows, columns, place), panel)
     path = page.parent / FOLDER / f"{name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(f"{path}.partial", format="png", dpi=120)
-    os.replace(f"{path}.partial", path)
+    write_figure(path, figure)
     return f"![{alt}]({(FOLDER / path.name).as_posix()})"
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from crbp_d2.files import write_text
+from crbp_d2.files import write_figure, write_text
 
 from .records import Record, Study
 
@@ -55,9 +54,7 @@ class Drawing:
         writer.writerow(self.headers)
         writer.writerows([[_cell(value) for value in row] for row in self.rows])
         write_text(folder / f"{stem}.csv", text.getvalue())
-        partial = folder / f"{stem}.png.partial"
-        self.figure.savefig(partial, format="png", dpi=120)
-        os.replace(partial, folder / f"{stem}.png")
+        write_figure(folder / f"{stem}.png", self.figure)
 
 
 def _cell(value: object) -> object:
