@@ -19,7 +19,6 @@ RUNS = {
     "ff2": ("", "", None, 7, 7000, 0.60, 0.0, None, None, None),
     "hgru_crbp_k3": ("crbp", "HGRUCell", 12, 3, 3000, 0.60, 0.01, 0.002, 0.85, 0.0),
     "hgru_crbp_k5": ("crbp", "HGRUCell", 12, 5, 5200, 0.80, 0.01, 0.002, 0.85, 0.0),
-    "hgru_crbp_k9": ("crbp", "HGRUCell", 12, 9, 12300, 0.90, 0.01, 0.002, 0.85, 0.0),
     "recipe_anderson7_k3": ("crbp", "HGRUCell", 7, 7, 8123, 0.895, 0.01, 0.002, 0.85, 0.0),
     "recipe_weight3000": ("crbp", "HGRUCell", 12, 7, 8123, 0.70, 0.0, 0.001, 0.6, 0.0),
 }
@@ -61,7 +60,7 @@ def record(run, seed=0):
             "stimuli": 512, "steps": t.tolist(), "f1": fall(t, steps, f1 - lower, lost).tolist(),
         }  # fmt: skip
     if run.startswith("recipe_"):
-        content |= {"label": f"label of {run}", "budget": 330.0}
+        content |= {"label": f"label of {run}"}
         content["seconds"]["training"] = 330.0
     if steps:
         content |= _recurrent(steps, f1, lost, penalty, radius, drift, seed)

@@ -6,11 +6,11 @@ What is there is not run again, and a run that was killed goes on.
 tools/pathfinder_study.py                                      # runs what is missing, then the report
 tools/pathfinder_study.py --only hgru_crbp --seeds 0           # one run
 tools/pathfinder_study.py --report                             # runs nothing, draws from the records there are
+tools/pathfinder_study.py --check 7                            # the checkpoints, on stimuli of this seed
 tools/pathfinder_study.py --scale paper --num-gpus 8           # the paper's size, on a cluster
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import time
@@ -19,9 +19,11 @@ from pathlib import Path
 
 from crbp_d2.analysis.study.report import write_report
 from crbp_d2.engine.study import Job, run_job
+from crbp_d2.engine.study_check import TOLERANCE, check_checkpoints
 from crbp_d2.engine.study_runs import RUNS, SCALES
 
 ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = Path("output/pathfinder_study")
 
 
 def jobs_of(args: argparse.Namespace) -> list[Job]:
@@ -30,9 +32,8 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
     pairs = [(name, seed) for name in names for seed in (args.seeds or RUNS[name].seeds)]
     if not args.seeds:
         pairs.sort(key=lambda pair: RUNS[pair[0]].seeds.index(pair[1]))
-    output = Path(os.environ.get("CRBP_STUDY_OUTPUT", "output/pathfinder_study"))
     return [
-        Job(name, seed, args.scale, ROOT, output / args.scale / f"{name}_s{seed}", args.num_gpus)
+        Job(name, seed, args.scale, ROOT, OUTPUT / args.scale / f"{name}_s{seed}", args.num_gpus)
         for name, seed in pairs
     ]
 
@@ -52,6 +53,18 @@ def run_in_process(job: Job) -> bool:
     return code == 0
 
 
+def check(args: argparse.Namespace) -> None:
+    """Print what every checkpoint scores on new stimuli beside what is reported; exit if one is far from it."""
+    far = 0
+    for row in check_checkpoints(SCALES[args.scale], ROOT, args.check, OUTPUT / args.scale / "check", args.only):
+        verdict = "" if row.holds else f"  more than {TOLERANCE} apart"
+        place = f"{row.name}, {row.spec} at t = {row.steps}"
+        print(f"{place}: {row.found:.3f}, reported {row.reported:.3f}{verdict}", flush=True)
+        far += not row.holds
+    if far:
+        sys.exit(f"pathfinder_study.py: {far} scores are more than {TOLERANCE} from what is reported")
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=SCALES, default="small")
@@ -60,6 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--processes", type=int, default=1, help="runs side by side (default 1)")
     parser.add_argument("--num-gpus", type=int, default=0, help="of one run; 0: the CPU or a single GPU")
     parser.add_argument("--report", action="store_true", help="run nothing")
+    parser.add_argument("--check", type=int, metavar="SEED", help="whether the checkpoints score what is reported")
     parser.add_argument("--run-here", nargs=2, metavar=("RUN", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.run_here:
@@ -67,6 +81,9 @@ def main(arguments: list[str] | None = None) -> None:
         args.only, args.seeds = [name], [int(seed)]
         (job,) = jobs_of(args)
         run_job(job)
+        return
+    if args.check is not None:
+        check(args)
         return
     jobs = jobs_of(args)
     missing = [job for job in jobs if not job.record.exists()]

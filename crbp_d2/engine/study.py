@@ -13,18 +13,16 @@ from pathlib import Path
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog
 from detectron2.engine import HookBase, default_argument_parser, launch
 from detectron2.engine.hooks import EvalHook
 from torch import nn
 
 from crbp_d2.analysis.page import machine
 from crbp_d2.analysis.study.run_measures import FACTOR, drive_of, probe, quality_by_step, stability, state_space
-from crbp_d2.data import register_pathfinder
 from crbp_d2.files import write_text
 
-from .loaders import build_test_loader
 from .setup import check_inputs, setup
+from .study_data import first_batches, held_out_set
 from .study_runs import RUNS, SCALES, Run, Scale
 from .trainer import Trainer
 
@@ -116,7 +114,7 @@ class Probe(HookBase):
         if (self.trainer.iter + 1) % PROBE_PERIOD:
             return
         model = self.trainer.model
-        batches = _batches(self.cfg, self.name, PROBE_STIMULI)
+        batches = first_batches(self.cfg, self.name, PROBE_STIMULI)
         for key, value in probe(model, batches, self.name, _trained_steps(model)).items():
             self.trainer.storage.put_scalar(f"probe/{key}", value, smoothing_hint=False)
         model.train()
@@ -210,13 +208,13 @@ def _training(output: Path, alone: bool) -> dict:
 
 def _measure(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
     scale = job.scale
-    names = {spec: _test_set(spec, count, scale.test_seed) for spec, count in scale.specs.items()}
+    names = {spec: held_out_set(spec, count, scale.test_seed) for spec, count in scale.specs.items()}
     recurrent = hasattr(model.sem_seg_head, "recurrence")
     steps = _trained_steps(model) if recurrent else 0
     followed = tuple(range(1, FACTOR * steps + 1)) if recurrent else ()
     record = {"quality": {}}
     for spec, name in names.items():
-        batches = _batches(cfg, name, scale.specs[spec])
+        batches = first_batches(cfg, name, scale.specs[spec])
         f1 = quality_by_step(model, batches, name, followed)
         record["quality"][spec] = {"stimuli": scale.specs[spec], "steps": list(followed) or [0], "f1": f1}
     if not recurrent:
@@ -224,10 +222,10 @@ def _measure(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
     long = tuple(factor * steps for factor in LONG_FACTORS)
     record["long"] = {"stimuli": scale.long_stimuli, "steps": list(long), "f1": {}}
     for spec in list(names)[:2]:
-        batches = _batches(cfg, names[spec], scale.long_stimuli)
+        batches = first_batches(cfg, names[spec], scale.long_stimuli)
         record["long"]["f1"][spec] = quality_by_step(model, batches, names[spec], long)
     cell = model.sem_seg_head.recurrence.cell
-    drives = [drive_of(model, batch) for batch in _batches(cfg, names[scale.spec], STATE_STIMULI)]
+    drives = [drive_of(model, batch) for batch in first_batches(cfg, names[scale.spec], STATE_STIMULI)]
     record["stability"] = stability(cell, drives[0], steps)
     record["state_space"] = state_space(cell, drives, steps)
     return record
@@ -236,24 +234,3 @@ def _measure(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
 def _trained_steps(model: nn.Module) -> int:
     """N: evaluations of the cell in training, at most."""
     return model.sem_seg_head.recurrence.solver.steps
-
-
-def _test_set(spec: str, count: int, seed: int | None) -> str:
-    """The name of a registered set of test stimuli."""
-    if seed is None:
-        return f"pathfinder_{spec}_val"
-    name = f"{spec}_seed{seed}"
-    if f"pathfinder_{name}_val" not in DatasetCatalog.list():
-        register_pathfinder(spec, name, num_val=count, seed=seed)
-    return f"pathfinder_{name}_val"
-
-
-def _batches(cfg: CfgNode, name: str, count: int) -> list[list[dict]]:
-    """The first `count` stimuli of a data set, in batches of TEST.IMS_PER_BATCH."""
-    size = cfg.TEST.IMS_PER_BATCH
-    batches = []
-    for batch in build_test_loader(cfg, name):
-        batches.append(batch)
-        if len(batches) * size >= count:
-            break
-    return batches

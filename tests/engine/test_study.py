@@ -10,8 +10,11 @@ import torch
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 
+from crbp_d2.analysis.study.report import write_report
 from crbp_d2.analysis.study.run_measures import quality_by_step
 from crbp_d2.engine import setup, study
+from crbp_d2.engine.study_check import Check, check_checkpoints
+from crbp_d2.engine.study_data import first_batches, held_out_set
 from crbp_d2.engine.study_runs import RUNS, SCALES, Run
 from crbp_d2.modeling import check_recurrence_config
 
@@ -50,8 +53,8 @@ def test_a_run_is_trained_tested_and_recorded(tiny, tmp_path):
     cfg = setup(job.arguments())
     model = build_model(cfg).eval()
     model.load_state_dict(torch.load(tmp_path / record["checkpoint"], weights_only=True)["model"])
-    name = study._test_set("PF6s", 6, 77)
-    assert quality_by_step(model, study._batches(cfg, name, 6), name, (8,)) == record["quality"]["PF6s"]["f1"][-1:]
+    name = held_out_set("PF6s", 6, 77)
+    assert quality_by_step(model, first_batches(cfg, name, 6), name, (8,)) == record["quality"]["PF6s"]["f1"][-1:]
     assert record["parameters"] == sum(p.numel() for p in model.parameters())
 
 
@@ -85,6 +88,46 @@ def test_a_killed_run_goes_on(tiny, monkeypatch):
     study.run_job(job)
     assert json.loads(job.record.read_text())["curve"]["iteration"][-1] == 4
     assert seen == [0, 1, 2]
+
+
+def test_checkpoints_are_held_against_what_is_reported(tiny, tmp_path):
+    job = tiny("hgru_bptt_lr")
+    study.run_job(job)
+    write_report(tmp_path / "results/pathfinder_small", tmp_path)
+    rows = [*check_checkpoints(job.scale, tmp_path, 78, tmp_path / "check")]
+    cfg = setup(job.arguments())
+    model = build_model(cfg).eval()
+    model.load_state_dict(torch.load(tmp_path / job.checkpoint, weights_only=True)["model"])
+    expected = []
+    for spec, count in job.scale.specs.items():
+        name = held_out_set(spec, count, 78)
+        for t in (2, 8):
+            expected += [(spec, t, *quality_by_step(model, first_batches(cfg, name, count), name, (t,)))]
+    assert [(row.spec, row.steps, row.found) for row in rows] == expected
+    assert replace(rows[0], reported=rows[0].found + 0.0299).holds
+    assert not replace(rows[0], reported=rows[0].found - 0.0301).holds
+    assert not [*check_checkpoints(job.scale, tmp_path, 78, tmp_path / "check", ["another"])]
+    with pytest.raises(ValueError, match="stimuli of another seed"):
+        next(check_checkpoints(job.scale, tmp_path, 77, tmp_path / "check"))
+    (tmp_path / job.checkpoint).unlink()
+    with pytest.raises(FileNotFoundError, match=r"hgru_bptt_lr\.pth, which the summary names"):
+        next(check_checkpoints(job.scale, tmp_path, 78, tmp_path / "check"))
+    with pytest.raises(FileNotFoundError, match="--report writes it"):
+        next(check_checkpoints(SCALES["paper"], tmp_path, 78, tmp_path / "check"))
+
+
+def test_check_names_what_is_far(tiny, monkeypatch, capsys):
+    tool = runpy.run_path(str(ROOT / "tools/pathfinder_study.py"))
+    rows = [Check("a", "PF6s", 6, 0.8, 0.79), Check("a", "PF9s", 6, 0.8, 0.7)]
+    seen = []
+    monkeypatch.setitem(tool["check"].__globals__, "check_checkpoints", lambda *args: seen.append(args) or rows)
+    with pytest.raises(SystemExit, match="1 scores are more than 0.03 from"):
+        tool["main"](["--check", "9", "--only", "ff2"])
+    assert seen[0][0] is SCALES["small"] and seen[0][2] == 9 and seen[0][4] == ["ff2"]
+    assert capsys.readouterr().out.splitlines() == [
+        "a, PF6s at t = 6: 0.790, reported 0.800",
+        "a, PF9s at t = 6: 0.700, reported 0.800  more than 0.03 apart",
+    ]
 
 
 @pytest.mark.parametrize("scale", ["small", "paper"])

@@ -30,12 +30,11 @@ STYLES = {
     "ff2": ("feedforward, 2 layers", "#009E73", "-.", "P"),
     "hgru_crbp_k3": ("C-RBP, 3x3", "#000000", "-", "o"),
     "hgru_crbp_k5": ("C-RBP, 5x5", "#000000", "-", "o"),
-    "hgru_crbp_k9": ("C-RBP, 9x9", "#000000", "-", "o"),
 }
 HGRU = tuple(run for run in STYLES if run.startswith("hgru_") and "_k" not in run)
 CONVLSTM = ("convlstm_bptt", "convlstm_crbp")
 FEEDFORWARD = ("ff6", "ff2")
-KERNELS = ("hgru_crbp_k3", "hgru_crbp_k5", "hgru_crbp", "hgru_crbp_k9")
+KERNELS = ("hgru_crbp_k3", "hgru_crbp_k5", "hgru_crbp")
 PANEL = 3.4  # inches
 
 
@@ -86,6 +85,13 @@ def panels(rows: int, columns: int, **kwargs) -> tuple[Figure, ndarray]:
         axis.grid(color="0.92")
         axis.set_axisbelow(True)
     return figure, axes
+
+
+def around(scores: Sequence[float]) -> tuple[float, float]:
+    """Limits of an axis for scores between 0 and 1: whole tenths, with some room; those that are nan aside."""
+    found = np.array(scores)[np.isfinite(scores)]
+    low, high = (found.min(), found.max()) if found.size else (0, 1)
+    return max(np.floor(low * 10 - 0.2) / 10, 0), min(np.ceil(high * 10 + 0.2) / 10, 1)
 
 
 def legend_below(figure: Figure, *axes: Axes) -> None:

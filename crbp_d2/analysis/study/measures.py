@@ -8,15 +8,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from .dynamics import LOST, best_f1, describe, describe_seeds, describe_training, mean_f1, seconds
+from .dynamics import LOST, best_f1, describe, describe_seeds, describe_training, mean_f1
 from .records import Study
 
 # F1 within which two rules are close.
 CLOSE = 0.03
-# Of the ablation: F1 below BPTT's, and training time over BPTT's (1% for the clock), at most.
-RECIPE_CLOSE, RECIPE_TIME = 0.01, 1.01
 
 
 @dataclass(frozen=True)
@@ -171,42 +167,3 @@ def _longer(study: Study, better: str, worse: str, score: Callable[[str, str], f
         )
 
     return decide(values, lambda: all(values[f"{better} {s}"] > values[f"{worse} {s}"] for s in specs), why)
-
-
-def recipe(study: Study, *references: str) -> Outcome:
-    """A fixed-point rule in other settings: as good as the best of the references, as fast as it, and stable to 8 N.
-
-    The values are those of the row that meets most of the three conditions, of several that with the best F1.
-    """
-    trained = study.specs[0] if study.specs else ""
-    reference = max(references, key=lambda run: np.nan_to_num(mean_f1(study, run)))
-    best, time = mean_f1(study, reference), seconds(study, reference)
-    rows = []
-    for record in study.records:
-        if record.run.startswith("recipe_") and record.steps:
-            f1, lost = record.f1(trained), record.long_f1(trained, 1) - record.long_f1(trained, 8)
-            used = record.seconds.get("training", math.nan)
-            met = (f1 >= best - RECIPE_CLOSE, used <= time * RECIPE_TIME, lost <= LOST)
-            rows.append((sum(met), f1, met, record, used, lost))
-    if not rows or math.isnan(best + time):
-        return Outcome({"row": None, "F1 at N": None, f"F1 of {reference}": None}, None)
-    count, f1, met, record, used, lost = max(rows, key=lambda row: (row[0], np.nan_to_num(row[1])))
-    values = {
-        "F1 at N": f1,
-        f"F1 of {reference}": best,
-        "training s": used,
-        f"training s of {reference}": time,
-        "lost to 8 N": lost,
-    }
-
-    def why() -> str:
-        texts = f"F1 {best - f1:.3f} lower", f"{used / time:.2f} times the time", f"{lost:.3f} lost to 8 N"
-        missed = [text for holds, text in zip(met, texts, strict=True) if not holds]
-        return sentences(
-            f"Of {len(rows)} rows the nearest, {record.label or record.run}, misses by {', '.join(missed)}.",
-            describe(study, record.run),
-            describe_training(study, record.run, reference),
-        )
-
-    found = decide(values, lambda: count == 3, why)
-    return Outcome({"row": record.label or record.run, **found.values}, found.holds, found.why)

@@ -69,7 +69,6 @@ class Record:
     seconds: dict[str, float]
     machine: str
     label: str
-    budget: float | None
     checkpoint: str | None
     quality: dict[str, Scores]
     long: dict[str, Scores]
@@ -187,7 +186,6 @@ def _record(path: Path, content: dict) -> Record:
         rule=content.get("rule") or "",
         steps=steps,
         label=content.get("label") or "",
-        budget=content.get("budget"),
         checkpoint=content.get("checkpoint"),
         seconds={key: float(_numbers(f"seconds.{key}", value)) for key, value in content["seconds"].items()},
         quality={name: _scores(f"quality.{name}", value) for name, value in content["quality"].items()},

@@ -7,6 +7,7 @@ from fvcore.common.config import CfgNode
 
 from crbp_d2.files import write_text
 
+from .checkpoints import with_checkpoint, write_config
 from .claims import evaluate_claims
 from .figures import draw_figures
 from .gallery import gallery_page
@@ -20,7 +21,9 @@ TOY_CONFIG = "configs/quick/panoptic_R18_crbp_toy.yaml"
 
 
 def write_report(folder: Path, root: Path) -> None:
-    """Write figures, summary and gallery into `folder` and RESULTS.md into `root`, from `folder`/runs/*.json.
+    """Write figures, the checkpoints' configs, summary and gallery into `folder`, and RESULTS.md into `root`.
+
+    All of it from `folder`/runs/*.json.
 
     Args:
         folder: of the study, inside `root`.
@@ -37,6 +40,8 @@ def write_report(folder: Path, root: Path) -> None:
     if draw_toy_steps(root / "results", folder / "figures", trained):
         written.append("panoptic_toy")
     outcomes = evaluate_claims(study)
+    for record in with_checkpoint(study, root):
+        write_config(record, root)
     write_summary(folder / "summary.json", study, outcomes, figures, root)
     write_text(root / "RESULTS.md", results_page(study, outcomes, written, figures, root))
     page = gallery_page(study, outcomes, written, folder, unroll(study, root), root)

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from .ablation import ablation_rows
 from .claims import Claim
-from .figure_style import label_of, name_of
-from .ledger import LONGER_NOTE, STUDY_COMMAND, Row, own_panoptic_rows, panoptic_rows, pathfinder_rows
+from .figure_style import name_of
+from .ledger import LONGER_NOTE, STUDY_COMMAND, Row, own_panoptic_rows, panoptic_rows, pathfinder_rows, seeds_cell
 from .measures import Outcome
 from .records import Study
 from .scales import cost_factor, ours, papers
-from .score_figures import recipe_records
 
 VERDICTS = {True: "holds", False: "**fails**", None: "not run"}
 CLUSTER_COMMAND = "tools/pathfinder_study.py --scale paper --num-gpus 8"
@@ -130,32 +130,38 @@ def _failures(outcomes: Sequence[tuple[Claim, Outcome]]) -> list[str]:
 
 
 def _ablation(study: Study, links: dict[str, str]) -> list[str]:
-    records = recipe_records(study)
-    if not any(record.run.startswith("recipe_") for record in records):
+    rows = ablation_rows(study)
+    if not rows:
         return ["Not run."]
     trained, longer = study.specs[0], study.specs[1]
-    headers = ["setting", "N", *(f"F1 {trained} at {m}" for m in ("N", "4 N", "8 N", "16 N")), f"F1 {longer} at N",
-               "s an iteration", "training, s", "iterations", "residual at the end", "penalty at the end"]  # fmt: skip
-    rows = [
+    headers = ["setting", "N", f"F1 {trained} at N", f"F1 {trained} at 4 N", f"F1 {longer} at N", f"F1 {longer} at 4 N",
+               f"lost on {trained} to 8 N", "to 16 N", f"lost on {longer} to 8 N", "s an iteration", "training, s",
+               "iterations", "residual at the end", "penalty at the end"]  # fmt: skip
+    cells = [
         [
-            label_of(record),
-            record.steps,
-            *(_figure(record.long_f1(trained, multiple)) for multiple in (1, 4, 8, 16)),
-            _figure(record.long_f1(longer, 1)),
-            _figure(record.seconds.get("iteration", math.nan)),
-            f"{record.seconds.get('training', math.nan):.0f}",
-            record.iterations,
-            _figure(record.last("probe", "residual")),
-            _figure(record.last("probe", "penalty")),
+            row.label,
+            row.first.steps,
+            *(
+                seeds_cell([record.f1(spec, multiple) for record in row.records])
+                for spec in (trained, longer)
+                for multiple in (1, 4)
+            ),
+            *(f"{row.lost(spec, m):+.3f}" for spec, m in ((trained, 8), (trained, 16), (longer, 8))),
+            _figure(row.seconds("iteration")),
+            f"{row.seconds('training'):.0f}",
+            row.first.iterations,
+            _figure(row.last("residual")),
+            _figure(row.last("penalty")),
         ]
-        for record in records
+        for row in rows
     ]
-    budgets = sorted({f"{record.budget:.0f} s" for record in records if record.budget})
-    text = "BPTT and C-RBP as in the paper above rules in other settings, seed 0; F1 of the long runs."
-    if budgets:
-        text += f" Training was given {' or '.join(budgets)}."
-    text += " Residual and penalty are those at N on fixed validation stimuli."
-    return [f"{text} {links.get('recipes', '')}".strip(), compact_table(headers, rows)]
+    stimuli = rows[0].first.long[trained].stimuli
+    text = (
+        "BPTT and C-RBP as in the paper and BPTT at a better learning rate, then fixed-point rules in other settings. "
+        f"Lost:\nF1 at N minus F1 later, on {stimuli} stimuli. Residual and penalty are those at N on fixed "
+        "validation stimuli."
+    )
+    return [f"{text} {links.get('recipes', '')}".strip(), compact_table(headers, cells)]
 
 
 def _differences(study: Study, root: Path) -> list[str]:

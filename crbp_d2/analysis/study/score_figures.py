@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from .ablation import ablation_rows
 from .dynamics import mean_f1
 from .figure_style import (
     CONVLSTM,
@@ -14,8 +15,8 @@ from .figure_style import (
     PANEL,
     STYLES,
     Drawing,
+    around,
     draw_over_seeds,
-    label_of,
     legend_below,
     line_style,
     name_of,
@@ -23,7 +24,7 @@ from .figure_style import (
     panels,
     present,
 )
-from .records import Record, Study
+from .records import Study
 
 BLACK_ON = 0.55  # share of the colour map from which it is bright enough for black digits
 
@@ -66,8 +67,9 @@ def _per_step(study: Study, runs: Sequence[str]) -> Drawing | None:
         for at, text in ((1, "N"), (4, "4 N")):
             axis.axvline(at, color="0.6", linewidth=1, zorder=0)
             axis.annotate(text, (at, 0.01), xycoords=("data", "axes fraction"), ha="right", color="0.35")
-        axis.set(title=spec, xlabel="steps / trained steps N", ylim=(0, 1))
-    axes[0, 0].set_ylabel("F1")
+        axis.set(title=spec, xlabel="steps / trained steps N")
+    trained = [row[4] for row in rows if row[3] == "" or row[3] >= 1]
+    axes[0, 0].set(ylabel="F1", ylim=around(trained))
     legend_below(figure, axes[0, 0])
     return Drawing(figure, ["spec", "run", "t", "t / N", "F1", "least", "greatest", "seeds"], rows)
 
@@ -80,11 +82,12 @@ def generalization(study: Study) -> Drawing | None:
     figure = Figure(figsize=(PANEL * 2.6, 0.42 * len(runs) + 1.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     tables = [np.array([[mean_f1(study, run, spec, m) for spec in study.specs] for run in runs]) for m in (1, 4)]
+    low, high = around(np.concatenate(tables).ravel())
     for axis, table, title in zip(axes, tables, ("after N steps", "after 4 N steps"), strict=True):
-        image = axis.imshow(np.ma.masked_invalid(table), cmap="cividis", vmin=0, vmax=1, aspect="auto")
+        image = axis.imshow(np.ma.masked_invalid(table), cmap="cividis", vmin=low, vmax=high, aspect="auto")
         for (row, column), value in np.ndenumerate(table):
             known = np.isfinite(value)
-            colour = "black" if not known or value > BLACK_ON else "white"
+            colour = "black" if not known or value > low + BLACK_ON * (high - low) else "white"
             axis.text(column, row, f"{value:.3f}" if known else "-", ha="center", va="center", color=colour)
         axis.set_xticks(range(len(study.specs)), study.specs)
         axis.set_yticks(range(len(runs)), [name_of(run) for run in runs])
@@ -118,8 +121,8 @@ def long_runs(study: Study) -> Drawing | None:
             rows += [[spec, run, int(m), *(float(v[k]) for v in values)] for k, m in enumerate(multiples)]
         axis.set_xscale("log", base=2)
         axis.set_xticks(multiples, [f"{m:g} N" for m in multiples])
-        axis.set(title=spec, xlabel="steps", ylim=(0, 1))
-    axes[0, 0].set_ylabel("F1")
+        axis.set(title=spec, xlabel="steps")
+    axes[0, 0].set(ylabel="F1", ylim=around([value for row in rows for value in row[3:]]))
     legend_below(figure, axes[0, 0])
     return Drawing(figure, ["spec", "run", "multiple of N", "F1", "least", "greatest"], rows)
 
@@ -156,29 +159,23 @@ def parameters(study: Study) -> Drawing | None:
     return Drawing(figure, ["run", "kernel", "parameters", "F1 at N"], rows)
 
 
-def recipe_records(study: Study) -> list[Record]:
-    """The rows of the ablation, the seeds of BPTT and C-RBP above them."""
-    recipes = [record for record in study.records if record.run.startswith("recipe_")]
-    return [*study["hgru_bptt"][:1], *study["hgru_bptt_lr"][:1], *study["hgru_crbp"][:1], *recipes]
-
-
 def recipes(study: Study) -> Drawing | None:
     """F1 and training time of every row of the ablation."""
-    records = [record for record in recipe_records(study) if record.steps]
-    if not any(record.run.startswith("recipe_") for record in records):
+    rows = ablation_rows(study)
+    if not rows:
         return None
     spec = study.specs[0]
-    figure = Figure(figsize=(PANEL * 3, 0.36 * len(records) + 1.6), layout="constrained")
+    figure = Figure(figsize=(PANEL * 3, 0.36 * len(rows) + 1.6), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
-    places = np.arange(len(records))
-    values = np.array([[record.long_f1(spec, multiple) for multiple in (1, 4, 8)] for record in records])
+    places = np.arange(len(rows))
+    values = np.array([[row.long_f1(spec, multiple) for multiple in (1, 4, 8)] for row in rows])
     left.hlines(places, np.nanmin(values, axis=1), np.nanmax(values, axis=1), color="0.7", zorder=1)
     for column, (name, marker, face) in enumerate((("N", "o", "black"), ("4 N", "s", "0.7"), ("8 N", "D", "white"))):
         style = {"label": name, "marker": marker, "markerfacecolor": face, "color": "black", "linestyle": ""}
         left.plot(values[:, column], places, **style)
-    seconds = [record.seconds.get("training", np.nan) for record in records]
+    seconds = [row.seconds("training") for row in rows]
     right.barh(places, seconds, color="0.75", edgecolor="black")
-    left.set_yticks(places, [label_of(record) for record in records])
+    left.set_yticks(places, [row.label for row in rows])
     left.invert_yaxis()
     left.set_xlabel(f"F1 on {spec}, long runs")
     right.set_xlabel("training, s")
@@ -186,8 +183,8 @@ def recipes(study: Study) -> Drawing | None:
         axis.grid(color="0.92", axis="x")
         axis.set_axisbelow(True)
     legend_below(figure, left)
-    rows = [
-        [record.run, label_of(record), *map(float, row), s]
-        for record, row, s in zip(records, values, seconds, strict=True)
+    numbers = [
+        [row.first.run, row.label, *map(float, found), used]
+        for row, found, used in zip(rows, values, seconds, strict=True)
     ]
-    return Drawing(figure, ["run", "label", "F1 at N", "F1 at 4 N", "F1 at 8 N", "training s"], rows)
+    return Drawing(figure, ["run", "label", "F1 at N", "F1 at 4 N", "F1 at 8 N", "training s"], numbers)

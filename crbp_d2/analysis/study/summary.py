@@ -6,6 +6,7 @@ from pathlib import Path
 
 from crbp_d2.files import write_text
 
+from .checkpoints import config_of, with_checkpoint
 from .claims import Claim
 from .measures import Outcome
 from .records import Record, Study
@@ -33,13 +34,11 @@ def write_summary(
     checkpoints = [
         {
             "name": f"{record.run}, seed {record.seed}",
-            "config": record.config,
-            "options": record.options,
+            "config": config_of(record),
             "checkpoint": record.checkpoint,
             "reported": _reported(record, study.specs),
         }
-        for record in study.records
-        if record.checkpoint and (root / record.checkpoint).exists()
+        for record in with_checkpoint(study, root)
     ]
     content = {"claims": claims, "checkpoints": checkpoints}
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")

@@ -105,7 +105,7 @@ def test_summary_has_the_form_that_programs_read(root):
         assert claim["holds"] in (True, False, None) and claim["values"]
         assert claim["holds"] is None or (root / claim["figure"]).exists()
     bptt, crbp = summary["checkpoints"]
-    assert crbp["config"] == "configs/pathfinder/PF6s_hgru_crbp.yaml" and crbp["options"] == ["SOLVER.MAX_ITER", 1000]
+    assert crbp["config"] == "results/pathfinder_small/checkpoints/hgru_crbp.yaml"
     assert (root / crbp["checkpoint"]).exists() and crbp["name"] == "hgru_crbp, seed 0"
     assert crbp["reported"][:3] == [
         {"spec": "PF6s", "steps": 12, "f1": 0.876},
@@ -139,7 +139,7 @@ def test_page_of_results(root):
     for target in re.findall(r"\]\(([^)]+)\)", page):
         assert (root / target).exists() or (ROOT / target).exists(), target
     widths = {len(row) for row in table_rows(page)}
-    assert widths <= {3, 4, 5, 6, 12} and "nan" not in page and "None" not in page
+    assert widths <= {3, 4, 5, 6, 14} and "nan" not in page and "None" not in page
     for config in re.findall(r"--config-file (configs/\S+\.yaml)", page):
         assert (ROOT / config).exists() or "<run>" in config, config
 

@@ -1,0 +1,102 @@
+"""The ablation: fixed-point rules in other settings than the paper's, each row the mean over its seeds.
+
+N: steps trained with.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .dynamics import LOST, describe, describe_training, mean_f1, seconds
+from .figure_style import label_of
+from .measures import Outcome, decide, sentences
+from .records import Record, Study
+
+# What the rows are held against; then follow the runs whose names begin with PREFIX.
+REFERENCES = ("hgru_bptt", "hgru_bptt_lr", "hgru_crbp")
+PREFIX = "recipe_"
+# F1 below BPTT's, and training time over BPTT's (1% for the clock), at most.
+CLOSE, TIME = 0.01, 1.01
+
+
+@dataclass(frozen=True)
+class Row:
+    """The records of one run."""
+
+    records: Sequence[Record]
+
+    @property
+    def first(self) -> Record:
+        return self.records[0]
+
+    @property
+    def label(self) -> str:
+        return label_of(self.first)
+
+    def f1(self, spec: str, multiple: int = 1) -> float:
+        """After `multiple` N steps; nan where it was not measured."""
+        return _mean([record.f1(spec, multiple) for record in self.records])
+
+    def long_f1(self, spec: str, multiple: int) -> float:
+        """Likewise, of the long runs."""
+        return _mean([record.long_f1(spec, multiple) for record in self.records])
+
+    def lost(self, spec: str, multiple: int) -> float:
+        """F1 at N minus that at `multiple` N, of the long runs."""
+        return self.long_f1(spec, 1) - self.long_f1(spec, multiple)
+
+    def seconds(self, name: str) -> float:
+        return _mean([record.seconds.get(name, math.nan) for record in self.records])
+
+    def last(self, name: str) -> float:
+        """The last value of one of the probes."""
+        return _mean([record.last("probe", name) for record in self.records])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def ablation_rows(study: Study) -> list[Row]:
+    """References first; empty where no setting was run."""
+    settings = [run for run in study.runs if run.startswith(PREFIX)]
+    return [Row(study[run]) for run in (*REFERENCES, *settings) if study[run]] if settings else []
+
+
+def reaches(study: Study, *references: str) -> Outcome:
+    """A fixed-point rule in other settings: as good as the best of the references, as fast as it, and stable to 8 N.
+
+    The values are those of the row that meets most of the three conditions, of several that with the best F1.
+    """
+    trained = study.specs[0] if study.specs else ""
+    reference = max(references, key=lambda run: np.nan_to_num(mean_f1(study, run)))
+    best, time = mean_f1(study, reference), seconds(study, reference)
+    rows = []
+    for row in ablation_rows(study):
+        if row.first.run.startswith(PREFIX):
+            f1, used, lost = row.f1(trained), row.seconds("training"), row.lost(trained, 8)
+            rows.append((row, f1, used, lost, (f1 >= best - CLOSE, used <= time * TIME, lost <= LOST)))
+    if not rows or math.isnan(best + time):
+        return Outcome({"row": None, "F1 at N": None, f"F1 of {reference}": None}, None)
+    row, f1, used, lost, met = max(rows, key=lambda found: (sum(found[-1]), np.nan_to_num(found[1])))
+    values = {
+        "F1 at N": f1,
+        f"F1 of {reference}": best,
+        "training s": used,
+        f"training s of {reference}": time,
+        "lost to 8 N": lost,
+    }
+
+    def why() -> str:
+        texts = f"F1 {best - f1:.3f} lower", f"{used / time:.2f} times the time", f"{lost:.3f} lost to 8 N"
+        missed = [text for holds, text in zip(met, texts, strict=True) if not holds]
+        return sentences(
+            f"Of {len(rows)} rows the nearest, {row.label}, misses by {', '.join(missed)}.",
+            describe(study, row.first.run),
+            describe_training(study, row.first.run, reference),
+        )
+
+    found = decide(values, lambda: all(met), why)
+    return Outcome({"row": row.label, **found.values}, found.holds, found.why)

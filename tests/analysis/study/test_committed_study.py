@@ -1,0 +1,58 @@
+"""What is committed of the study: pages that say what the records say, checkpoints that score what is reported."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fvcore.common.config import CfgNode
+
+from crbp_d2.analysis.study.checkpoints import with_checkpoint, write_config
+from crbp_d2.analysis.study.claims import evaluate_claims
+from crbp_d2.analysis.study.figures import FIGURES
+from crbp_d2.analysis.study.records import load_study
+from crbp_d2.analysis.study.results_page import results_page
+from crbp_d2.analysis.study.summary import write_summary
+from crbp_d2.engine.study_check import check_checkpoints
+from crbp_d2.engine.study_runs import SCALES
+
+ROOT = Path(__file__).resolve().parents[3]
+SMALL = SCALES["small"]
+FOLDER = ROOT / SMALL.folder
+
+
+@pytest.fixture(scope="module")
+def study():
+    return load_study(FOLDER / "runs")
+
+
+def test_pages_are_those_of_the_records(study, tmp_path):
+    outcomes = evaluate_claims(study)
+    figures = f"{SMALL.folder}/figures"
+    written = [path.stem for path in (ROOT / figures).glob("*.png")]
+    assert {*FIGURES, "panoptic_toy"} == {*written}
+    assert results_page(study, outcomes, written, figures, ROOT) == (ROOT / "RESULTS.md").read_text()
+    write_summary(tmp_path / "summary.json", study, outcomes, figures, ROOT)
+    assert (tmp_path / "summary.json").read_text() == (FOLDER / "summary.json").read_text()
+
+
+def test_configs_of_checkpoints_are_those_of_the_records(study, tmp_path):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / SMALL.folder / "checkpoints").mkdir(parents=True)
+    for record in with_checkpoint(study, ROOT):
+        write_config(record, tmp_path)
+        committed = (ROOT / record.checkpoint).with_suffix(".yaml")
+        assert (tmp_path / record.checkpoint).with_suffix(".yaml").read_text() == committed.read_text()
+        solver = CfgNode.load_yaml_with_base(str(committed))["SOLVER"]
+        assert solver["MAX_ITER"] == record.iterations, record.run
+
+
+@pytest.mark.parametrize("run", ["hgru_bptt", "recipe_contraction_lr", "ff2"])
+def test_a_committed_checkpoint_scores_on_new_stimuli_what_is_reported(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    scale = replace(SMALL, specs=dict.fromkeys(SMALL.specs, 128))
+    rows = list(check_checkpoints(scale, ROOT, 20, tmp_path / "output", [run]))
+    reported = json.loads((FOLDER / "summary.json").read_text())["checkpoints"]
+    (entry,) = [entry for entry in reported if entry["checkpoint"].endswith(f"/{run}.pth")]
+    assert [(row.spec, row.steps, row.reported) for row in rows] == [tuple(row.values()) for row in entry["reported"]]
+    assert all(row.holds for row in rows), rows
