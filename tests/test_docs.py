@@ -1,5 +1,6 @@
 """The code in the documentation runs."""
 
+import os
 import re
 from pathlib import Path
 
@@ -79,3 +80,13 @@ def test_readme_head_in_two_lines():
     cfg = get_cfg()
     exec(two_lines, {"cfg": cfg})
     assert cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead" and cfg.MODEL.RECURRENCE.STEPS == 20
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in ROOT.glob("*.md")))
+def test_tools_that_a_page_names_can_be_called_as_it_says(page):
+    text = (ROOT / page).read_text()
+    for tool in set(re.findall(r"tools/\w+\.py", text)):
+        path = ROOT / tool
+        assert os.access(path, os.X_OK) and path.read_text().startswith("#!/usr/bin/env python\n"), tool
+    for config in set(re.findall(r"configs/[\w/]+\.yaml", text)):
+        assert (ROOT / config).exists(), config

@@ -69,7 +69,8 @@ def check_recurrence_config(cfg: CfgNode) -> None:
             f"MODEL.RECURRENCE.PENALTY.WEIGHT is 0, which contradicts MODEL.RECURRENCE.RULE {node.RULE!r}: "
             f"give a positive weight, or RULE {without_penalty[node.RULE]!r}"
         )
-    if cfg.MODEL.ROI_MASK_HEAD.NORM not in ("", node.READOUT_NORM):
+    recurrent = cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead"
+    if recurrent and cfg.MODEL.ROI_MASK_HEAD.NORM not in ("", node.READOUT_NORM):
         raise ValueError(
             f"MODEL.ROI_MASK_HEAD.NORM is {cfg.MODEL.ROI_MASK_HEAD.NORM!r}, but a recurrent head has no convolutions "
             f"for it: leave it empty and set MODEL.RECURRENCE.READOUT_NORM (now {node.READOUT_NORM!r})"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .figure_style import name_of
-from .panoptic_results import TOY, TWO_IMAGES, read_results
+from .panoptic_results import TOY, TOY_BASELINE, TWO_IMAGES, read_results
 from .paper import PANOPTIC, PANOPTIC_BY_STEP, PANOPTIC_PARTS, PATHFINDER_F1, PATHFINDER_F1_FAR, TRAINING_TIME_RATIO
 from .records import Study
 
@@ -87,8 +87,8 @@ def panoptic_rows() -> list[Row]:
 
 def own_panoptic_rows(root: Path) -> list[list[str]]:
     """Our own panoptic runs, which the paper has no counterpart of: what, figures, command, machine."""
-    toy, two = "configs/quick/panoptic_R18_crbp_toy.yaml", "configs/quick/panoptic_R50_crbp_overfit.yaml"
-    evaluate = f"`tools/train_net.py --config-file {toy} --eval-only MODEL.WEIGHTS output/{Path(toy).stem}"
+    train = "tools/train_net.py --config-file configs/quick"
+    evaluate = f"`{train}/panoptic_R18_crbp_toy.yaml --eval-only MODEL.WEIGHTS output/panoptic_R18_crbp_toy"
     runs = (
         (
             TOY,
@@ -96,9 +96,14 @@ def own_panoptic_rows(root: Path) -> list[list[str]]:
             f'`make demo`; by step: {evaluate}/model_final.pth TEST.STEPS_TO_EVALUATE "{TOY_STEPS}"`',
         ),
         (
+            TOY_BASELINE,
+            "the same scenes, R-18, four feedforward mask convolutions",
+            f"`{train}/panoptic_R18_baseline_toy.yaml`",
+        ),
+        (
             TWO_IMAGES,
-            "two COCO images, R-50, trained and tested on the same",
-            f"`tools/train_net.py --config-file {two}`",
+            "two COCO images, R-50, C-RBP 20 steps, trained and tested on the same",
+            f"`{train}/panoptic_R50_crbp_overfit.yaml`",
         ),
     )
     rows = []

@@ -17,7 +17,7 @@ from crbp_d2.files import write_text
 from ..page import machine
 
 # Folders below results/ that hold what an evaluation wrote into OUTPUT_DIR/inference/<data set>.
-TOY, TWO_IMAGES = "panoptic_toy", "panoptic_two_images"
+TOY, TOY_BASELINE, TWO_IMAGES = "panoptic_toy", "panoptic_toy_baseline", "panoptic_two_images"
 FIGURES = (("PQ", "PQ"), ("PQ_th", "PQ things"), ("PQ_st", "PQ stuff"))
 
 
@@ -26,8 +26,13 @@ def collect_results(evaluation: Path, folder: Path) -> None:
 
     Args:
         evaluation: OUTPUT_DIR/inference/<data set>, on the machine that evaluated.
-        folder: results/TOY or results/TWO_IMAGES.
+        folder: one of results/TOY, results/TOY_BASELINE and results/TWO_IMAGES.
+
+    Raises:
+        FileNotFoundError: nothing was evaluated there.
     """
+    if not (evaluation / "results.json").exists():
+        raise FileNotFoundError(f"there is no {evaluation / 'results.json'}; tools/train_net.py --eval-only leaves one")
     folder.mkdir(parents=True, exist_ok=True)
     values = json.loads((evaluation / "results.json").read_text())["panoptic_seg"]
     kept = {"panoptic_seg": {key: values[key] for key, _ in FIGURES}, "machine": machine()}

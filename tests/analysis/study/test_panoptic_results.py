@@ -1,6 +1,8 @@
 """What evaluations of panoptic models left is read back, and their pictures are put side by side."""
 
 import json
+import runpy
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,6 +18,8 @@ from crbp_d2.analysis.study.panoptic_results import (
 )
 from crbp_d2.evaluation.pictures import title
 from crbp_d2.evaluation.steps_report import HEADINGS, steps_csv
+
+TOOL = Path(__file__).resolve().parents[3] / "tools/collect_panoptic_results.py"
 
 
 def test_steps_are_read_as_they_were_written(tmp_path):
@@ -66,3 +70,25 @@ def test_predictions_of_two_models_side_by_side(tmp_path):
             cv2.imwrite(str(tmp_path / name / f"{file}.png"), picture(value))
     (path,) = write_side_by_side({"ff": tmp_path / "left", "rec": tmp_path / "right"}, tmp_path / "joined")
     assert path.name == "b.png" and [cv2.imread(str(path))[70, 80 * k + 40, 0] for k in (2, 3)] == [30, 40]
+
+
+def test_the_tool_keeps_what_evaluations_left(tmp_path, monkeypatch, capsys):
+    main = runpy.run_path(str(TOOL))["main"]
+    monkeypatch.setitem(main.__globals__, "ROOT", tmp_path)
+    for name, quality in (("toy", 80), ("base", 70)):
+        evaluation = tmp_path / name / "inference/toy_panoptic_val"
+        (evaluation / "pictures").mkdir(parents=True)
+        content = {"panoptic_seg": {"PQ": quality, "PQ_th": 2, "PQ_st": 3}}
+        (evaluation / "results.json").write_text(json.dumps(content))
+        cv2.imwrite(str(evaluation / "pictures/a.png"), picture(quality))
+    main(["--toy", str(tmp_path / "toy"), "--baseline", str(tmp_path / "base")])
+    results = tmp_path / "results"
+    assert read_results(results / "panoptic_toy")[0]["PQ"] == 80
+    assert read_results(results / "panoptic_toy_baseline")[0]["PQ"] == 70
+    joined = cv2.imread(str(results / "panoptic_toy/side_by_side/a.png"))
+    assert [joined[70, 80 * k + 40, 0] for k in (2, 3)] == [70, 80]
+    assert "1 pictures side by side" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"coco_2017_val_panoptic_separated/results.json; tools/train_net.py --eval"):
+        main(["--two-images", str(tmp_path / "toy")])
+    with pytest.raises(SystemExit):
+        main([])
