@@ -20,6 +20,8 @@ RUNS = {
     "hgru_crbp_k3": ("crbp", "HGRUCell", 12, 3, 3000, 0.60, 0.01, 0.002, 0.85, 0.0),
     "hgru_crbp_k5": ("crbp", "HGRUCell", 12, 5, 5200, 0.80, 0.01, 0.002, 0.85, 0.0),
     "recipe_anderson7_k3": ("crbp", "HGRUCell", 7, 7, 8123, 0.895, 0.01, 0.002, 0.85, 0.0),
+    "long_bptt_lr": ("bptt", "HGRUCell", 6, 7, 8123, 0.95, 0.30, 0.5, 1.2, 4.0),
+    "long_contracting": ("crbp", "HGRUCell", 6, 7, 8123, 0.945, 0.01, 0.002, 0.85, 0.0),
     "recipe_weight3000": ("crbp", "HGRUCell", 12, 7, 8123, 0.70, 0.0, 0.001, 0.6, 0.0),
 }
 SEEDS = dict.fromkeys(("hgru_bptt", "hgru_cbptt", "hgru_rbp", "hgru_crbp"), (0, 1, 2))

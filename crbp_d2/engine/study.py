@@ -73,7 +73,7 @@ class Job:
     @property
     def options(self) -> list:
         """Config keys and values on top of the config's."""
-        return [*self.scale.options, *self.run.options]
+        return self.run.all_options(self.scale)
 
     def arguments(self):
         flags = ["--config-file", str(self.root / self.config), "--num-gpus", str(self.num_gpus), "--resume"]

@@ -9,6 +9,7 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
+from fvcore.common.config import CfgNode
 
 from crbp_d2.analysis.study.report import write_report
 from crbp_d2.analysis.study.run_measures import quality_by_step
@@ -20,8 +21,8 @@ from crbp_d2.modeling import check_recurrence_config
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
-    "DATASETS.TRAIN", "('pathfinder_PF6s_stream',)", "SOLVER.MAX_ITER", 4, "SOLVER.WARMUP_ITERS", 1,
-    "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", 0, "MODEL.RECURRENCE.STEPS", 2, "SOLVER.IMS_PER_BATCH", 2,
+    "DATASETS.TRAIN", "('pathfinder_PF6s_stream',)", "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", 0,
+    "MODEL.RECURRENCE.STEPS", 2, "SOLVER.IMS_PER_BATCH", 2,
 )  # fmt: skip
 
 
@@ -29,7 +30,8 @@ TINY = (
 def tiny(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    scale = replace(SCALES["small"], specs={"PF6s": 6, "PF9s": 4}, options=TINY, long_stimuli=4, test_seed=77)
+    scale = replace(SCALES["small"], specs={"PF6s": 6, "PF9s": 4}, options=TINY, iterations=4, warmup=0.25)
+    scale = replace(scale, long_stimuli=4, test_seed=77)
     monkeypatch.setitem(SCALES, "tiny", scale)
     monkeypatch.setattr(study, "PROBE_PERIOD", 2)
     monkeypatch.setattr(study, "PROBE_STIMULI", 4)
@@ -140,6 +142,24 @@ def test_every_run_has_a_config_that_holds(name, scale, tmp_path):
     check_recurrence_config(cfg)
     assert cfg.SEED == 0 and str(tmp_path) == cfg.OUTPUT_DIR
     assert all(name in DatasetCatalog.list() for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST))
+
+
+def test_training_and_rate_are_relative_to_the_scale():
+    run = Run("hgru_bptt", ("MODEL.RECURRENCE.STEPS", 3), training=0.63, rate=2)
+    options = run.all_options(SCALES["small"])
+    small = dict(zip(options[::2], options[1::2], strict=True))
+    expected = {"SOLVER.MAX_ITER": 630, "SOLVER.WARMUP_ITERS": 126, "SOLVER.BASE_LR": 0.01, "MODEL.RECURRENCE.STEPS": 3}
+    assert small.items() >= expected.items()
+    options = run.all_options(SCALES["paper"])
+    paper = dict(zip(options[::2], options[1::2], strict=True))
+    expected = {"SOLVER.MAX_ITER": 17719, "SOLVER.WARMUP_ITERS": 0, "SOLVER.BASE_LR": 0.002}
+    assert paper.items() >= expected.items()
+
+
+@pytest.mark.parametrize("scale", SCALES.values())
+def test_a_scale_s_learning_rate_is_that_of_its_configs(scale):
+    solver = CfgNode.load_yaml_with_base(str(ROOT / f"{scale.prefix}hgru_bptt.yaml"))["SOLVER"]
+    assert solver["BASE_LR"] == scale.learning_rate
 
 
 def test_what_is_recorded_is_not_run_again(tiny, monkeypatch, tmp_path, capsys):

@@ -14,9 +14,11 @@ from .figure_style import label_of
 from .measures import Outcome, decide, sentences
 from .records import Record, Study
 
-# What the rows are held against; then follow the runs whose names begin with PREFIX.
+# Runs whose names begin with PREFIX are held against REFERENCES, which stand above them.
 REFERENCES = ("hgru_bptt", "hgru_bptt_lr", "hgru_crbp")
 PREFIX = "recipe_"
+# Likewise with three times the training.
+LONG_REFERENCES, LONG = ("long_bptt_lr",), ("long_contracting",)
 # F1 below BPTT's, and training time over BPTT's (1% for the clock), at most.
 CLOSE, TIME = 0.01, 1.01
 
@@ -59,25 +61,38 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values))
 
 
+def settings(study: Study) -> list[str]:
+    """The runs of the ablation."""
+    return [run for run in study.runs if run.startswith(PREFIX)]
+
+
 def ablation_rows(study: Study) -> list[Row]:
     """References first; empty where no setting was run."""
-    settings = [run for run in study.runs if run.startswith(PREFIX)]
-    return [Row(study[run]) for run in (*REFERENCES, *settings) if study[run]] if settings else []
+    runs = settings(study)
+    return _rows(study, (*REFERENCES, *runs)) if runs else []
 
 
-def reaches(study: Study, *references: str) -> Outcome:
-    """A fixed-point rule in other settings: as good as the best of the references, as fast as it, and stable to 8 N.
+def long_rows(study: Study) -> list[Row]:
+    """The runs with three times the training, references first."""
+    return _rows(study, (*LONG_REFERENCES, *LONG))
 
-    The values are those of the row that meets most of the three conditions, of several that with the best F1.
+
+def _rows(study: Study, runs: Sequence[str]) -> list[Row]:
+    return [Row(study[run]) for run in runs if study[run]]
+
+
+def reaches(study: Study, runs: Sequence[str], references: Sequence[str]) -> Outcome:
+    """One of several fixed-point runs: as good as the best of the references, as fast as it, and stable to 8 N.
+
+    The values are those of the run that meets most of the three conditions, of several that with the best F1.
     """
     trained = study.specs[0] if study.specs else ""
     reference = max(references, key=lambda run: np.nan_to_num(mean_f1(study, run)))
     best, time = mean_f1(study, reference), seconds(study, reference)
     rows = []
-    for row in ablation_rows(study):
-        if row.first.run.startswith(PREFIX):
-            f1, used, lost = row.f1(trained), row.seconds("training"), row.lost(trained, 8)
-            rows.append((row, f1, used, lost, (f1 >= best - CLOSE, used <= time * TIME, lost <= LOST)))
+    for row in _rows(study, runs):
+        f1, used, lost = row.f1(trained), row.seconds("training"), row.lost(trained, 8)
+        rows.append((row, f1, used, lost, (f1 >= best - CLOSE, used <= time * TIME, lost <= LOST)))
     if not rows or math.isnan(best + time):
         return Outcome({"row": None, "F1 at N": None, f"F1 of {reference}": None}, None)
     row, f1, used, lost, met = max(rows, key=lambda found: (sum(found[-1]), np.nan_to_num(found[1])))

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .ablation import ablation_rows
+from .ablation import LONG, LONG_REFERENCES, ablation_rows, long_rows, settings
+from .ablation import Row as AblationRow
 from .claims import Claim
 from .figure_style import name_of
 from .ledger import LONGER_NOTE, STUDY_COMMAND, Row, own_panoptic_rows, panoptic_rows, pathfinder_rows, seeds_cell
@@ -65,7 +66,22 @@ def _introduction(study: Study, folder: str) -> str:
         f"Written by `{STUDY_COMMAND}` from the records in `{folder}/runs`. All of it with pictures:\n"
         f"[gallery.html]({folder}/gallery.html); for programs: [summary.json]({folder}/summary.json)."
     )
-    return text + (f"\n\nMeasured on {'; and on '.join(machines)}." if machines else "")
+    if machines:
+        text += f"\n\nMeasured on {'; and on '.join(machines)}."
+    spread, count = seed_spread(study)
+    if count:
+        text += (
+            f"\nF1 at N on the trained contours differs by at most {spread:.3f} between the seeds of a run ({count} "
+            "runs with\nseveral seeds); a difference between runs of one seed that is not larger says little."
+        )
+    return text
+
+
+def seed_spread(study: Study) -> tuple[float, int]:
+    """The greatest range of F1 at N over the seeds of a run, and the number of runs with several seeds."""
+    scores = [[record.f1(study.specs[0]) for record in study[run]] for run in study.runs]
+    ranges = [max(found) - min(found) for found in scores if len(found) > 1]
+    return max(ranges, default=0.0), len(ranges)
 
 
 def compact_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -133,6 +149,19 @@ def _ablation(study: Study, links: dict[str, str]) -> list[str]:
     rows = ablation_rows(study)
     if not rows:
         return ["Not run."]
+    stimuli = rows[0].first.long[study.specs[0]].stimuli
+    text = (
+        "BPTT and C-RBP as in the paper and BPTT at a better learning rate, then fixed-point rules in other settings. "
+        f"Lost:\nF1 at N minus F1 later, on {stimuli} stimuli. Residual and penalty are those at N on fixed "
+        "validation stimuli."
+    )
+    parts = [f"{text} {links.get('recipes', '')}".strip(), _ablation_table(study, rows)]
+    if longer := long_rows(study):
+        parts += ["The same two with three times the training:", _ablation_table(study, longer)]
+    return parts
+
+
+def _ablation_table(study: Study, rows: Sequence[AblationRow]) -> str:
     trained, longer = study.specs[0], study.specs[1]
     headers = ["setting", "N", f"F1 {trained} at N", f"F1 {trained} at 4 N", f"F1 {longer} at N", f"F1 {longer} at 4 N",
                f"lost on {trained} to 8 N", "to 16 N", f"lost on {longer} to 8 N", "s an iteration", "training, s",
@@ -155,13 +184,7 @@ def _ablation(study: Study, links: dict[str, str]) -> list[str]:
         ]
         for row in rows
     ]
-    stimuli = rows[0].first.long[trained].stimuli
-    text = (
-        "BPTT and C-RBP as in the paper and BPTT at a better learning rate, then fixed-point rules in other settings. "
-        f"Lost:\nF1 at N minus F1 later, on {stimuli} stimuli. Residual and penalty are those at N on fixed "
-        "validation stimuli."
-    )
-    return [f"{text} {links.get('recipes', '')}".strip(), compact_table(headers, cells)]
+    return compact_table(headers, cells)
 
 
 def _differences(study: Study, root: Path) -> list[str]:
@@ -189,10 +212,11 @@ def _differences(study: Study, root: Path) -> list[str]:
 def _costs(study: Study, root: Path) -> list[str]:
     headers = ["run", "s an iteration here", "factor", "iterations", "hours extrapolated"]
     rows = []
+    other = {*settings(study), *LONG, *LONG_REFERENCES}
     for run in study.runs:
         record = study.first(run)
         seconds = record.seconds.get("iteration", math.nan)
-        if run.startswith("recipe_") or not math.isfinite(seconds):
+        if run in other or not math.isfinite(seconds):
             continue
         large = papers(run, root)
         factor = cost_factor(ours(record, study), large)

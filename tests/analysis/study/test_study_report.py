@@ -134,6 +134,8 @@ def test_page_of_results(root):
     assert rows["C-RBP is better than RBP"][3] == "not run"
     assert rows["kernel side"] == ["15", "7"] and rows["steps, C-RBP"] == ["20", "12"]
     assert rows["label of recipe_anderson7_k3"][0] == "7"
+    spread = "F1 at N on the trained contours differs by at most 0.008 between the seeds of a run (2 runs with"
+    assert spread in page.splitlines()
     toy = rows["toy scenes, 50 unseen ones, R-18, C-RBP 10 steps"]
     assert toy[0] == "PQ 82.05, PQ things 73.21, PQ stuff 93.10" and toy[2] == "another processor"
     for target in re.findall(r"\]\(([^)]+)\)", page):
