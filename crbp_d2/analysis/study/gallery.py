@@ -15,7 +15,7 @@ from .figure_style import name_of
 from .figures import FIGURES
 from .ledger import LONGER_NOTE, own_panoptic_rows, panoptic_rows, pathfinder_rows
 from .measures import Outcome
-from .panoptic_results import TOY
+from .panoptic_results import kept_pictures
 from .records import Study
 from .results_page import VERDICTS, values_cell
 from .unrolling import Unrolling
@@ -40,7 +40,6 @@ def gallery_page(
     """
     texts = {stem: texts for stem, (_, *texts) in FIGURES.items()} | {"panoptic_toy": PANOPTIC}
     figures = [_figure(stem, *texts[stem], folder / "figures" / f"{stem}.png") for stem in written]
-    pictures = sorted((root / "results" / TOY / "side_by_side").glob("*.png"))
     ledger = [
         [row.quantity, row.paper, row.ours, _link(row.figure, written), f"`{row.command}`"]
         for row in (*pathfinder_rows(study), *panoptic_rows())
@@ -58,7 +57,7 @@ def gallery_page(
         verdicts=_table(["claim", "paper", "measure", "ours", "verdict", "figure"], verdicts),
         reasons="\n".join(reasons),
         panoptic=_table(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
-        pictures="\n".join(_picture(path.read_bytes(), f"toy scene {path.stem}") for path in pictures),
+        pictures="\n".join(_picture(p.read_bytes(), f"toy scene {p.stem}") for p in kept_pictures(root)),
     )
 
 
@@ -69,12 +68,13 @@ def _figure(stem: str, title: str, caption: str, path: Path) -> str:
     )
 
 
-def _picture(png: bytes, alt: str, attributes: str = "") -> str:
-    return f'<img src="{_data(png)}" alt="{escape(alt)}"{attributes}>'
+def _picture(image: bytes, alt: str, attributes: str = "") -> str:
+    return f'<img src="{_data(image)}" alt="{escape(alt)}"{attributes}>'
 
 
-def _data(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()
+def _data(image: bytes) -> str:
+    kind = "png" if image.startswith(b"\x89PNG") else "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(image).decode()
 
 
 def _link(stem: str, written: Sequence[str]) -> str:

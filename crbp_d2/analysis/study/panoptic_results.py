@@ -18,6 +18,8 @@ from ..page import machine
 
 # Folders below results/ that hold what an evaluation wrote into OUTPUT_DIR/inference/<data set>.
 TOY, TOY_BASELINE, TWO_IMAGES = "panoptic_toy", "panoptic_toy_baseline", "panoptic_two_images"
+# Of a picture that is kept, in pixels at most: that of a page.
+WIDTH = 1200
 FIGURES = (("PQ", "PQ"), ("PQ_th", "PQ things"), ("PQ_st", "PQ stuff"))
 
 
@@ -105,8 +107,13 @@ def side_by_side(left: ndarray, right: ndarray, labels: tuple[str, str]) -> ndar
     return np.concatenate([left[:, : 2 * width], *predictions], axis=1)
 
 
+def kept_pictures(root: Path) -> list[Path]:
+    """What `write_side_by_side` left in the repository's results."""
+    return sorted((root / "results" / TOY / "side_by_side").glob("*.jpg"))
+
+
 def write_side_by_side(folders: Mapping[str, Path], target: Path, count: int = 4) -> list[Path]:
-    """`side_by_side` of the first `count` pictures that two folders both have.
+    """`side_by_side` of the first `count` pictures that two folders both have, as JPEGs at most WIDTH wide.
 
     Args:
         folders: label -> folder of pictures, of two models.
@@ -114,7 +121,13 @@ def write_side_by_side(folders: Mapping[str, Path], target: Path, count: int = 4
     (left, right), labels = folders.values(), tuple(folders)
     names = sorted({path.name for path in left.glob("*.png")} & {path.name for path in right.glob("*.png")})[:count]
     target.mkdir(parents=True, exist_ok=True)
+    written = []
     for name in names:
         pictures = (cv2.imread(str(folder / name)) for folder in (left, right))
-        cv2.imwrite(str(target / name), side_by_side(*pictures, labels))
-    return [target / name for name in names]
+        joined = side_by_side(*pictures, labels)
+        width = min(joined.shape[1], WIDTH)
+        size = (width, round(joined.shape[0] * width / joined.shape[1]))
+        path = target / f"{Path(name).stem}.jpg"
+        cv2.imwrite(str(path), cv2.resize(joined, size, interpolation=cv2.INTER_AREA))
+        written.append(path)
+    return written

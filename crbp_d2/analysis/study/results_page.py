@@ -14,6 +14,7 @@ from .claims import Claim
 from .figure_style import name_of
 from .ledger import LONGER_NOTE, STUDY_COMMAND, Row, own_panoptic_rows, panoptic_rows, pathfinder_rows, seeds_cell
 from .measures import Outcome
+from .panoptic_results import kept_pictures
 from .records import Study
 from .scales import cost_factor, ours, papers
 
@@ -56,6 +57,7 @@ def results_page(
         "(in percent).",
         compact_table(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
         *([f"Quality per step of the toy model: {links['panoptic_toy']}."] if "panoptic_toy" in links else []),
+        *_pictures(root),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -207,6 +209,11 @@ def _differences(study: Study, root: Path) -> list[str]:
     text = "The paper's column is that of [configs/bases/pathfinder.yaml](configs/bases/pathfinder.yaml)"
     text += f"; other rules train with {', '.join(map(str, others))} steps here." if others else "."
     return [text, compact_table(["", "paper", "ours"], rows)]
+
+
+def _pictures(root: Path) -> list[str]:
+    links = [f"[{path.stem}]({path.relative_to(root).as_posix()})" for path in kept_pictures(root)]
+    return [f"Toy scenes, feedforward and recurrent side by side: {', '.join(links)}."] if links else []
 
 
 def _costs(study: Study, root: Path) -> list[str]:

@@ -69,7 +69,16 @@ def test_predictions_of_two_models_side_by_side(tmp_path):
         for file in files:
             cv2.imwrite(str(tmp_path / name / f"{file}.png"), picture(value))
     (path,) = write_side_by_side({"ff": tmp_path / "left", "rec": tmp_path / "right"}, tmp_path / "joined")
-    assert path.name == "b.png" and [cv2.imread(str(path))[70, 80 * k + 40, 0] for k in (2, 3)] == [30, 40]
+    assert path.name == "b.jpg" and [cv2.imread(str(path))[70, 80 * k + 40, 0] for k in (2, 3)] == [30, 40]
+
+
+def test_wide_pictures_are_kept_smaller(tmp_path):
+    wide = np.concatenate([np.full((60, 800, 3), value, np.uint8) for value in (10, 20, 30)], axis=1)
+    for name in ("left", "right"):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / "a.png"), wide)
+    (path,) = write_side_by_side({"a": tmp_path / "left", "b": tmp_path / "right"}, tmp_path / "joined")
+    assert cv2.imread(str(path)).shape == (22, 1200, 3)
 
 
 def test_the_tool_keeps_what_evaluations_left(tmp_path, monkeypatch, capsys):
@@ -85,7 +94,7 @@ def test_the_tool_keeps_what_evaluations_left(tmp_path, monkeypatch, capsys):
     results = tmp_path / "results"
     assert read_results(results / "panoptic_toy")[0]["PQ"] == 80
     assert read_results(results / "panoptic_toy_baseline")[0]["PQ"] == 70
-    joined = cv2.imread(str(results / "panoptic_toy/side_by_side/a.png"))
+    joined = cv2.imread(str(results / "panoptic_toy/side_by_side/a.jpg"))
     assert [joined[70, 80 * k + 40, 0] for k in (2, 3)] == [70, 80]
     assert "1 pictures side by side" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"coco_2017_val_panoptic_separated/results.json; tools/train_net.py --eval"):

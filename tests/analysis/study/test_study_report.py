@@ -52,6 +52,8 @@ def root(tmp_path_factory):
     (root / "results/panoptic_toy/results.json").write_text(
         json.dumps({"panoptic_seg": {"PQ": 82.05, "PQ_th": 73.21, "PQ_st": 93.1}, "machine": "another processor"})
     )
+    (root / "results/panoptic_toy/side_by_side").mkdir()
+    cv2.imwrite(str(root / "results/panoptic_toy/side_by_side/000007.jpg"), np.full((10, 20, 3), 90, np.uint8))
     write_report(folder, root)
     return root
 
@@ -138,6 +140,7 @@ def test_page_of_results(root):
     assert spread in page.splitlines()
     toy = rows["toy scenes, 50 unseen ones, R-18, C-RBP 10 steps"]
     assert toy[0] == "PQ 82.05, PQ things 73.21, PQ stuff 93.10" and toy[2] == "another processor"
+    assert "side by side: [000007](results/panoptic_toy/side_by_side/000007.jpg)." in page
     for target in re.findall(r"\]\(([^)]+)\)", page):
         assert (root / target).exists() or (ROOT / target).exists(), target
     widths = {len(row) for row in table_rows(page)}
@@ -199,12 +202,17 @@ def test_gallery_is_whole_and_loads_nothing(root):
     assert {attrs.get("id") for tag, attrs in page.tags if tag == "figure"} >= {*FIGURES, "panoptic_toy"}
     folder = root / "results/pathfinder_small"
     for url in page.urls:
-        assert url.startswith(("data:image/png;base64,", "#")) or (folder / url).exists(), url[:80]
+        assert url.startswith(("data:image/png;base64,", "data:image/jpeg;base64,", "#")) or (folder / url).exists(), (
+            url[:80]
+        )
     assert "http://" not in text and "https://" not in text and "url(" not in text and "@import" not in text
     ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
     assert {url[1:] for url in page.urls if url.startswith("#")} <= ids
     images = [attrs for tag, attrs in page.tags if tag == "img"]
     assert all(attrs["alt"] for attrs in images)
+    (scene,) = [attrs["src"] for attrs in images if attrs["alt"] == "toy scene 000007"]
+    jpeg = base64.b64decode(scene.removeprefix("data:image/jpeg;base64,"))
+    assert jpeg == (root / "results/panoptic_toy/side_by_side/000007.jpg").read_bytes()
     (slider,) = [attrs for tag, attrs in page.tags if tag == "input"]
     frames = json.loads(page.data)
     assert set(frames) == {"hgru_bptt", "hgru_crbp"} and (slider["min"], slider["max"]) == ("1", "48")
