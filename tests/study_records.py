@@ -19,6 +19,7 @@ RUNS = {
     "ff2": ("", "", None, 7, 7000, 0.60, 0.0, None, None, None),
     "hgru_crbp_k3": ("crbp", "HGRUCell", 12, 3, 3000, 0.60, 0.01, 0.002, 0.85, 0.0),
     "hgru_crbp_k5": ("crbp", "HGRUCell", 12, 5, 5200, 0.80, 0.01, 0.002, 0.85, 0.0),
+    "hgru_bptt_lr": ("bptt", "HGRUCell", 6, 7, 8123, 0.902, 0.30, 0.5, 1.2, 4.0),
     "recipe_anderson7_k3": ("crbp", "HGRUCell", 7, 7, 8123, 0.895, 0.01, 0.002, 0.85, 0.0),
     "long_bptt_lr": ("bptt", "HGRUCell", 6, 7, 8123, 0.95, 0.30, 0.5, 1.2, 4.0),
     "long_contracting": ("crbp", "HGRUCell", 6, 7, 8123, 0.945, 0.01, 0.002, 0.85, 0.0),

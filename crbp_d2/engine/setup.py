@@ -30,13 +30,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         ValueError: no such config file; an unknown key on the command line; a value of MODEL.RECURRENCE that is
             not allowed.
     """
-    cfg = get_cfg()
-    add_crbp_config(cfg)
-    try:
-        cfg.merge_from_file(args.config_file)
-        cfg.merge_from_list(args.opts)
-    except AssertionError as error:  # detectron2: no such file; yacs: an unknown key, or one without a value
-        raise ValueError(f"{error} (--config-file {args.config_file} {' '.join(map(str, args.opts))})") from error
+    cfg = merged_config(args)
     no_cuda = torch.device(cfg.MODEL.DEVICE).type == "cuda" and not torch.cuda.is_available()
     if no_cuda:
         cfg.MODEL.DEVICE = "cpu"
@@ -48,6 +42,22 @@ def setup(args: argparse.Namespace) -> CfgNode:
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="crbp_d2")
     if no_cuda:
         logging.getLogger(__name__).warning("No CUDA device is available: running on the CPU.")
+    return cfg
+
+
+def merged_config(args: argparse.Namespace) -> CfgNode:
+    """Config from `args`, as it is written there.
+
+    Raises:
+        KeyError, ValueError: see `setup`.
+    """
+    cfg = get_cfg()
+    add_crbp_config(cfg)
+    try:
+        cfg.merge_from_file(args.config_file)
+        cfg.merge_from_list(args.opts)
+    except AssertionError as error:  # detectron2: no such file; yacs: an unknown key, or one without a value
+        raise ValueError(f"{error} (--config-file {args.config_file} {' '.join(map(str, args.opts))})") from error
     return cfg
 
 

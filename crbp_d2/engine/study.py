@@ -4,6 +4,7 @@ N: trained steps; T = 4 N: steps looked at.
 """
 
 import json
+import math
 import os
 import statistics
 import time
@@ -21,8 +22,9 @@ from crbp_d2.analysis.page import machine
 from crbp_d2.analysis.study.run_measures import FACTOR, drive_of, probe, quality_by_step, stability, state_space
 from crbp_d2.files import write_text
 
-from .setup import check_inputs, setup
+from .setup import check_inputs, merged_config, setup
 from .study_data import first_batches, held_out_set
+from .study_output import claim_output
 from .study_runs import RUNS, SCALES, Run, Scale
 from .trainer import Trainer
 
@@ -87,10 +89,15 @@ class StudyTrainer(Trainer):
 
     def build_hooks(self) -> list[HookBase]:
         hooks = [ProcessorTime(), *(hook for hook in super().build_hooks() if not isinstance(hook, EvalHook))]
-        if hasattr(self.model, "sem_seg_head") and hasattr(self.model.sem_seg_head, "recurrence"):
+        if hasattr(_unwrapped(self.model).sem_seg_head, "recurrence"):
             # Before the writers, which come last.
             hooks.insert(-1, Probe(self.cfg))
         return hooks
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, out of a DistributedDataParallel."""
+    return getattr(model, "module", model)
 
 
 class ProcessorTime(HookBase):
@@ -113,7 +120,7 @@ class Probe(HookBase):
     def after_step(self) -> None:
         if (self.trainer.iter + 1) % PROBE_PERIOD:
             return
-        model = self.trainer.model
+        model = _unwrapped(self.trainer.model)
         batches = first_batches(self.cfg, self.name, PROBE_STIMULI)
         for key, value in probe(model, batches, self.name, _trained_steps(model)).items():
             self.trainer.storage.put_scalar(f"probe/{key}", value, smoothing_hint=False)
@@ -124,10 +131,12 @@ def run_job(job: Job) -> None:
     """Train (or go on training), test, and write the record of a run.
 
     Raises:
-        FileNotFoundError, KeyError, ValueError: see check_inputs.
+        FileNotFoundError, KeyError: see check_inputs.
+        ValueError: likewise; the output folder holds a training with other settings.
         FloatingPointError: training gave values that are not finite.
     """
     args = job.arguments()
+    claim_output(job.output, merged_config(args))
     launch(_train, args.num_gpus, dist_url=args.dist_url, args=(args,))
     cfg = setup(args)
     model = StudyTrainer.build_model(cfg).eval()
@@ -139,7 +148,16 @@ def run_job(job: Job) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         torch.save({"model": model.state_dict()}, path)
     job.record.parent.mkdir(parents=True, exist_ok=True)
-    write_text(job.record, json.dumps(record) + "\n")
+    write_text(job.record, json.dumps(_with_nulls(record), allow_nan=False) + "\n")
+
+
+def _with_nulls(value: object) -> object:
+    """None for every number that is not finite, which JSON has none for."""
+    if isinstance(value, dict):
+        return {key: _with_nulls(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_nulls(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _train(args) -> None:

@@ -1,6 +1,7 @@
 """A run of the study from training to its record, at a size of seconds."""
 
 import json
+import math
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +12,10 @@ from detectron2.data import DatasetCatalog
 from detectron2.modeling import build_model
 from fvcore.common.config import CfgNode
 
+from crbp_d2.analysis.study.records import read_record
 from crbp_d2.analysis.study.report import write_report
 from crbp_d2.analysis.study.run_measures import quality_by_step
+from crbp_d2.cells import HGRUCell
 from crbp_d2.engine import setup, study
 from crbp_d2.engine.study_check import Check, check_checkpoints
 from crbp_d2.engine.study_data import first_batches, held_out_set
@@ -79,17 +82,54 @@ def test_a_killed_run_goes_on(tiny, monkeypatch):
 
     def after_step(hook):
         seen.append(hook.trainer.iter)
-        if len(seen) == 3:
+        hook.trainer.storage.put_scalar("processor_time", 0.5)
+        if seen == [0, 1, 2]:
             raise Killed
 
-    with monkeypatch.context() as patch:
-        patch.setattr(study.ProcessorTime, "after_step", after_step)
-        with pytest.raises(Killed):
-            study.run_job(job)
+    monkeypatch.setattr(study.ProcessorTime, "after_step", after_step)
+    with pytest.raises(Killed):
+        study.run_job(job)
     assert not job.record.exists()
     study.run_job(job)
+    # From the checkpoint after two iterations on.
+    assert seen == [0, 1, 2, 2, 3]
     assert json.loads(job.record.read_text())["curve"]["iteration"][-1] == 4
-    assert seen == [0, 1, 2]
+
+
+def test_a_folder_of_other_settings_is_not_resumed(tiny, monkeypatch):
+    job = tiny("ff2")
+    study.run_job(job)
+    monkeypatch.setitem(RUNS, "ff2", replace(RUNS["ff2"], rate=3, training=0.5))
+    job.record.unlink()
+    words = r"ff2_s0 holds a training with SOLVER.BASE_LR 0.005 \(now 0.015\), SOLVER.MAX_ITER 4 \(now 2\)"
+    with pytest.raises(ValueError, match=words):
+        study.run_job(job)
+    assert not job.record.exists()
+
+
+def test_a_run_that_diverges_past_its_steps_is_recorded(tiny, monkeypatch):
+    job = tiny("hgru_bptt")
+    step = HGRUCell.forward
+    counts = {"evaluations": 0}
+
+    def diverging(cell, drive, state):
+        if torch.equal(state[0], cell.initial_state(drive)[0]):
+            counts["evaluations"] = 0
+        counts["evaluations"] += 1
+        return tuple(part * (1 if counts["evaluations"] <= 5 else math.nan) for part in step(cell, drive, state))
+
+    monkeypatch.setattr(HGRUCell, "forward", diverging)
+    study.run_job(job)
+    record = json.loads(job.record.read_text())
+    scores = record["quality"]["PF6s"]["f1"]
+    assert all(isinstance(score, float) for score in scores[:5]) and scores[5:] == [None] * 3
+    assert record["probe"]["f1_far"] == [None] and record["probe"]["f1"][0] is not None
+    assert record["long"]["f1"]["PF6s"][2:] == [None] * 3 and record["stability"]["spectral_radius"] == []
+    read = read_record(job.record)
+    assert math.isnan(read.f1("PF6s", 4)) and math.isfinite(read.f1("PF6s"))
+    write_report(job.record.parents[1], job.root)
+    (entry,) = json.loads((job.record.parents[1] / "summary.json").read_text())["checkpoints"]
+    assert entry["reported"][1] == {"spec": "PF6s", "steps": 8, "f1": None}
 
 
 def test_checkpoints_are_held_against_what_is_reported(tiny, tmp_path):
@@ -123,6 +163,10 @@ def test_check_names_what_is_far(tiny, monkeypatch, capsys):
     rows = [Check("a", "PF6s", 6, 0.8, 0.79), Check("a", "PF9s", 6, 0.8, 0.7)]
     seen = []
     monkeypatch.setitem(tool["check"].__globals__, "check_checkpoints", lambda *args: seen.append(args) or rows)
+    with pytest.raises(SystemExit, match="no checkpoint of ff2"):
+        rows, kept = [], rows
+        tool["main"](["--check", "9", "--only", "ff2"])
+    rows = kept
     with pytest.raises(SystemExit, match="1 scores are more than 0.03 from"):
         tool["main"](["--check", "9", "--only", "ff2"])
     assert seen[0][0] is SCALES["small"] and seen[0][2] == 9 and seen[0][4] == ["ff2"]

@@ -21,6 +21,18 @@ def mean_f1(study: Study, run: str, spec: str | None = None, multiple: int = 1) 
     return _mean([record.f1(spec, multiple) for record in study[run]])
 
 
+def lost_f1(study: Study, run: str) -> float:
+    """F1 at N minus that at 4 N, on the trained contours."""
+    return mean_f1(study, run) - mean_f1(study, run, multiple=4)
+
+
+def seed_spread(study: Study) -> tuple[float, int]:
+    """The greatest range of F1 at N over the seeds of a run, and the number of runs with several seeds."""
+    scores = [[record.f1(study.specs[0]) for record in study[run]] for run in study.runs]
+    ranges = [max(found) - min(found) for found in scores if len(found) > 1]
+    return max(ranges, default=0.0), len(ranges)
+
+
 def best_f1(study: Study, run: str, spec: str) -> float:
     """Likewise the greatest F1 after any number of steps up to T, of the mean over seeds."""
     scores = [record.quality[spec].f1 for record in study[run] if spec in record.quality]
@@ -58,14 +70,13 @@ def describe(study: Study, run: str) -> str:
 def _movement(record: Record) -> str:
     residual, radius = record.stability.get("residual", np.empty(0)), record.value("spectral_radius")
     parts = []
-    if len(residual) == record.far and np.isfinite(residual).all():
+    if len(residual) == record.far and np.isfinite(residual).all() and math.isfinite(radius):
+        # Also where a run is evaluated by a solver: these are of the cell's own steps.
         parts.append(
-            f"Step {record.steps} changes the state by {residual[record.steps - 1]:.2%}, step {record.far} by "
-            f"{residual[-1]:.2%}: {_mechanism(record, residual[-1] < SETTLED)}."
+            f"Plain step {record.steps} changes the state by {residual[record.steps - 1]:.2%}, step {record.far} by "
+            f"{residual[-1]:.2%}, and at the last state it {'contracts' if radius < 1 else 'does not contract'} "
+            f"(spectral radius {radius:.3f}): {_mechanism(record, residual[-1] < SETTLED and radius < 1)}."
         )
-    if math.isfinite(radius):
-        held = "contracts" if radius < 1 else "does not contract"
-        parts.append(f"The step {held} at the last state (spectral radius {radius:.2f}).")
     if math.isfinite(penalty := record.value("penalty")):
         parts.append(f"The penalty at t = {record.steps} is {penalty:.2g}.")
     return " ".join(parts)
@@ -78,8 +89,16 @@ def _mechanism(record: Record, settled: bool) -> str:
         rest = "near enough to where the readout was trained" if kept else "but not where the readout was trained"
         return f"the states come to rest, {rest}"
     if kept:
-        return "the states still move, but not across what the readout tells apart"
-    return "the states still move, and meet a readout that was not trained on them"
+        return "the states have not come to rest, but stay where the readout tells them apart"
+    return "the states have not come to rest, and meet a readout that was not trained on them"
+
+
+def describe_sizes(study: Study, *runs: str) -> str:
+    """Numbers of parameters, where they differ."""
+    sizes = {run: record.parameters for run in runs if (record := study.first(run))}
+    if len(set(sizes.values())) < 2:
+        return ""
+    return f"Parameters: {', '.join(f'{run} {size:,}' for run, size in sizes.items())}."
 
 
 def describe_training(study: Study, *runs: str) -> str:

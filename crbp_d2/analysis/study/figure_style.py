@@ -46,13 +46,17 @@ class Drawing:
     headers: Sequence[str]
     rows: Sequence[Sequence[object]]
 
-    def save(self, folder: Path, stem: str) -> None:
-        """As `stem`.png and .csv."""
+    def numbers(self) -> str:
+        """As CSV."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(self.headers)
         writer.writerows([[_cell(value) for value in row] for row in self.rows])
-        write_text(folder / f"{stem}.csv", text.getvalue())
+        return text.getvalue()
+
+    def save(self, folder: Path, stem: str) -> None:
+        """As `stem`.png and .csv."""
+        write_text(folder / f"{stem}.csv", self.numbers())
         write_figure(folder / f"{stem}.png", self.figure)
 
 

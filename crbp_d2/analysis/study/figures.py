@@ -34,7 +34,7 @@ FIGURES: dict[str, tuple[Callable[[Study], Drawing | None], str, str]] = {
         "Rules and contour lengths",
         "F1 of every rule on every contour length after N and after 4 N steps, mean over seeds. '-': not run.",
     ),
-    "long_runs": (long_runs, "Long runs", "F1 up to 16 N steps."),
+    "long_runs": (long_runs, "Long runs", "F1 up to 16 N steps, on fewer stimuli."),
     "training": (
         training,
         "Training",
@@ -46,13 +46,13 @@ FIGURES: dict[str, tuple[Callable[[Study], Drawing | None], str, str]] = {
         stability,
         "Stability",
         "Spectral radius of the Jacobian at the state after 4 N steps, one point a stimulus and seed; ratio of "
-        "successive changes of the state and relative change of the state along the run, medians over stimuli.",
+        "successive changes of the state and relative change of the state along the run, medians over stimuli, seed 0.",
     ),
     "state_space": (
         state_space_maps,
         "State space",
         "States averaged over space, projected on the two leading components of the states up to N. Contours hold 50% "
-        "and 90% of the states up to N (solid) and beyond (dashed).",
+        "and 90% of the states up to N (solid) and beyond (dashed). Seed 0.",
     ),
     "state_space_tests": (
         state_space_tests,
@@ -69,7 +69,8 @@ FIGURES: dict[str, tuple[Callable[[Study], Drawing | None], str, str]] = {
     "recipes": (
         recipes,
         "Fixed-point rules in other settings",
-        "Fixed-point rules in other settings: F1 at N, 4 N and 8 N, and the time of training.",
+        "Fixed-point rules in other settings: F1 at N, 4 N and 8 N on the stimuli that are followed to 16 N (fewer "
+        "than those of the table), and the time of training.",
     ),
 }
 

@@ -18,7 +18,8 @@ STUDY_COMMAND = "tools/pathfinder_study.py"
 LONGER_NOTE = (
     "Trained on the longer contours themselves: `tools/train_net.py --config-file configs/pathfinder/PF14_<run>.yaml "
     "--num-gpus 8 DATASETS.TRAIN \"('pathfinder_PF20_train',)\" DATASETS.TEST \"('pathfinder_PF20_val',)\"`, "
-    "`<run>` as in the rows above."
+    "`<run>` as in the rows above; C-RBP by `configs/pathfinder/PF20_hgru_crbp.yaml` and `PF25_hgru_crbp.yaml`, with "
+    "30 and 80 steps."
 )
 
 

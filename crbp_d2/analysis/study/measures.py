@@ -6,9 +6,18 @@ verdict of False comes with sentences on why, chosen by the values.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .dynamics import LOST, best_f1, describe, describe_seeds, describe_training, mean_f1
+from .dynamics import (
+    LOST,
+    best_f1,
+    describe,
+    describe_seeds,
+    describe_sizes,
+    describe_training,
+    lost_f1,
+    mean_f1,
+)
 from .records import Study
 
 # F1 within which two rules are close.
@@ -17,11 +26,16 @@ CLOSE = 0.03
 
 @dataclass(frozen=True)
 class Outcome:
-    """values: what was measured, None where it is missing. holds: None where that leaves it open. why: if not."""
+    """One verdict.
+
+    values: what was measured, None where it is missing. holds: None where that leaves it open. why: if not.
+    margin: F1 between what was measured and the bound, negative where the claim fails; None: not decided by F1.
+    """
 
     values: dict[str, float | str | None]
     holds: bool | None
     why: str = ""
+    margin: float | None = None
 
 
 def decide(values: dict[str, float], condition: Callable[[], bool], why: Callable[[], str]) -> Outcome:
@@ -29,6 +43,14 @@ def decide(values: dict[str, float], condition: Callable[[], bool], why: Callabl
     known = {name: value if math.isfinite(value) else None for name, value in values.items()}
     holds = None if None in known.values() else bool(condition())
     return Outcome(known, holds, why() if holds is False else "")
+
+
+def decide_by(
+    values: dict[str, float], margin: Callable[[], float], why: Callable[[], str], *, at_bound: bool = False
+) -> Outcome:
+    """Likewise, by an F1 above a bound, or (`at_bound`) at it."""
+    found = decide(values, lambda: margin() > 0 or (at_bound and margin() == 0), why)
+    return found if found.holds is None else replace(found, margin=margin())
 
 
 def sentences(*parts: str) -> str:
@@ -64,17 +86,18 @@ def above(study: Study, better: str, worse: Sequence[str], bound: float = 0.0) -
         differences = ", ".join(f"{values[better] - values[run]:+.3f} to {run}" for run in worse)
         return sentences(
             f"The difference is {differences}.",
+            describe_sizes(study, better, *worse),
             describe_seeds(study, better, *worse),
             describe_training(study, better, *worse),
         )
 
-    return decide(values, lambda: all(values[better] - values[run] > bound for run in worse), why)
+    return decide_by(values, lambda: min(values[better] - values[run] for run in worse) - bound, why)
 
 
 def close(study: Study, run: str, reference: str) -> Outcome:
     """F1 of a run at most CLOSE below that of another."""
     found = above(study, run, (reference,), -CLOSE)
-    return Outcome(found.values, found.holds, sentences(found.why, describe(study, run)) if found.why else "")
+    return replace(found, why=sentences(found.why, describe(study, run)) if found.why else "")
 
 
 def no_better(study: Study, run: str, reference: str) -> Outcome:
@@ -89,7 +112,7 @@ def no_better(study: Study, run: str, reference: str) -> Outcome:
             describe_training(study, run, reference),
         )
 
-    return decide(values, lambda: values[run] <= values[reference], why)
+    return decide_by(values, lambda: values[reference] - values[run], why, at_bound=True)
 
 
 def above_all(study: Study, better: Sequence[str], worse: str) -> Outcome:
@@ -98,19 +121,14 @@ def above_all(study: Study, better: Sequence[str], worse: str) -> Outcome:
 
     def why() -> str:
         short = [run for run in better if values[run] <= values[worse]]
-        sizes = ", ".join(f"{run} {study[run][0].parameters}" for run in (*better, worse))
         return sentences(
             f"{' and '.join(short)} stay below {worse}.",
-            f"Parameters: {sizes}.",
+            describe_sizes(study, *better, worse),
             describe_seeds(study, *better, worse),
             describe_training(study, *better, worse),
         )
 
-    return decide(values, lambda: all(values[run] > values[worse] for run in better), why)
-
-
-def _loss(study: Study, run: str) -> float:
-    return mean_f1(study, run) - mean_f1(study, run, multiple=4)
+    return decide_by(values, lambda: min(values[run] for run in better) - values[worse], why)
 
 
 def _at_both(study: Study, run: str) -> dict[str, float]:
@@ -119,25 +137,25 @@ def _at_both(study: Study, run: str) -> dict[str, float]:
 
 def keeps(study: Study, run: str) -> Outcome:
     """At most LOST of F1 lost from N to 4 N."""
-    return decide(_at_both(study, run), lambda: _loss(study, run) <= LOST, lambda: _lost(study, run))
+    return decide_by(_at_both(study, run), lambda: LOST - lost_f1(study, run), lambda: _lost(study, run), at_bound=True)
 
 
 def loses(study: Study, run: str) -> Outcome:
     """More than LOST of F1 lost from N to 4 N."""
-    return decide(_at_both(study, run), lambda: _loss(study, run) > LOST, lambda: _lost(study, run))
+    return decide_by(_at_both(study, run), lambda: lost_f1(study, run) - LOST, lambda: _lost(study, run))
 
 
 def loses_less(study: Study, run: str, reference: str) -> Outcome:
     values = _at_both(study, run) | _at_both(study, reference)
-    return decide(
+    return decide_by(
         values,
-        lambda: _loss(study, run) < _loss(study, reference),
+        lambda: lost_f1(study, reference) - lost_f1(study, run),
         lambda: sentences(_lost(study, run), _lost(study, reference)),
     )
 
 
 def _lost(study: Study, run: str) -> str:
-    return sentences(f"{run} loses {_loss(study, run):.3f} (mean over seeds).", describe(study, run))
+    return sentences(f"{run} loses {lost_f1(study, run):.3f} (mean over seeds).", describe(study, run))
 
 
 def longer(study: Study, better: str, worse: str) -> Outcome:
@@ -166,4 +184,4 @@ def _longer(study: Study, better: str, worse: str, score: Callable[[str, str], f
             describe(study, worse),
         )
 
-    return decide(values, lambda: all(values[f"{better} {s}"] > values[f"{worse} {s}"] for s in specs), why)
+    return decide_by(values, lambda: min(values[f"{better} {s}"] - values[f"{worse} {s}"] for s in specs), why)

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -39,8 +38,12 @@ def collect_results(evaluation: Path, folder: Path) -> None:
     values = json.loads((evaluation / "results.json").read_text())["panoptic_seg"]
     kept = {"panoptic_seg": {key: values[key] for key, _ in FIGURES}, "machine": machine()}
     write_text(folder / "results.json", json.dumps(kept, indent=1) + "\n")
-    if (evaluation / "quality_per_step.csv").exists():
-        shutil.copyfile(evaluation / "quality_per_step.csv", folder / "quality_per_step.csv")
+    steps = folder / "quality_per_step.csv"
+    if (evaluation / steps.name).exists():
+        write_text(steps, (evaluation / steps.name).read_text())
+    else:
+        # That of an earlier evaluation would be of another model.
+        steps.unlink(missing_ok=True)
 
 
 def read_results(folder: Path) -> tuple[dict[str, float], str] | None:
@@ -121,6 +124,8 @@ def write_side_by_side(folders: Mapping[str, Path], target: Path, count: int = 4
     (left, right), labels = folders.values(), tuple(folders)
     names = sorted({path.name for path in left.glob("*.png")} & {path.name for path in right.glob("*.png")})[:count]
     target.mkdir(parents=True, exist_ok=True)
+    for old in target.glob("*.jpg"):
+        old.unlink()
     written = []
     for name in names:
         pictures = (cv2.imread(str(folder / name)) for folder in (left, right))

@@ -11,6 +11,7 @@ from pathlib import Path
 from .ablation import LONG, LONG_REFERENCES, ablation_rows, long_rows, settings
 from .ablation import Row as AblationRow
 from .claims import Claim
+from .dynamics import seed_spread
 from .figure_style import name_of
 from .ledger import LONGER_NOTE, STUDY_COMMAND, Row, own_panoptic_rows, panoptic_rows, pathfinder_rows, seeds_cell
 from .measures import Outcome
@@ -43,8 +44,10 @@ def results_page(
         "## Verdicts",
         _counts(outcomes)
         + " Measures and bounds are fixed in\n[claims.py](crbp_d2/analysis/study/claims.py); values are "
-        "F1 where nothing else is said.",
-        verdict_table(outcomes, links),
+        "F1 where nothing else is said.\nThese are short trainings, and longer ones can turn a verdict: see the last "
+        "table of the next section, and `make pathfinder` in the\n[README](README.md) for C-RBP with twice the "
+        "iterations, which then loses more past N.",
+        verdict_table(study, outcomes, links),
         *_failures(outcomes),
         "## Fixed-point rules in other settings",
         *_ablation(study, links),
@@ -53,8 +56,8 @@ def results_page(
         "## The paper's scale",
         *_costs(study, root),
         "## Panoptic models of our own",
-        "Not comparable with COCO val2017, nor with one another: from random initialisation, in minutes on a processor "
-        "(in percent).",
+        "Not comparable with COCO val2017, nor the toy scenes with the two images: from random initialisation, in "
+        "minutes on\na processor (in percent).",
         compact_table(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
         *([f"Quality per step of the toy model: {links['panoptic_toy']}."] if "panoptic_toy" in links else []),
         *_pictures(root),
@@ -74,16 +77,9 @@ def _introduction(study: Study, folder: str) -> str:
     if count:
         text += (
             f"\nF1 at N on the trained contours differs by at most {spread:.3f} between the seeds of a run ({count} "
-            "runs with\nseveral seeds); a difference between runs of one seed that is not larger says little."
+            "runs with\nseveral seeds): verdicts that less than that decides are marked."
         )
     return text
-
-
-def seed_spread(study: Study) -> tuple[float, int]:
-    """The greatest range of F1 at N over the seeds of a run, and the number of runs with several seeds."""
-    scores = [[record.f1(study.specs[0]) for record in study[run]] for run in study.runs]
-    ranges = [max(found) - min(found) for found in scores if len(found) > 1]
-    return max(ranges, default=0.0), len(ranges)
 
 
 def compact_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -103,20 +99,27 @@ def ledger_table(rows: Sequence[Row], links: dict[str, str]) -> str:
     )
 
 
-def verdict_table(outcomes: Sequence[tuple[Claim, Outcome]], links: dict[str, str]) -> str:
+def verdict_table(study: Study, outcomes: Sequence[tuple[Claim, Outcome]], links: dict[str, str]) -> str:
     headers = ["claim", "paper", "measure", "ours", "verdict", "figure"]
+    spread, _ = seed_spread(study)
     rows = [
         [
             claim.sentence,
             claim.paper,
             claim.measure,
             values_cell(outcome),
-            VERDICTS[outcome.holds],
+            verdict_cell(outcome, spread),
             links.get(claim.figure, "-"),
         ]
         for claim, outcome in outcomes
     ]
     return compact_table(headers, rows)
+
+
+def verdict_cell(outcome: Outcome, spread: float) -> str:
+    """A verdict, and whether it is decided by less than seeds differ by."""
+    narrow = outcome.margin is not None and abs(outcome.margin) < spread
+    return VERDICTS[outcome.holds] + (", by less than the seeds' spread" if narrow else "")
 
 
 def values_cell(outcome: Outcome) -> str:
@@ -153,9 +156,18 @@ def _ablation(study: Study, links: dict[str, str]) -> list[str]:
         return ["Not run."]
     stimuli = rows[0].first.long[study.specs[0]].stimuli
     text = (
-        "BPTT and C-RBP as in the paper and BPTT at a better learning rate, then fixed-point rules in other settings. "
-        f"Lost:\nF1 at N minus F1 later, on {stimuli} stimuli. Residual and penalty are those at N on fixed "
-        "validation stimuli."
+        "BPTT and C-RBP as in the paper and BPTT at a better learning rate, then fixed-point rules in other settings:\n"
+        "plain or Anderson steps (N of them) forward, terms of the Neumann series backward, gates that start half\n"
+        "open in place of chronos biases (`CELL.TIMESCALE` 2), another weight of the Lipschitz penalty, or in its\n"
+        "place the contraction penalty (growth along the Jacobian's leading direction, above this bound).\n\n"
+        f"Lost: F1 at N minus F1 later, on {stimuli} stimuli. Training is in processor seconds of one thread, with "
+        "another\nrun on the other core"
+    )
+    if found := _same_work(study):
+        text += f": the same work took {found} in two runs"
+    text += (
+        ". Residual and Lipschitz penalty (also of rows trained\nwith another one) are those at N on fixed validation "
+        "stimuli."
     )
     parts = [f"{text} {links.get('recipes', '')}".strip(), _ablation_table(study, rows)]
     if longer := long_rows(study):
@@ -163,11 +175,17 @@ def _ablation(study: Study, links: dict[str, str]) -> list[str]:
     return parts
 
 
+def _same_work(study: Study) -> str:
+    """Training times of two runs that differ in their learning rate alone."""
+    pair = [record.seconds.get("training") for run in ("hgru_bptt", "hgru_bptt_lr") if (record := study.first(run))]
+    return f"{pair[0]:.0f} and {pair[1]:.0f} s" if len(pair) == 2 and all(pair) else ""
+
+
 def _ablation_table(study: Study, rows: Sequence[AblationRow]) -> str:
     trained, longer = study.specs[0], study.specs[1]
     headers = ["setting", "N", f"F1 {trained} at N", f"F1 {trained} at 4 N", f"F1 {longer} at N", f"F1 {longer} at 4 N",
                f"lost on {trained} to 8 N", "to 16 N", f"lost on {longer} to 8 N", "s an iteration", "training, s",
-               "iterations", "residual at the end", "penalty at the end"]  # fmt: skip
+               "iterations", "residual at the end", "Lipschitz penalty at the end"]  # fmt: skip
     cells = [
         [
             row.label,
@@ -194,7 +212,7 @@ def _differences(study: Study, root: Path) -> list[str]:
     record = study.first("hgru_crbp") or next(iter([*recurrent, *study.records]), None)
     if record is None:
         return ["Not run."]
-    small, large = asdict(ours(record, study)), asdict(papers(record.run, root))
+    small, large = asdict(ours(record, study)), asdict(papers(record.config, root))
     names = {
         "image": "image side, px",
         "dashes": "dashes of a contour",
@@ -225,7 +243,7 @@ def _costs(study: Study, root: Path) -> list[str]:
         seconds = record.seconds.get("iteration", math.nan)
         if run in other or not math.isfinite(seconds):
             continue
-        large = papers(run, root)
+        large = papers(record.config, root)
         factor = cost_factor(ours(record, study), large)
         hours = seconds * factor * large.iterations / 3600
         rows.append([run, _figure(seconds), f"{factor:.0f}", large.iterations, f"{hours:,.0f}"])

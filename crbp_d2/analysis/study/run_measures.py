@@ -3,6 +3,7 @@
 N: trained steps; T = 4 N: steps looked at; C: channels; H x W: image size.
 """
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -24,10 +25,31 @@ DIGITS = 5
 def quality_by_step(model: nn.Module, loader: Iterable, name: str, steps: tuple[int, ...]) -> list[float]:
     """F1 on a data set after each of these steps; of a model without steps (none given) its only F1.
 
+    Of a run that diverges, F1 is nan from the first step on whose predictions are not all finite.
+
     Args:
         model: a SemanticSegmentor with a contour head.
+        loader: can be gone through several times.
         name: of the loader's data set.
+        steps: increasing.
     """
+    try:
+        return _scores(model, loader, name, steps)
+    except FloatingPointError:
+        if not steps:
+            return [math.nan]
+    # What is not finite stays so: bisection finds the last step that is.
+    found, low, high = [], 0, len(steps)
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            found, low = _scores(model, loader, name, steps[:middle]), middle
+        except FloatingPointError:
+            high = middle
+    return found + [math.nan] * (len(steps) - low)
+
+
+def _scores(model: nn.Module, loader: Iterable, name: str, steps: tuple[int, ...]) -> list[float]:
     results = inference_on_dataset(StepwiseSegmentor(model, steps).eval(), loader, PathfinderEvaluator(name, False))
     scores = results["pathfinder"]
     return [round(scores[f"F1@{t}"], DIGITS) for t in steps] if steps else [round(scores["F1"], DIGITS)]
@@ -46,8 +68,8 @@ def probe(model: nn.Module, batches: list[list[dict]], name: str, steps: int) ->
     """A short look at a model in training; `steps` = N.
 
     Returns:
-        f1 and f1_far: after N and T steps on all batches; penalty: the unweighted Lipschitz coefficient penalty at h_N,
-        residual: the median at h_N, both on the first batch.
+        f1 and f1_far: after N and T steps on all batches, nan where predictions are not finite; penalty: the
+        unweighted Lipschitz coefficient penalty at h_N, residual: the median at h_N, both on the first batch.
     """
     f1, f1_far = quality_by_step(model, batches, name, (steps, FACTOR * steps))
     cell, drive = model.sem_seg_head.recurrence.cell, drive_of(model, batches[0])
@@ -61,12 +83,15 @@ def stability(cell: nn.Module, drive: Tensor, steps: int) -> dict:
 
     Returns:
         stimuli; penalty and penalty_far: the Lipschitz coefficient penalty, unweighted, at h_N and h_T;
-        spectral_radius: at h_T, of the first stimuli; contraction, residual: the medians over stimuli after each
-        step, see diagnostics.
+        spectral_radius: at h_T, of the first stimuli, empty where it was not found; contraction, residual: the medians
+        over stimuli after each step, see diagnostics.
     """
     last = FACTOR * steps
     states = trajectory(cell, drive, last)
-    radii = spectral_radius(cell, drive, states[last], samples=range(min(RADII, len(drive))))
+    try:
+        radii = spectral_radius(cell, drive, states[last], samples=range(min(RADII, len(drive))))
+    except (ValueError, RuntimeError):  # the run diverged, or the iteration did not converge
+        radii = np.empty(0)
     return {
         "stimuli": len(drive),
         "penalty": lipschitz_coefficient(cell, drive, states[steps]),

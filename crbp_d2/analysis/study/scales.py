@@ -1,5 +1,6 @@
 """The study's scale next to the paper's, from records and configs, and what the paper's would cost."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,9 +37,9 @@ def ours(record: Record, study: Study) -> Scale:
     )
 
 
-def papers(run: str, root: Path) -> Scale:
-    """From configs/pathfinder/PF14_<run>.yaml, or its base where the paper has no such run."""
-    path = root / "configs/pathfinder" / f"PF14_{run}.yaml"
+def papers(config: str, root: Path) -> Scale:
+    """From the config in configs/pathfinder that has PF14 in place of a run's own, or the base where there is none."""
+    path = root / "configs/pathfinder" / re.sub("^[^_]+", "PF14", Path(config).name)
     if not path.exists():
         path = root / "configs/bases/pathfinder.yaml"
     content = CfgNode.load_yaml_with_base(str(path))

@@ -177,7 +177,7 @@ def recipes(study: Study) -> Drawing | None:
     right.barh(places, seconds, color="0.75", edgecolor="black")
     left.set_yticks(places, [row.label for row in rows])
     left.invert_yaxis()
-    left.set_xlabel(f"F1 on {spec}, long runs")
+    left.set_xlabel(f"F1 on {spec}, {rows[0].first.long[spec].stimuli} stimuli")
     right.set_xlabel("training, s")
     for axis in (left, right):
         axis.grid(color="0.92", axis="x")

@@ -1,6 +1,7 @@
 """The study in one file for programs: every claim with its values, every checkpoint with what it scores."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,7 +46,9 @@ def write_summary(
 
 
 def _short(value: float | str | None) -> float | str | None:
-    return float(f"{value:.5g}") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    return value
 
 
 def _reported(record: Record, specs: Sequence[str]) -> list[dict]:

@@ -7,6 +7,7 @@ from .figure_style import (
     FEEDFORWARD,
     HGRU,
     Drawing,
+    around,
     legend_below,
     line_style,
     name_of,
@@ -55,7 +56,7 @@ def training(study: Study) -> Drawing | None:
         if logarithmic:
             axis.set_yscale("log")
         else:
-            axis.set_ylim(0, 1)
+            axis.set_ylim(around([row[3] for row in rows if row[0] == title]))
     axes[-1, -1].axis("off")
     handles = {}
     for axis in axes.flat:
@@ -91,7 +92,8 @@ def stability(study: Study) -> Drawing | None:
     radius.set_xticks(range(len(runs)), [name_of(run) for run in runs], rotation=60, ha="right", fontsize=8)
     radius.axhline(1, color="0.4", linewidth=1)
     radii = [row[-1] for row in rows if row[0] == "spectral radius" and np.isfinite(row[-1])]
-    radius.set(title="spectral radius at 4 N", ylim=(0, 1.1 * max(1, *radii, 0)))
+    low, high = (min(radii), max(radii)) if radii else (1, 1)
+    radius.set(title="spectral radius at 4 N", ylim=(min(low, 1) - 0.05, max(high, 1) + 0.05))
     contraction.axhline(1, color="0.4", linewidth=1)
     contraction.set(title="ratio of successive changes", xlabel="steps / N", ylim=(0, 1.6))
     residual.set(title="relative change of the state", xlabel="steps / N", yscale="log")

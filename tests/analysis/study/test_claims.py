@@ -9,6 +9,7 @@ from study_records import RUNS, write_records
 
 from crbp_d2.analysis.study.claims import CLAIMS, evaluate_claims
 from crbp_d2.analysis.study.records import Scores, Study, load_study
+from crbp_d2.analysis.study.results_page import verdict_cell
 from crbp_d2.analysis.study.state_space import compare_drift, state_space
 
 
@@ -70,6 +71,12 @@ def test_values(study):
             "penalty_separates",
             "hgru_rbp",
             {"stability": lambda r: r.stability | {"penalty": np.array(0.001)}},
+            "hgru_cbptt keeps its F1 (loses 0.020) at a penalty of 0.01, hgru_rbp loses 0.050 at 0.001",
+        ),
+        (
+            "penalty_lowers",
+            "hgru_rbp",
+            {"stability": lambda r: r.stability | {"penalty": np.array(0.001)}},
             "hgru_rbp (0.001) have no more penalty than hgru_cbptt (0.01)",
         ),
         (
@@ -92,13 +99,19 @@ def test_values(study):
             "radius_below_one",
             "hgru_crbp",
             {"stability": lambda r: r.stability | {"spectral_radius": np.array([0.5, 1.1])}},
-            "contracts at the last state",
+            "at the last state it contracts (spectral radius 0.800)",
         ),
         (
             "recipe_reaches_bptt",
             "recipe_anderson7_k3",
             {"seconds": {"training": 660.0}},
-            "label of recipe_anderson7_k3, misses by 2.00 times the time",
+            "label of recipe_weight3000, misses by F1 0.202 lower",
+        ),
+        (
+            "recipe_holds_longer",
+            "long_contracting",
+            {"seconds": {"training": 660.0}},
+            "long_contracting, misses by 2.00 times the time",
         ),
     ],
 )
@@ -116,6 +129,44 @@ def test_what_is_not_run_is_neither_true_nor_false(study):
     assert without["bptt_loses"].holds is None and without["crbp_keeps"].holds is True
     one_seed = Study([r for r in study.records if r.seed == 0])
     assert outcomes(one_seed)["crbp_beats_rbp"].holds is None
+
+
+def test_the_row_of_the_ablation_is_chosen_on_validation_stimuli(study):
+    better_in_test = changed(study, "recipe_weight3000", quality=with_f1([0.99, 0.99]))
+    found = outcomes(better_in_test)["recipe_reaches_bptt"]
+    assert found.values["row"] == "label of recipe_anderson7_k3" and found.values["F1 at N"] == pytest.approx(0.895)
+    probe = {"f1": np.array([0.9]), "f1_far": np.array([0.9])}
+    found = outcomes(changed(better_in_test, "recipe_weight3000", probe=probe))["recipe_reaches_bptt"]
+    assert found.values["row"] == "label of recipe_weight3000"
+    probe["f1_far"] = np.array([0.5])
+    found = outcomes(changed(better_in_test, "recipe_weight3000", probe=probe))["recipe_reaches_bptt"]
+    assert found.values["row"] == "label of recipe_anderson7_k3"
+
+
+@pytest.mark.parametrize("run", ["hgru_bptt", "hgru_bptt_lr"])
+def test_the_recipe_is_held_against_both_references_or_none(study, run):
+    assert outcomes(Study([r for r in study.records if r.run != run]))["recipe_reaches_bptt"].holds is None
+
+
+def test_the_penalty_has_nothing_to_tell_apart_where_no_rule_loses(study):
+    kept = study
+    for run in ("hgru_bptt", "hgru_tbptt", "hgru_bptt_every_step", "hgru_rbp"):
+        kept = changed(kept, run, quality=with_f1([0.9, 0.9]))
+    assert outcomes(kept)["penalty_separates"].holds is None
+    # A rule that was trained with the penalty and loses is one of those that lose.
+    found = outcomes(changed(study, "hgru_cbptt", quality=with_f1([0.9, 0.8])))["penalty_separates"]
+    assert found.holds is True
+
+
+def test_margins(study):
+    found = outcomes(study)
+    assert found["crbp_near_bptt"].margin == pytest.approx(0.01) and found["bptt_loses"].margin == pytest.approx(0.27)
+    assert found["crbp_keeps"].margin == pytest.approx(0.02) and found["deq_no_better"].margin == pytest.approx(0.05)
+    assert found["radius_below_one"].margin is None
+    worse = outcomes(changed(study, "hgru_crbp", quality=with_f1([0.85, 0.85])))["crbp_near_bptt"]
+    assert worse.margin == pytest.approx(-0.02)
+    assert verdict_cell(worse, 0.021) == "**fails**, by less than the seeds' spread"
+    assert verdict_cell(worse, 0.019) == "**fails**"
 
 
 def test_states_that_diverged_leave_a_claim_open(study):

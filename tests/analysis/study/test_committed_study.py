@@ -36,6 +36,11 @@ def test_pages_are_those_of_the_records(study, tmp_path):
     assert (tmp_path / "summary.json").read_text() == (FOLDER / "summary.json").read_text()
 
 
+def test_numbers_beside_the_figures_are_those_of_the_records(study):
+    for stem, (draw, _, _) in FIGURES.items():
+        assert draw(study).numbers() == (FOLDER / f"figures/{stem}.csv").read_text(), stem
+
+
 def test_configs_of_checkpoints_are_those_of_the_records(study, tmp_path):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     (tmp_path / SMALL.folder / "checkpoints").mkdir(parents=True)

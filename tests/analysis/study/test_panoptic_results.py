@@ -46,6 +46,9 @@ def test_results_are_kept_with_their_machine(tmp_path):
     (evaluation / "quality_per_step.csv").write_text("t\n")
     collect_results(evaluation, folder)
     assert (folder / "quality_per_step.csv").read_text() == "t\n"
+    (evaluation / "quality_per_step.csv").unlink()
+    collect_results(evaluation, folder)
+    assert [path.name for path in folder.iterdir()] == ["results.json"]
     (folder / "results.json").write_text('{"panoptic_seg": {"PQ": null}, "machine": ""}')
     with pytest.raises(ValueError, match="results.json holds no panoptic results"):
         read_results(folder)
@@ -68,8 +71,11 @@ def test_predictions_of_two_models_side_by_side(tmp_path):
         (tmp_path / name).mkdir()
         for file in files:
             cv2.imwrite(str(tmp_path / name / f"{file}.png"), picture(value))
+    (tmp_path / "joined").mkdir()
+    (tmp_path / "joined/old.jpg").write_text("")
     (path,) = write_side_by_side({"ff": tmp_path / "left", "rec": tmp_path / "right"}, tmp_path / "joined")
-    assert path.name == "b.jpg" and [cv2.imread(str(path))[70, 80 * k + 40, 0] for k in (2, 3)] == [30, 40]
+    assert [*(tmp_path / "joined").iterdir()] == [path] and path.name == "b.jpg"
+    assert [cv2.imread(str(path))[70, 80 * k + 40, 0] for k in (2, 3)] == [30, 40]
 
 
 def test_wide_pictures_are_kept_smaller(tmp_path):

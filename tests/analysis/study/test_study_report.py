@@ -163,7 +163,7 @@ def test_a_failing_claim_gets_its_reason(root):
     page = results_page(changed, outcomes, [], "figures", ROOT)
     assert "Of 1 claims 0 hold, 1 fail, 0 are not run." in page
     (reason,) = [line for line in page.splitlines() if line.startswith("**BPTT with a loss on every step loses")]
-    assert "loses 0.000" in reason and "does not contract at the last state (spectral radius 1.05)" in reason
+    assert "loses 0.000" in reason and "at the last state it does not contract (spectral radius 1.050)" in reason
 
 
 def test_a_report_on_nothing_and_on_each_run_alone(tmp_path):
@@ -279,13 +279,14 @@ def test_slider_and_button_in_a_browser(root, tmp_path):
 
 def test_scales_and_cost(root):
     study = load_study(root / "results/pathfinder_small/runs")
-    small, large = ours(study.first("hgru_crbp"), study), papers("hgru_crbp", ROOT)
-    assert (small.image, small.dashes, small.steps) == (48, 6, 12) and papers("ff6", ROOT).steps is None
+    small, large = ours(study.first("hgru_crbp"), study), papers("configs/pathfinder/PF6s_hgru_crbp.yaml", ROOT)
+    assert (small.image, small.dashes, small.steps) == (48, 6, 12) and papers("PF6s_ff6.yaml", ROOT).steps is None
+    assert papers("PF6s_hgru_crbp_contracting.yaml", ROOT).steps == 10
     assert (large.image, large.channels, large.kernel, large.batch, large.iterations, large.steps) == (
         150, 25, 15, 128, 28125, 20,
     )  # fmt: skip
     assert cost_factor(small, large) == pytest.approx(8 * (150 / 48) ** 2 * (25 / 8) ** 2 * 20 / 12)
-    assert papers("convlstm_crbp", ROOT).steps == 60 and papers("hgru_bptt", ROOT).steps == 6
+    assert papers("PF6s_convlstm_crbp.yaml", ROOT).steps == 60 and papers("PF6s_hgru_bptt.yaml", ROOT).steps == 6
 
 
 def test_configs_of_the_paper_exist():
