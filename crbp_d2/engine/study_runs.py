@@ -105,7 +105,7 @@ def _recurrence(**keys) -> tuple:
 RUNS: dict[str, Run] = {
     "hgru_bptt": Run("hgru_bptt", seeds=THREE),
     # The better of the two is what the ablation is held against.
-    "hgru_bptt_lr": Run("hgru_bptt", rate=2, seeds=THREE, label="bptt, learning rate 0.01"),
+    "hgru_bptt_lr": Run("hgru_bptt", rate=2, seeds=THREE, label="BPTT, learning rate 0.01"),
     "hgru_crbp": Run("hgru_crbp", seeds=THREE),
     "hgru_rbp": Run("hgru_rbp", seeds=THREE),
     "hgru_cbptt": Run("hgru_cbptt", seeds=THREE),
@@ -169,7 +169,7 @@ RUNS: dict[str, Run] = {
         label="Anderson 6, 3 terms, half-open gates, contraction 0.5, learning rate 0.01",
     ),
     # Three times the training of the two that the ablation sets against one another.
-    "long_bptt_lr": Run("hgru_bptt", training=3, rate=2, label="bptt, learning rate 0.01"),
+    "long_bptt_lr": Run("hgru_bptt", training=3, rate=2, label="BPTT, learning rate 0.01"),
     "long_contracting": Run(
         "hgru_crbp_contracting",
         training=2.4,

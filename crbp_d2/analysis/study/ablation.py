@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .dynamics import LOST, describe, describe_training, mean_f1, seconds
+from .dynamics import LOST, describe, describe_seeds, describe_training, mean_f1, seconds
 from .figure_style import label_of
 from .measures import Outcome, decide, sentences
 from .records import Record, Study
@@ -110,9 +110,12 @@ def reaches(study: Study, runs: Sequence[str], references: Sequence[str]) -> Out
     }
 
     def why() -> str:
+        later = row.f1(trained, 4) - mean_f1(study, reference, multiple=4)
         return sentences(
             f"Of {len(rows)} rows the one chosen, {row.label}, misses by "
             f"{', '.join(text for text, missed in misses.items() if missed)}.",
+            f"At 4 N its F1 differs from {reference}'s by {later:+.3f}.",
+            describe_seeds(study, row.first.run, reference),
             describe(study, row.first.run),
             describe_training(study, row.first.run, reference),
         )
