@@ -272,7 +272,7 @@ CLAIMS = (
     ),
     Claim(
         "recipe_holds_longer",
-        "It still does with three times the training",
+        "A fixed-point rule reaches BPTT and keeps its quality with three times the training",
         _f1("hgru_crbp", "hgru_bptt"),
         "recipes",
         f"F1 at N of long_contracting at most {ablation.CLOSE} below that of long_bptt_lr, " + RECIPE,

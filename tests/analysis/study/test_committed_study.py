@@ -14,7 +14,7 @@ from crbp_d2.analysis.study.records import load_study
 from crbp_d2.analysis.study.results_page import results_page
 from crbp_d2.analysis.study.summary import write_summary
 from crbp_d2.engine.study_check import check_checkpoints
-from crbp_d2.engine.study_runs import SCALES
+from crbp_d2.engine.study_runs import RUNS, SCALES
 
 ROOT = Path(__file__).resolve().parents[3]
 SMALL = SCALES["small"]
@@ -34,6 +34,19 @@ def test_pages_are_those_of_the_records(study, tmp_path):
     assert results_page(study, outcomes, written, figures, ROOT) == (ROOT / "RESULTS.md").read_text()
     write_summary(tmp_path / "summary.json", study, outcomes, figures, ROOT)
     assert (tmp_path / "summary.json").read_text() == (FOLDER / "summary.json").read_text()
+
+
+def test_every_run_has_a_record_of_its_settings_and_a_checkpoint(study):
+    wanted = {(name, seed) for name, run in RUNS.items() for seed in run.seeds}
+    assert {(record.run, record.seed) for record in study.records} == wanted
+    for record in study.records:
+        options = RUNS[record.run].all_options(SMALL)
+        assert _last(record.options) == _last(options), record.path
+    assert {record.run for record in with_checkpoint(study, ROOT)} == {*RUNS}
+
+
+def _last(options):
+    return dict(zip(options[::2], options[1::2], strict=True))
 
 
 def test_numbers_beside_the_figures_are_those_of_the_records(study):
