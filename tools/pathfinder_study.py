@@ -56,11 +56,14 @@ def run_in_process(job: Job) -> bool:
 def check(args: argparse.Namespace) -> None:
     """Print what every checkpoint scores on new stimuli beside what is reported; exit if one is far from it."""
     far = count = 0
-    for row in check_checkpoints(SCALES[args.scale], ROOT, args.check, OUTPUT / args.scale / "check", args.only):
-        verdict = "" if row.holds else f"  more than {TOLERANCE} apart"
-        place = f"{row.name}, {row.spec} at t = {row.steps}"
-        print(f"{place}: {row.found:.3f}, reported {row.reported:.3f}{verdict}", flush=True)
-        far, count = far + (not row.holds), count + 1
+    try:
+        for row in check_checkpoints(SCALES[args.scale], ROOT, args.check, OUTPUT / args.scale / "check", args.only):
+            verdict = "" if row.holds else f"  more than {TOLERANCE} apart"
+            place = f"{row.name}, {row.spec} at t = {row.steps}"
+            print(f"{place}: {row.found:.3f}, reported {row.reported:.3f}{verdict}", flush=True)
+            far, count = far + (not row.holds), count + 1
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(f"pathfinder_study.py: {error}")
     if not count:
         sys.exit(f"pathfinder_study.py: no checkpoint of {', '.join(args.only or ['any run'])} is in the summary")
     if far:

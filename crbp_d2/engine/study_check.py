@@ -1,6 +1,7 @@
 """Whether the checkpoints of a study score on new stimuli what its summary reports."""
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,10 @@ TOLERANCE = 0.03
 
 @dataclass(frozen=True)
 class Check:
-    """F1 of a checkpoint after `steps` (0: a model without steps), as reported and on new stimuli."""
+    """F1 of a checkpoint after `steps` (0: a model without steps), as reported and on new stimuli.
+
+    nan: the run has diverged by then.
+    """
 
     name: str
     spec: str
@@ -31,6 +35,8 @@ class Check:
 
     @property
     def holds(self) -> bool:
+        if math.isnan(self.reported) or math.isnan(self.found):
+            return math.isnan(self.reported) and math.isnan(self.found)
         return abs(self.found - self.reported) <= TOLERANCE
 
 
@@ -73,4 +79,5 @@ def _check(entry: dict, scale: Scale, root: Path, seed: int, output: Path) -> It
         steps = tuple(row["steps"] for row in rows if row["steps"])
         scores = quality_by_step(model, first_batches(cfg, name, scale.specs[spec]), name, steps)
         for row, found in zip(rows, scores, strict=True):
-            yield Check(entry["name"], spec, row["steps"], row["f1"], found)
+            reported = math.nan if row["f1"] is None else row["f1"]
+            yield Check(entry["name"], spec, row["steps"], reported, found)

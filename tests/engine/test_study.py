@@ -148,6 +148,8 @@ def test_checkpoints_are_held_against_what_is_reported(tiny, tmp_path):
     assert [(row.spec, row.steps, row.found) for row in rows] == expected
     assert replace(rows[0], reported=rows[0].found + 0.0299).holds
     assert not replace(rows[0], reported=rows[0].found - 0.0301).holds
+    assert not replace(rows[0], reported=math.nan).holds
+    assert replace(rows[0], reported=math.nan, found=math.nan).holds
     assert not [*check_checkpoints(job.scale, tmp_path, 78, tmp_path / "check", ["another"])]
     with pytest.raises(ValueError, match="stimuli of another seed"):
         next(check_checkpoints(job.scale, tmp_path, 77, tmp_path / "check"))
@@ -156,6 +158,12 @@ def test_checkpoints_are_held_against_what_is_reported(tiny, tmp_path):
         next(check_checkpoints(job.scale, tmp_path, 78, tmp_path / "check"))
     with pytest.raises(FileNotFoundError, match="--report writes it"):
         next(check_checkpoints(SCALES["paper"], tmp_path, 78, tmp_path / "check"))
+
+
+def test_check_with_the_reported_seed_says_so():
+    tool = runpy.run_path(str(ROOT / "tools/pathfinder_study.py"))
+    with pytest.raises(SystemExit, match="reported figures are of seed 1; stimuli of another seed"):
+        tool["main"](["--check", "1"])
 
 
 def test_check_names_what_is_far(tiny, monkeypatch, capsys):
