@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .dynamics import LOST, describe, describe_seeds, describe_training, mean_f1, seconds
+from .dynamics import LOST, describe, describe_seeds, describe_training, mean, mean_f1, seconds
 from .figure_style import label_of
 from .measures import Outcome, decide, sentences
 from .records import Record, Study
@@ -39,26 +39,22 @@ class Row:
 
     def f1(self, spec: str, multiple: int = 1) -> float:
         """After `multiple` N steps; nan where it was not measured."""
-        return _mean([record.f1(spec, multiple) for record in self.records])
+        return mean([record.f1(spec, multiple) for record in self.records])
 
     def long_f1(self, spec: str, multiple: int) -> float:
         """Likewise, of the long runs."""
-        return _mean([record.long_f1(spec, multiple) for record in self.records])
+        return mean([record.long_f1(spec, multiple) for record in self.records])
 
     def lost(self, spec: str, multiple: int) -> float:
         """F1 at N minus that at `multiple` N, of the long runs."""
         return self.long_f1(spec, 1) - self.long_f1(spec, multiple)
 
     def seconds(self, name: str) -> float:
-        return _mean([record.seconds.get(name, math.nan) for record in self.records])
+        return mean([record.seconds.get(name, math.nan) for record in self.records])
 
     def last(self, name: str) -> float:
         """The last value of one of the probes."""
-        return _mean([record.last("probe", name) for record in self.records])
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values))
+        return mean([record.last("probe", name) for record in self.records])
 
 
 def settings(study: Study) -> list[str]:

@@ -18,7 +18,7 @@ LOST = 0.03
 def mean_f1(study: Study, run: str, spec: str | None = None, multiple: int = 1) -> float:
     """Mean over seeds of F1 after `multiple` N steps, by default on the trained contours; nan where not run."""
     spec = spec or (study.specs[0] if study.specs else "")
-    return _mean([record.f1(spec, multiple) for record in study[run]])
+    return mean([record.f1(spec, multiple) for record in study[run]])
 
 
 def lost_f1(study: Study, run: str) -> float:
@@ -41,15 +41,16 @@ def best_f1(study: Study, run: str, spec: str) -> float:
 
 def mean_value(study: Study, run: str, name: str) -> float:
     """Mean over seeds of a figure of `stability`."""
-    return _mean([record.value(name) for record in study[run]])
+    return mean([record.value(name) for record in study[run]])
 
 
 def seconds(study: Study, run: str, name: str = "training") -> float:
     """Mean over seeds; nan where not run."""
-    return _mean([record.seconds.get(name, math.nan) for record in study[run]])
+    return mean([record.seconds.get(name, math.nan) for record in study[run]])
 
 
-def _mean(values: list[float]) -> float:
+def mean(values: list[float]) -> float:
+    """nan of no values."""
     return sum(values) / len(values) if values else math.nan
 
 
