@@ -15,7 +15,7 @@ pathfinder: install
 
 # One run a core: two threads of one run would wait for those of the other.
 study: install
-	OMP_NUM_THREADS=1 $(RUN) tools/pathfinder_study.py --processes 2
+	OMP_NUM_THREADS=1 $(RUN) -m tools.pathfinder_study --processes 2
 
 # One thread a worker: two workers with two each would wait for one another.
 test: install

@@ -8,7 +8,6 @@ setup(
     description="Recurrent vision modules trained at their fixed point, for detectron2",
     license="MIT",
     packages=find_packages(include=["crbp_d2", "crbp_d2.*"]),
-    package_data={"crbp_d2.analysis.study": ["*.html"]},
     python_requires=">=3.10",
     install_requires=["torch>=2.6", "numpy", "pycocotools", "opencv-python"],
     extras_require={

@@ -2,19 +2,17 @@
 
 import os
 import re
-from pathlib import Path
 
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from panoptic_set import write_set
+from helpers.panoptic_set import write_set
+from helpers.paths import ROOT
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.cells import CELLS
 from crbp_d2.modeling import build_recurrence
 from crbp_d2.recurrence import RULES, SOLVERS
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def blocks(page):
@@ -32,7 +30,7 @@ def tables():
 
 
 def test_extending_runs_and_its_names_work_in_a_config(tables):
-    code = blocks("EXTENDING.md")
+    code = blocks("docs/EXTENDING.md")
     assert len(code) == 5
     namespace = {}
     for block in code:
@@ -54,7 +52,7 @@ def test_getting_started_registers_data_sets_of_ones_own(tmp_path, monkeypatch):
         (tmp_path / "mine" / name).symlink_to(tmp_path / source)
     monkeypatch.chdir(tmp_path)
     before = set(DatasetCatalog.list())
-    code = blocks("GETTING_STARTED.md")
+    code = blocks("docs/GETTING_STARTED.md")
     assert len(code) == 2
     for block in code:
         exec(block, {})
@@ -82,7 +80,9 @@ def test_readme_head_in_two_lines():
     assert cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead" and cfg.MODEL.RECURRENCE.STEPS == 20
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in ROOT.glob("*.md")))
+@pytest.mark.parametrize(
+    "page", sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+)
 def test_tools_that_a_page_names_can_be_called_as_it_says(page):
     text = (ROOT / page).read_text()
     for tool in set(re.findall(r"tools/\w+\.py", text)):

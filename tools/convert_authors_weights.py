@@ -15,7 +15,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from crbp_d2 import add_crbp_config
-from crbp_d2.modeling.authors_weights import LAYOUTS, convert, load_released
+from crbp_d2.checkpoint.conversion import LAYOUTS, convert, load_released
 
 CONFIGS = {"panoptic": "panoptic_R50_crbp.yaml", "pathfinder": "pathfinder/PF14_hgru_crbp_released.yaml"}
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from crbp_d2.data.pathfinder import COUNTS, SMALL, default_folder, split_of
-from crbp_d2.data.pathfinder_files import PER_FILE, write_split
-from crbp_d2.data.pathfinder_spec import SPECS
+from crbp_d2.data.pathfinder.dataset import COUNTS, SMALL, default_folder, split_of
+from crbp_d2.data.pathfinder.files import PER_FILE, write_split
+from crbp_d2.data.pathfinder.spec import SPECS
 
 PAPER_COUNTS = {"train": 180_000, "val": 20_000}
 

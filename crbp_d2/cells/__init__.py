@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from crbp_d2.recurrence.table import Table
+from crbp_d2.recurrence.registry import Table
 
 from .conv_gru import ConvGRUCell
 from .conv_lstm import ConvLSTMCell

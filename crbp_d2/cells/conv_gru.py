@@ -6,11 +6,11 @@ N: batch; C: channels; H x W: image size; E: kernel size.
 import torch
 from torch import Tensor, nn
 
+from crbp_d2.layers.convolution import horizontal_convolution
+from crbp_d2.layers.norms import build_norm
 from crbp_d2.recurrence.state import State
 
-from .convolution import horizontal_convolution
-from .gates import chronos_bias
-from .norms import build_norm
+from .chrono import chronos_bias
 
 
 class ConvGRUCell(nn.Module):

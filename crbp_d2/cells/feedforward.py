@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from .convolution import horizontal_convolution
-from .norms import build_norm
+from crbp_d2.layers.convolution import horizontal_convolution
+from crbp_d2.layers.norms import build_norm
 
 
 class FeedforwardControl(nn.Sequential):

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crbp_d2.layers.convolution import horizontal_convolution
+from crbp_d2.layers.norms import build_norm
 from crbp_d2.recurrence.state import State
 
-from .convolution import horizontal_convolution
-from .gates import chronos_bias
-from .norms import build_norm
+from .chrono import chronos_bias
 
 FORMS = ("printed", "released")
 

@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from .panoptic import load_panoptic
+from .panoptic.dataset import load_panoptic
 
 COCO_NAMES = (
     "coco_2017_train_panoptic_separated",
@@ -54,7 +54,7 @@ def check_dataset_available(name: str) -> None:
             root = os.environ.get("DETECTRON2_DATASETS", "datasets")
             raise FileNotFoundError(
                 f"The data set {name} is missing: there is no {os.path.abspath(path)} (DETECTRON2_DATASETS is "
-                f"{root!r}, see GETTING_STARTED.md); `make demo` runs without it."
+                f"{root!r}, see docs/GETTING_STARTED.md); `make demo` runs without it."
             )
 
 

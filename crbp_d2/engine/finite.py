@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.modeling.statistics import summarize
+from crbp_d2.modeling.solve_events import summarize
 from crbp_d2.recurrence import Recurrence
 
 

@@ -11,11 +11,11 @@ from detectron2.utils.file_io import PathManager
 
 from crbp_d2.data import semantic_map, write_instances_json
 
-from .mask_precision import MaskPrecisionByStep
 from .panoptic import PanopticEvaluator
-from .panoptic_quality import PanopticQualityByStep
-from .pictures import PanopticPictures
-from .steps_evaluator import StepwiseEvaluator
+from .stepwise.evaluator import StepwiseEvaluator
+from .stepwise.mask_precision import MaskPrecisionByStep
+from .stepwise.panoptic_quality import PanopticQualityByStep
+from .visualize import PanopticPictures
 
 
 def build_panoptic_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:

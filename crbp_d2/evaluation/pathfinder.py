@@ -13,7 +13,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import Tensor
 
-from crbp_d2.data.pathfinder_mapper import load_stimulus
+from crbp_d2.data.pathfinder.mapper import load_stimulus
 
 SCORES = ("F1", "IoU", "precision", "recall", "balanced_accuracy")
 

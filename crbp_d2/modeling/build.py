@@ -9,13 +9,13 @@ from detectron2.utils import comm
 from torch import nn
 
 from crbp_d2.cells import CELLS, FeedforwardControl, build_cell
-from crbp_d2.cells.convolution import METHODS, set_convolution
 from crbp_d2.cells.hgru import FORMS
-from crbp_d2.cells.norms import NORMS
+from crbp_d2.layers.convolution import METHODS, set_convolution
+from crbp_d2.layers.norms import NORMS
 from crbp_d2.recurrence import PENALTIES, RULES, SOLVERS, Recurrence, learning_rule
 from crbp_d2.recurrence.compiled import check_compiler
-from crbp_d2.recurrence.early_stop import mixes_samples
 from crbp_d2.recurrence.penalties import REDUCTIONS
+from crbp_d2.recurrence.solvers.early_exit import mixes_samples
 
 # Of the mask head; the contour heads take those of the cells.
 READOUT_NORMS = ("", "BN", "SyncBN", "GN")

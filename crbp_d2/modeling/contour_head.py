@@ -14,11 +14,11 @@ from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 
 from crbp_d2.cells import FeedforwardControl
-from crbp_d2.cells.norms import build_norm
+from crbp_d2.layers.norms import build_norm
 from crbp_d2.recurrence import Recurrence
 
 from .build import build_feedforward, build_recurrence, contour_settings
-from .statistics import log_solve
+from .solve_events import log_solve
 
 CLASSES = ("background", "target")
 

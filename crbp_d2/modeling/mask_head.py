@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from crbp_d2.recurrence import Recurrence, RecurrenceOutput
 
 from .build import build_recurrence, mask_head_settings
-from .statistics import log_solve
+from .solve_events import log_solve
 
 
 @ROI_MASK_HEAD_REGISTRY.register()

@@ -1,15 +1,16 @@
 """Recurrences trained at their fixed point; pure torch."""
 
-from .anderson import Anderson
-from .broyden import Broyden
 from .diagnostics import contraction, lipschitz_coefficient, residuals, spectral_radius
 from .gradients import Implicit, Truncated, Unrolled
 from .penalties import ContractionPenalty, LipschitzPenalty
 from .recurrence import Recurrence, RecurrenceOutput
+from .registry import Table
 from .rules import PENALTIES, RULES, SOLVERS, Rule, RuleSettings, learning_rule
-from .solvers import AffineStep, FixedSteps, Solution, SolveStats, UnconvergedWarning
-from .table import Table
-from .transpose import NeumannSeries
+from .solvers.anderson import Anderson
+from .solvers.base import AffineStep, Solution, SolveStats, UnconvergedWarning
+from .solvers.broyden import Broyden
+from .solvers.fixed_steps import FixedSteps
+from .solvers.neumann import NeumannSeries
 
 __all__ = [
     "PENALTIES",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .solvers import CONVERGED, AffineStep, Solution, SolveStats, Step, Visit, check_budget, warn_unconverged
+from .solvers.base import CONVERGED, AffineStep, Solution, SolveStats, Step, Visit, check_budget, warn_unconverged
 from .state import State
 
 

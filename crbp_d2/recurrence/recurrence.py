@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from .chunks import run_in_chunks
+from .chunked import run_in_chunks
 from .compiled import compiled_step, prepare
-from .early_stop import mixes_samples, stop_early
 from .gradients import Implicit, Trajectory
 from .penalties import REDUCTIONS
 from .scope import solve_scope
-from .solvers import SolveStats, check_budget, warn_unconverged
+from .solvers.base import SolveStats, check_budget, warn_unconverged
+from .solvers.early_exit import mixes_samples, stop_early
+from .solvers.neumann import NeumannSeries
 from .state import State, describe, is_finite
-from .transpose import NeumannSeries
 
 SUPERVISION = ("last", "every")
 

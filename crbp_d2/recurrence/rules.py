@@ -6,14 +6,15 @@ from typing import Any
 
 from torch import nn
 
-from .anderson import Anderson
-from .broyden import Broyden
 from .gradients import Implicit, Truncated, Unrolled
 from .penalties import ContractionPenalty, LipschitzPenalty
 from .recurrence import Recurrence
-from .solvers import CONVERGED, FixedSteps
-from .table import Table
-from .transpose import NeumannSeries
+from .registry import Table
+from .solvers.anderson import Anderson
+from .solvers.base import CONVERGED
+from .solvers.broyden import Broyden
+from .solvers.fixed_steps import FixedSteps
+from .solvers.neumann import NeumannSeries
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from formulas import batch_norm, convolve, parameters_of, sigmoid
+from helpers.formulas import batch_norm, convolve, parameters_of, sigmoid
 from torch.nn import functional as F
 
 from crbp_d2.cells import ConvGRUCell, ConvLSTMCell, FeedforwardControl

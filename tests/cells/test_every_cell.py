@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from crbp_d2.cells import CELLS, build_cell
-from crbp_d2.cells.norms import NORMS
+from crbp_d2.layers.norms import NORMS
 from crbp_d2.recurrence import RULES, learning_rule
 
 

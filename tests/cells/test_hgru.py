@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from formulas import batch_norm, convolve, parameters_of, sigmoid, softplus
+from helpers.formulas import batch_norm, convolve, parameters_of, sigmoid, softplus
 
 from crbp_d2.cells import HGRUCell
 

@@ -2,7 +2,7 @@
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from panoptic_set import write_set
+from helpers.panoptic_set import write_set
 
 
 @pytest.fixture

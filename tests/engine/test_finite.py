@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import TanhCell
+from helpers.problems import TanhCell
 from torch import nn
 
 from crbp_d2.engine.finite import guard_finite

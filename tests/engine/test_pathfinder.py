@@ -3,23 +3,22 @@
 import json
 import runpy
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer
+from helpers.paths import ROOT
 
 from crbp_d2 import Trainer, add_crbp_config
 from crbp_d2.data import PathfinderDatasetMapper
-from crbp_d2.data.pathfinder import default_folder, split_of
-from crbp_d2.data.pathfinder_files import write_split
-from crbp_d2.data.pathfinder_spec import SPECS
+from crbp_d2.data.pathfinder.dataset import default_folder, split_of
+from crbp_d2.data.pathfinder.files import write_split
+from crbp_d2.data.pathfinder.spec import SPECS
 from crbp_d2.engine.loaders import InOrder, build_train_loader, is_stream, start_stream_at
 from crbp_d2.modeling import check_recurrence_config
 
-ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = {path.stem: path for path in sorted((ROOT / "configs/pathfinder").glob("*.yaml"))}
 QUICK = ROOT / "configs/quick/pathfinder_hgru_crbp_instant_test.yaml"
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer
+from helpers.paths import ROOT
 
 from crbp_d2.data import register_toy_panoptic
 
-ROOT = Path(__file__).resolve().parents[2]
 TOY = "quick/panoptic_R18_crbp_toy.yaml"
 TINY = ["SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 0, "MODEL.RPN.POST_NMS_TOPK_TEST", 5,
         "SOLVER.WARMUP_ITERS", 0, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.PICTURES", 1]  # fmt: skip

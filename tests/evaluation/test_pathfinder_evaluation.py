@@ -87,7 +87,7 @@ def test_scores_where_there_is_nothing(counts, expected):
 
 def test_truth_is_read_where_the_input_has_none():
     from crbp_d2.data import generate_pathfinder
-    from crbp_d2.data.pathfinder_spec import SPECS
+    from crbp_d2.data.pathfinder.spec import SPECS
 
     record = {"stimulus": (SPECS["PF6s"], (0, 2), 5), "image_id": 5, "height": 48, "width": 48}
     mask = generate_pathfinder("PF6s", 1, seed=(0, 2), first=5)[1][0]

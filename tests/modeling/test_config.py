@@ -1,18 +1,15 @@
 """Config keys: what is refused, and what the shipped YAMLs say."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from detectron2.config import get_cfg
 from detectron2.modeling import build_model
+from helpers.paths import ROOT
 
 from crbp_d2 import add_crbp_config
-from crbp_d2.cells.convolution import HorizontalConv2d
+from crbp_d2.layers.convolution import HorizontalConv2d
 from crbp_d2.modeling import check_recurrence_config
 from crbp_d2.modeling.build import build_feedforward, build_recurrence
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def config(*options, file=None):

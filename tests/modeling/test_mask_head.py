@@ -1,7 +1,6 @@
 """The recurrent mask head inside and outside a detectron2 model."""
 
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from detectron2.modeling import build_model
 from detectron2.modeling.roi_heads.mask_head import build_mask_head, mask_rcnn_loss
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
+from helpers.paths import ROOT
 from torch.nn import functional as F
 
 from crbp_d2 import add_crbp_config
@@ -19,7 +19,6 @@ from crbp_d2.cells import ConvLSTMCell, GalaHGRUCell
 from crbp_d2.modeling import RecurrentMaskHead, RecurrentPanopticFPN
 from crbp_d2.recurrence import RULES, Broyden, UnconvergedWarning, learning_rule
 
-ROOT = Path(__file__).resolve().parents[2]
 CLASSES = 3
 
 

@@ -1,5 +1,5 @@
 import pytest
-from problems import PROBLEMS, drive_for
+from helpers.problems import PROBLEMS, drive_for
 
 
 @pytest.fixture(params=PROBLEMS)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from problems import LinearCell, dense_jacobian, flat, gradients, iterate
+from helpers.problems import LinearCell, dense_jacobian, flat, gradients, iterate
 
 from crbp_d2.recurrence import (
     PENALTIES,

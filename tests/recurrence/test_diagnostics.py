@@ -4,7 +4,7 @@ import builtins
 
 import pytest
 import torch
-from problems import PROBLEMS, LinearCell, TanhCell, dense_jacobian, drive_for, iterate
+from helpers.problems import PROBLEMS, LinearCell, TanhCell, dense_jacobian, drive_for, iterate
 
 from crbp_d2.cells import GalaHGRUCell, HGRUCell
 from crbp_d2.recurrence import contraction, learning_rule, lipschitz_coefficient, residuals, spectral_radius

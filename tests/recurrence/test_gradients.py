@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import (
+from helpers.problems import (
     LinearCell,
     dense_jacobian,
     drive_for,

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import LinearCell, TanhCell, drive_for, iterate
+from helpers.problems import LinearCell, TanhCell, drive_for, iterate
 from torch import nn
 
 from crbp_d2.cells import GalaHGRUCell

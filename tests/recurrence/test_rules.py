@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import TanhCell, dense_jacobian, flat, gradients, iterate, loss_of, push
+from helpers.problems import TanhCell, dense_jacobian, flat, gradients, iterate, loss_of, push
 
 from crbp_d2.recurrence import (
     RULES,

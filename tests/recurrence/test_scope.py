@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from problems import TanhCell, drive_for
+from helpers.problems import TanhCell, drive_for
 
 from crbp_d2.recurrence import learning_rule
 from crbp_d2.recurrence.scope import solve_cache, solve_scope

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import PROBLEMS, drive_for, flat, split
+from helpers.problems import PROBLEMS, drive_for, flat, split
 from torchdeq import get_deq
 
 from crbp_d2.cells import ConvLSTMCell, GalaHGRUCell, HGRUCell

@@ -1,1 +1,0 @@
-"""Measurements of what the package does; nothing here is needed to train."""

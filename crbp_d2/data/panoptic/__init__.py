@@ -1,0 +1,1 @@
+"""Panoptic data sets: loading, mapper, toy scenes."""

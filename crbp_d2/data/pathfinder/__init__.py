@@ -1,0 +1,1 @@
+"""The Pathfinder task: stimuli, files, data sets, mapper."""

@@ -1,0 +1,192 @@
+"""Pathfinder data sets by name: `pathfinder_PF14_train`, `_val` on disk, `_stream` drawn as it is trained on."""
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from iopath.common.file_io import file_lock
+from torch.utils.data import Dataset
+
+from .files import MANIFEST, Split, is_complete, read_manifest, write_split
+from .spec import SPECS, PathfinderSpec, pathfinder_spec
+
+# First number of a stimulus' seed after the data set's own, so that no two splits share a stimulus.
+SPLIT_SEEDS = {"train": 1, "val": 2, "stream": 3}
+# Stimuli drawn on first use where nothing else is said.
+COUNTS = {"train": 10_000, "val": 500}
+# Presets small enough to be drawn when they are first used.
+SMALL = ("PF6s", "PF9s", "PF12s")
+
+
+@dataclass(frozen=True)
+class PathfinderSource:
+    """Where the stimuli of one registered split come from.
+
+    name: of the spec, in data-set and folder names.
+    count: of stimuli that there must be; None: as many as there are, or the number of COUNTS.
+    folder: of the splits' folders; None: DETECTRON2_DATASETS/pathfinder/<name> at the time of use.
+    on_first_use: whether files that are missing are drawn when they are needed.
+    """
+
+    name: str
+    spec: PathfinderSpec
+    split: str
+    seed: int
+    count: int | None
+    folder: str | None
+    on_first_use: bool
+
+    @property
+    def path(self) -> Path:
+        return (Path(self.folder) if self.folder else default_folder(self.name)) / self.split
+
+    def content(self) -> Split:
+        """What the folder holds, or is to hold."""
+        if self.count is None and (self.path / MANIFEST).exists():
+            manifest = read_manifest(self.path)
+            return Split(self.spec, tuple(manifest["seed"]), manifest["count"])
+        return split_of(self.spec, self.split, self.seed, self.count or COUNTS[self.split])
+
+    def check_available(self) -> None:
+        """Check that the files are there, or can be drawn.
+
+        Raises:
+            FileNotFoundError: one sentence: what is missing, where it was looked for, what runs without.
+            ValueError: the folder holds something else.
+        """
+        if self.split == "stream" or self.on_first_use or (self.path / MANIFEST).exists():
+            return
+        raise FileNotFoundError(
+            f"The data set pathfinder_{self.name}_{self.split} is missing: there is no {self.path.absolute()} "
+            f"(DETECTRON2_DATASETS is {_root()!r}); `tools/generate_pathfinder.py --spec {self.name}` writes it, and "
+            f"DATASETS.TRAIN \"('pathfinder_{self.name}_stream',)\" trains without it."
+        )
+
+    def records(self) -> list[dict]:
+        """One dict a stimulus: file_name, image_id, height, width.
+
+        Raises:
+            FileNotFoundError: an archive is missing.
+            ValueError: the folder holds something else, or is not complete.
+        """
+        self.check_available()
+        content = self.content()
+        if self.on_first_use:
+            self._draw_missing(content)
+        if not is_complete(self.path, content):
+            raise ValueError(f"{self.path} is not complete: run tools/generate_pathfinder.py once more")
+        side = self.spec.image_size
+        records = []
+        for name, numbers in content.files().items():
+            file_name = str(self.path / name)
+            if not os.path.exists(file_name):
+                raise FileNotFoundError(f"{file_name} is missing: run tools/generate_pathfinder.py once more")
+            records += [{"file_name": file_name, "image_id": k, "height": side, "width": side} for k in numbers]
+        return records
+
+    def _draw_missing(self, content: Split) -> None:
+        if is_complete(self.path, content):
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        # Of several processes one draws, the others wait and find the files.
+        with file_lock(str(self.path)):
+            if not is_complete(self.path, content):
+                logging.getLogger(__name__).info("Drawing %d stimuli into %s", content.count, self.path)
+                write_split(self.path, content, workers=os.cpu_count() or 1)
+
+
+class PathfinderStream(Dataset):
+    """An endless data set: record k is stimulus k of a seed, drawn by the mapper in the loader's workers."""
+
+    def __init__(self, source: PathfinderSource):
+        self.source = source
+        self.seed = (source.seed, SPLIT_SEEDS["stream"])
+
+    def __getitem__(self, index: int) -> dict:
+        side = self.source.spec.image_size
+        return {"stimulus": (self.source.spec, self.seed, index), "image_id": index, "height": side, "width": side}
+
+
+def register_pathfinder(
+    spec: PathfinderSpec | str,
+    name: str | None = None,
+    *,
+    root: str | None = None,
+    num_train: int | None = None,
+    num_val: int | None = None,
+    seed: int = 0,
+    on_first_use: bool = True,
+) -> None:
+    """Register `pathfinder_<name>_train`, `_val` and `_stream`. Nothing is read or drawn before it is used.
+
+    Args:
+        spec: a spec, or the name of a preset.
+        name: of the data sets; by default that of the preset.
+        root: folder for the stimuli's own; default DETECTRON2_DATASETS/pathfinder.
+        num_train, num_val: stimuli of each; by default as many as there are, 10,000 and 500 if there are none.
+        seed: of all stimuli.
+        on_first_use: draw what is missing when it is needed. If not, `tools/generate_pathfinder.py` writes it, and
+            all that it wrote is used.
+
+    Raises:
+        ValueError: an unknown preset, a spec without a name, counts below 1 or a negative seed; the names are
+            registered with other arguments.
+    """
+    if name is None:
+        if not isinstance(spec, str):
+            raise ValueError("register_pathfinder: a spec of your own needs a name")
+        name = spec
+    spec = pathfinder_spec(spec)
+    counts = {"train": num_train, "val": num_val, "stream": None}
+    if any(count is not None and count < 1 for count in counts.values()) or seed < 0:
+        raise ValueError(
+            f"register_pathfinder: counts must be at least 1 and seed at least 0, got num_train={num_train}, "
+            f"num_val={num_val}, seed={seed}"
+        )
+    folder = os.path.join(root, name) if root else None
+    for split, count in counts.items():
+        _register(PathfinderSource(name, spec, split, seed, count, folder, on_first_use))
+
+
+def _register(source: PathfinderSource) -> None:
+    name = f"pathfinder_{source.name}_{source.split}"
+    if name in DatasetCatalog.list():
+        registered = MetadataCatalog.get(name).source
+        if registered != source:
+            raise ValueError(f"the name {name!r} is taken by {registered}; choose another name than {source.name!r}")
+        return
+    stream = source.split == "stream"
+    DatasetCatalog.register(name, (lambda: PathfinderStream(source)) if stream else source.records)
+    MetadataCatalog.get(name).set(
+        source=source,
+        check_available=source.check_available,
+        evaluator_type="pathfinder",
+        stuff_classes=["background", "target"],
+        stuff_colors=[(0, 0, 0), (255, 255, 255)],
+        ignore_label=255,
+        image_channels=1,
+        endless=stream,
+    )
+
+
+def register_presets() -> None:
+    """Register every preset: the small ones are drawn on first use, those of the paper by the tool."""
+    for name in SPECS:
+        if f"pathfinder_{name}_train" not in DatasetCatalog.list():
+            register_pathfinder(name, on_first_use=name in SMALL)
+
+
+def split_of(spec: PathfinderSpec, split: str, seed: int, count: int) -> Split:
+    """What the folder of a split is to hold."""
+    return Split(spec, (seed, SPLIT_SEEDS[split]), count)
+
+
+def default_folder(name: str) -> Path:
+    """Where the splits of a spec lie unless another place is named."""
+    return Path(_root()) / "pathfinder" / name
+
+
+def _root() -> str:
+    return os.environ.get("DETECTRON2_DATASETS", "datasets")

@@ -1,0 +1,79 @@
+"""From Pathfinder records to what a contour model takes."""
+
+import numpy as np
+import torch
+from detectron2.config import CfgNode, configurable
+from detectron2.data import detection_utils as utils
+from detectron2.data import transforms as T
+
+from .files import read_stimulus
+from .stimuli import generate_pathfinder
+
+FLIPS = {"none": (), "horizontal": ("horizontal",), "vertical": ("vertical",), "both": ("horizontal", "vertical")}
+
+
+class PathfinderDatasetMapper:
+    """Reads or draws a stimulus, flips it at random in training, and makes tensors of it.
+
+    Adds to a record `image` (1 x H x W uint8) and `sem_seg` (H x W long, 1 on the target), the latter in
+    evaluation too. Besides records of the Pathfinder data sets it takes dicts of one-channel images in
+    detectron2's format: file_name, sem_seg_file_name, height, width.
+
+    Args:
+        augmentations: applied to image and target alike.
+
+    Raises (when called):
+        ValueError: an image of several channels, sizes that differ, labels that are no class.
+    """
+
+    @configurable
+    def __init__(self, *, augmentations: list[T.Augmentation | T.Transform] = ()):
+        self.augmentations = T.AugmentationList(augmentations)
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        flips = cfg.INPUT.RANDOM_FLIP
+        if flips not in FLIPS:
+            raise ValueError(f"INPUT.RANDOM_FLIP is {flips!r}; allowed: {', '.join(FLIPS)}")
+        directions = FLIPS[flips] if is_train else ()
+        return {"augmentations": [T.RandomFlip(**{"horizontal": False, direction: True}) for direction in directions]}
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        result = {key: value for key, value in dataset_dict.items() if key != "stimulus"}
+        image, target = load_stimulus(dataset_dict)
+        inputs = T.AugInput(image, sem_seg=target)
+        self.augmentations(inputs)
+        result["image"] = torch.from_numpy(np.ascontiguousarray(inputs.image)[None])
+        result["sem_seg"] = torch.from_numpy(np.ascontiguousarray(inputs.sem_seg).astype(np.int64))
+        return result
+
+
+def load_stimulus(record: dict) -> tuple[np.ndarray, np.ndarray]:
+    """Image and target of a record, each uint8, H x W.
+
+    Raises:
+        ValueError: see PathfinderDatasetMapper.
+    """
+    if "stimulus" in record:
+        spec, seed, index = record["stimulus"]
+        images, targets = generate_pathfinder(spec, 1, seed, first=index)
+        return images[0], targets[0]
+    name = record["file_name"]
+    if "sem_seg_file_name" in record:
+        image, target = utils.read_image(name), utils.read_image(record["sem_seg_file_name"])
+    else:
+        image, target = read_stimulus(name, record["image_id"])
+    if image.ndim != 2:
+        raise ValueError(f"{name} has {image.shape[2]} channels, but a contour model takes images of 1")
+    expected = record["height"], record["width"]
+    for what, found in (("image", image.shape), ("target", target.shape)):
+        if found[:2] != expected:
+            raise ValueError(f"the {what} of {name} is {_size(found)} px, but its record says {_size(expected)}")
+    strange = np.setdiff1d(target, (0, 1, 255))
+    if len(strange):
+        raise ValueError(f"the target of {name} holds the label {strange[0]}; allowed are 0, 1 and 255 (ignored)")
+    return image, target
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return f"{shape[1]} x {shape[0]}"

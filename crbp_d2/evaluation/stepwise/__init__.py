@@ -1,0 +1,1 @@
+"""Evaluation after each of many steps, from one run of the recurrence."""

@@ -1,0 +1,104 @@
+"""A training run in chunks of samples: the recorded step of one chunk at a time is held.
+
+N: samples; S: samples of a chunk.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .solvers.base import SolveStats
+from .state import State
+
+# (drive, state, steps) -> last two states, penalty and statistics of a run with the usual graph
+Run = Callable[[Tensor, State, int], tuple[State, State, Tensor, SolveStats]]
+
+
+def run_in_chunks(
+    run: Run, drive: Tensor, state: State, steps: int, size: int, parameters: Sequence[Tensor], mean: bool
+) -> tuple[State, Tensor, SolveStats]:
+    """State, penalty and statistics of a run over all samples, with the gradients of running them at once.
+
+    A chunk keeps its second-last state. In the backward pass its last step is computed once more, with
+    a graph that is gone before the next chunk's turn; that costs two evaluations a sample in all.
+
+    Args:
+        run: one chunk's run; its gradient must depend on the last step only.
+        drive: N x ....
+        state: where to start, N x ... each.
+        size: S; the last chunk may be smaller.
+        parameters: all that require a gradient, besides the drive.
+        mean: whether the penalty is a mean over samples, else a sum.
+    """
+    collected = _Collected(-(-len(drive) // size))
+    states, penalties = [], []
+    for k, (part, *start) in enumerate(zip(drive.split(size), *(s.split(size) for s in state), strict=True)):
+        *last, penalty = _Chunk.apply(run, collected, k, steps, len(start), part, *start, *parameters)
+        states.append(last)
+        penalties.append(penalty * (len(part) / len(drive)) if mean else penalty)
+    joined = tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+    return joined, torch.stack(penalties).sum(), collected.stats()
+
+
+class _Collected:
+    """Statistics of the chunks, put together in their order."""
+
+    def __init__(self, count: int):
+        self.forward: list[SolveStats | None] = [None] * count
+        self.backward: list[SolveStats | None] = [None] * count
+        self.whole: SolveStats | None = None
+
+    def stats(self) -> SolveStats:
+        self.whole = _join(self.forward)
+        return self.whole
+
+    def finished(self, k: int, stats: SolveStats) -> None:
+        """The backward pass of chunk k has run."""
+        self.backward[k] = stats.transpose
+        if all(report is not None for report in self.backward):
+            self.whole.transpose = _join(self.backward)
+            if self.whole.on_backward:
+                self.whole.on_backward(self.whole)
+
+
+def _join(parts: list[SolveStats]) -> SolveStats:
+    joined = {
+        name: torch.cat([getattr(part, name) for part in parts])
+        for name in ("sample_steps", "residual", "converged", "nonfinite_step", "growing")
+        if getattr(parts[0], name) is not None
+    }
+    return replace(parts[0], steps=max(part.steps for part in parts), transpose=None, on_backward=None, **joined)
+
+
+class _Chunk(torch.autograd.Function):
+    """One chunk's last state and penalty; the backward pass repeats its last step."""
+
+    @staticmethod
+    def forward(ctx, run: Run, collected: _Collected, k: int, steps: int, count: int, drive: Tensor, *tensors: Tensor):
+        state, ctx.parameters = tensors[:count], tensors[count:]
+        with torch.enable_grad():
+            previous, last, penalty, stats = run(drive.detach(), state, steps)
+        collected.forward[k] = replace(stats, on_backward=None)
+        ctx.run, ctx.collected, ctx.k, ctx.count = run, collected, k, count
+        ctx.device = drive.device.type
+        ctx.autocast = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
+        ctx.save_for_backward(drive, *(part.detach() for part in previous))
+        return (*(part.detach() for part in last), penalty.detach())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *g: Tensor):
+        drive, *previous = ctx.saved_tensors
+        enabled, dtype = ctx.autocast
+        wanted = [tensor for tensor in (drive, *ctx.parameters) if tensor.requires_grad]
+        with torch.enable_grad(), torch.autocast(ctx.device, dtype=dtype, enabled=enabled):
+            leaf = drive.detach().requires_grad_(drive.requires_grad)
+            _, last, penalty, stats = ctx.run(leaf, tuple(previous), 1)
+            stats.on_backward = lambda finished: ctx.collected.finished(ctx.k, finished)
+        inputs = [leaf if tensor is drive else tensor for tensor in wanted]
+        found = iter(torch.autograd.grad([*last, penalty], inputs, g, allow_unused=True))
+        gradients = [next(found) if tensor.requires_grad else None for tensor in (drive, *ctx.parameters)]
+        return (None,) * 5 + (gradients[0], *(None,) * ctx.count, *gradients[1:])

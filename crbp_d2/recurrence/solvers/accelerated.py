@@ -1,0 +1,78 @@
+"""The loop of the solvers that stop at a tolerance: bookkeeping per sample, extrapolation left to them.
+
+N: batch; D: elements of a sample's state over all its tensors.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from ..state import State, flatten, select, unflatten
+from .base import Solution, Step, Visit, check_budget
+
+
+class Extrapolation(ABC):
+    """Proposes the next point of one solve from those seen so far, each sample on its own."""
+
+    @abstractmethod
+    def propose(self, x: Tensor, f: Tensor) -> Tensor:
+        """The point after x, whose step is f; all N x D."""
+
+
+class Accelerated(ABC):
+    """Fixed point by extrapolation, to a tolerance.
+
+    Every sample ends at the point of its smallest residual ||F(h) - h|| / ||F(h)||, whatever comes
+    after it: a sample within `tol` is frozen there, one that never gets there, or turns non-finite, is
+    reported as not converged. Nothing a sample does depends on the others of its batch (unless the
+    cell itself mixes them, as batch norm does), and no decision on the scale of the state.
+
+    Args:
+        max_steps: evaluations of the step at most.
+        tol: residual at which a sample is done.
+
+    Raises:
+        ValueError: max_steps < 1, tol outside (0, 1).
+    """
+
+    stops_at_tol = True
+
+    def __init__(self, max_steps: int, tol: float):
+        check_budget(type(self).__name__, max_steps=max_steps, tol=tol)
+        self.steps = max_steps
+        self.tol = tol
+
+    @abstractmethod
+    def begin(self) -> Extrapolation:
+        """A fresh history for one solve."""
+
+    def solve(self, step: Step, state: State, steps: int | None = None, visit: Visit | None = None) -> Solution:
+        """At most `steps` evaluations (default: max_steps; 0 is allowed) from `state`.
+
+        Float32 or wider inside; under autocast the extrapolation keeps that precision.
+        """
+        budget = self.steps if steps is None else steps
+        x = best_x = best_f = flatten(state)
+        best = torch.full_like(x[:, 0], torch.inf)
+        active = torch.ones_like(best, dtype=torch.bool)
+        sample_steps = torch.zeros_like(active, dtype=torch.long)
+        history = self.begin()
+        taken = 0
+        while taken < budget:
+            f = flatten(step(unflatten(x, state)))
+            taken += 1
+            sample_steps = sample_steps + active
+            change, size = (f - x).norm(dim=1), f.norm(dim=1)
+            residual = torch.where(change == 0, change, change / size)
+            better = active & (residual < best)  # false for NaN
+            best = torch.where(better, residual, best)
+            best_x, best_f = select(better, (x,), (best_x,))[0], select(better, (f,), (best_f,))[0]
+            if visit:
+                visit(unflatten(select(active, (f,), (best_f,))[0], state))
+            active = active & (best > self.tol) & change.isfinite() & size.isfinite()
+            if taken == budget or not active.any():
+                break
+            with torch.autocast(x.device.type, enabled=False):
+                (x,) = select(active, (history.propose(x, f),), (best_x,))
+        return Solution(unflatten(best_x, state), unflatten(best_f, state), taken, sample_steps)

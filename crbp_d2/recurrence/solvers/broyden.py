@@ -1,0 +1,79 @@
+"""Broyden's method.
+
+N: batch; D: elements of a sample's state.
+"""
+
+import torch
+from torch import Tensor
+
+from .accelerated import Accelerated, Extrapolation
+from .base import check_budget
+
+
+class Broyden(Accelerated):
+    """Broyden's "good" method with limited memory, each sample on its own (Broyden 1965, Math. Comp. 19).
+
+    A quasi-Newton method for F(x) - x = 0. The inverse Jacobian starts as -1, so that the first point
+    is a plain step, and is corrected by one rank a step; after `memory` corrections it starts anew.
+
+    Args:
+        memory: corrections kept.
+        tol, max_steps: see Accelerated.
+
+    Raises:
+        ValueError: values outside these.
+    """
+
+    def __init__(self, memory: int = 20, tol: float = 1e-3, max_steps: int = 20):
+        super().__init__(max_steps, tol)
+        check_budget("Broyden", memory=memory)
+        self.memory = memory
+
+    def begin(self) -> Extrapolation:
+        return _InverseJacobian(self.memory)
+
+    def __repr__(self) -> str:
+        return f"Broyden(memory={self.memory}, tol={self.tol}, max_steps={self.steps})"
+
+
+class _InverseJacobian(Extrapolation):
+    """H = -1 + sum_i u_i v_i^T of each sample."""
+
+    def __init__(self, memory: int):
+        self.memory = memory
+        self.last: tuple[Tensor, Tensor] | None = None
+        self.u: list[Tensor] = []  # N x D each
+        self.v: list[Tensor] = []
+
+    def propose(self, x: Tensor, f: Tensor) -> Tensor:
+        residual = f - x
+        if self.last is not None:
+            if len(self.u) == self.memory:
+                self.u, self.v = [], []
+            self._correct(x - self.last[0], residual - self.last[1])
+        self.last = x, residual
+        return x - _times(self.u, self.v, residual)
+
+    def _correct(self, point_change: Tensor, residual_change: Tensor) -> None:
+        """The smallest change of H that makes it map `residual_change` to `point_change`."""
+        mapped = _times(self.u, self.v, residual_change)
+        v = _times(self.v, self.u, point_change)
+        denominator = _dot(v, residual_change)
+        smallest = torch.finfo(v.dtype).eps * v.norm(dim=1, keepdim=True) * residual_change.norm(dim=1, keepdim=True)
+        usable = denominator.abs() > smallest
+        u = torch.where(usable, (point_change - mapped) / torch.where(usable, denominator, 1), 0)
+        self.u.append(u)
+        self.v.append(v)
+
+
+def _times(left: list[Tensor], right: list[Tensor], x: Tensor) -> Tensor:
+    """(-1 + sum_i left_i right_i^T) x of each sample: N x D."""
+    result = -x
+    for a, b in zip(left, right, strict=True):
+        result = result + a * _dot(b, x)
+    return result
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """N x 1."""
+    return (a * b).sum(dim=1, keepdim=True)

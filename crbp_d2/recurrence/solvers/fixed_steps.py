@@ -1,0 +1,36 @@
+"""Plain iteration."""
+
+from ..state import State
+from .base import CONVERGED, Solution, Step, Visit, check_budget
+
+
+class FixedSteps:
+    """Plain iteration, `steps` times for every sample.
+
+    Args:
+        steps: number of cell evaluations, at least 1.
+        tol: residual within which a sample is reported as converged; it never stops the run.
+
+    Raises:
+        ValueError: steps < 1, tol outside (0, 1).
+    """
+
+    stops_at_tol = False
+
+    def __init__(self, steps: int, tol: float = CONVERGED):
+        check_budget("FixedSteps", steps=steps, tol=tol)
+        self.steps = steps
+        self.tol = tol
+
+    def solve(self, step: Step, state: State, steps: int | None = None, visit: Visit | None = None) -> Solution:
+        """Run `steps` steps (default: the solver's own; 0 is allowed) from `state`; `visit` sees each new state."""
+        steps = self.steps if steps is None else steps
+        previous = state
+        for _ in range(steps):
+            previous, state = state, step(state)
+            if visit:
+                visit(state)
+        return Solution(previous, state, steps)
+
+    def __repr__(self) -> str:
+        return f"FixedSteps({self.steps})"

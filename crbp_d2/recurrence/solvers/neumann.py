@@ -1,0 +1,88 @@
+"""The Neumann series for u = J^T u + g, with J the Jacobian of one step (Linsley et al. 2020, section 2).
+
+It has the interface of a solver (see solvers.py), for steps that are affine.
+"""
+
+import torch
+from torch import Tensor
+
+from ..state import State, add, sample_norm, select
+from .base import AffineStep, Solution, Visit
+
+
+class NeumannSeries:
+    """u = g + gJ + ... + gJ^K, at most K = `num_terms` Jacobian products; K = 0 is the one-step gradient.
+
+    All decisions are per sample and compare a term's norm with that of the sample's own first term,
+    so scaling g (by a loss scale, say) scales u and changes nothing else.
+
+    A sample whose terms end larger than they began is counted as growing. Beyond `growth_limit` its
+    result is cut at the smallest term, as one sums an asymptotic series. The limit leaves room for
+    Jacobians whose powers grow at first and shrink later.
+
+    Args:
+        num_terms: K.
+        tol: stop once a term is no larger than `tol` times the first; 0 always sums K+1 terms.
+        growth_limit: a term larger than this times the first ends the sample's series.
+
+    Raises:
+        ValueError: num_terms < 0, tol outside [0, 1), growth_limit <= 1.
+    """
+
+    stops_at_tol = False
+
+    def __init__(self, num_terms: int = 15, tol: float = 0.0, growth_limit: float = 10.0):
+        if num_terms < 0:
+            raise ValueError(f"NeumannSeries: num_terms must be at least 0, got {num_terms}")
+        if not 0 <= tol < 1:
+            raise ValueError(f"NeumannSeries: tol must lie in [0, 1), got {tol}")
+        if not growth_limit > 1:
+            raise ValueError(f"NeumannSeries: growth_limit must exceed 1, got {growth_limit}")
+        self.num_terms = self.steps = num_terms
+        self.tol = tol
+        self.growth_limit = growth_limit
+
+    def solve(self, step: AffineStep, state: State, steps: int | None = None, visit: Visit | None = None) -> Solution:
+        """The partial sum; `state` is not looked at, the series starts with the step's offset g."""
+        previous = g = step.offset
+        first = sample_norm(g)
+        norm, smallest = first, first
+        total, best, term = g, g, g
+        terms = torch.zeros(len(first), dtype=torch.long, device=first.device)
+        best_terms = terms
+        active = torch.ones_like(terms, dtype=torch.bool)
+        growing = torch.zeros_like(active)
+        taken = 0
+        for _ in range(self.num_terms if steps is None else steps):
+            taken += 1
+            term = step.linear(term)
+            norm = torch.where(active, sample_norm(term), norm)
+            # Written so that a NaN counts as too large.
+            too_large = active & ~(norm <= self.growth_limit * first)
+            active = active & ~too_large
+            growing = growing | too_large
+            term = _only(active, term)
+            previous, total = total, select(too_large, best, add(total, term))
+            terms = torch.where(too_large, best_terms, terms + active)
+            new_best = active & (norm <= smallest)
+            best = select(new_best, total, best)
+            best_terms = torch.where(new_best, terms, best_terms)
+            smallest = torch.where(new_best, norm, smallest)
+            if visit:
+                visit(total)
+            if self.tol > 0:
+                active = active & (norm > self.tol * first)
+                term = _only(active, term)
+                if not active.any():
+                    break
+        growing = growing | (active & (norm > first))
+        ratio = torch.where(first == 0, first, norm / first)
+        return Solution(previous, total, taken, sample_steps=terms, residual=ratio, growing=growing)
+
+    def __repr__(self) -> str:
+        return f"NeumannSeries(num_terms={self.num_terms}, tol={self.tol})"
+
+
+def _only(active: Tensor, term: State) -> State:
+    """The term, zero for samples that are done."""
+    return select(active, term, tuple(part.new_zeros(()).expand_as(part) for part in term))

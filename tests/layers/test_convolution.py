@@ -1,0 +1,285 @@
+"""The horizontal convolutions: the same by both methods, and how one of the two is chosen."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from crbp_d2.cells import ConvLSTMCell, FeedforwardControl, HGRUCell, build_cell
+from crbp_d2.layers import channels_last, convolution, fourier
+from crbp_d2.layers.convolution import HorizontalConv2d, horizontal_convolution, set_convolution
+from crbp_d2.layers.winograd import TransformedKernel
+from crbp_d2.recurrence import LipschitzPenalty, learning_rule
+from crbp_d2.recurrence.diagnostics import trajectory
+from crbp_d2.recurrence.scope import solve_cache, solve_scope
+
+
+def normal(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def layer(method, channels=(3, 4), kernel_size=5, bias=False, dtype=torch.float64, seed=0):
+    torch.manual_seed(seed)
+    conv = horizontal_convolution(*channels, kernel_size, bias=bias).to(dtype)
+    set_convolution(conv, method)
+    return conv
+
+
+@pytest.fixture
+def transforms(monkeypatch):
+    """The weights whose spectrum has been computed, one entry a time."""
+    computed = []
+    plain = fourier._transform_kernel
+
+    def counted(weight, size):
+        computed.append(weight.shape)
+        return plain(weight, size)
+
+    monkeypatch.setattr(fourier, "_transform_kernel", counted)
+    return computed
+
+
+@pytest.fixture
+def timings(monkeypatch):
+    """No choices yet; "auto" finds the methods of `timings.faster` to take half the time. Lists what it measures."""
+
+    class Timings:
+        faster = ("fft", "winograd")
+        measured = []
+
+    def measure(self, x, method):
+        Timings.measured.append(method)
+        return 0.5 if method in Timings.faster else 1.0
+
+    monkeypatch.setattr(convolution, "_CHOICES", {})
+    monkeypatch.setattr(HorizontalConv2d, "_measure", measure)
+    return Timings
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "method,kernel_size", [("channels_last", 5), ("channels_last", 1), ("fft", 5), ("fft", 3), ("winograd", 3)]
+)
+def test_the_layer_is_the_same_by_every_method(method, kernel_size, bias):
+    direct, by_transform = (layer(m, kernel_size=kernel_size, bias=bias) for m in ("direct", method))
+    assert list(direct.state_dict()) == (["weight", "bias"] if bias else ["weight"])
+    x = normal(2, 3, 9, 8)
+    for conv in (direct, by_transform):
+        conv(x).sin().sum().backward()
+    torch.testing.assert_close(by_transform(x), direct(x), rtol=0, atol=1e-12)
+    for ours, truth in zip(by_transform.parameters(), direct.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, truth.grad, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("method", convolution.METHODS)
+def test_empty_batches(method):
+    conv = layer(method, kernel_size=3, bias=True)
+    x = torch.zeros(0, 3, 9, 8, dtype=torch.float64, requires_grad=True)
+    y = conv(x)
+    assert y.shape == (0, 4, 9, 8)
+    y.sum().backward()
+    assert x.grad.shape == x.shape and not conv.weight.grad.any()
+
+
+@pytest.mark.parametrize("method", convolution.METHODS)
+def test_wrong_shapes_get_torchs_own_message(method):
+    with pytest.raises(RuntimeError, match=r"expected input\[2, 5, 9, 8\] to have 3 channels"):
+        layer(method, kernel_size=3)(normal(2, 5, 9, 8))
+
+
+def training_step(cell, drive, method, dtype=torch.float64):
+    """Loss, penalty and the gradients of both, of C-RBP."""
+    set_convolution(cell, method)
+    cell.zero_grad()
+    drive = drive.clone().requires_grad_()
+    recurrence = learning_rule("crbp", cell, steps=4, num_terms=5, bound=0.0)
+    output = recurrence(drive)
+    loss = sum(part.sin().sum() for part in output.state) + 3 * output.penalty
+    loss.backward()
+    return [output.penalty.detach(), loss.detach(), drive.grad, *(p.grad.clone() for p in cell.parameters())]
+
+
+@pytest.mark.parametrize("name", ["HGRUCell", "ConvLSTMCell", "GalaHGRUCell"])
+@pytest.mark.parametrize("method,kernel_size", [("channels_last", 5), ("fft", 5), ("winograd", 3)])
+def test_training_with_the_penalty_has_the_same_gradients(name, method, kernel_size):
+    torch.manual_seed(0)
+    cell = build_cell(name, 4, kernel_size=kernel_size).double()
+    drive = normal(2, 4, 7, 6)
+    truth = training_step(cell, drive, "direct")
+    assert truth[0] > 0
+    for ours, expected in zip(training_step(cell, drive, method), truth, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_second_gradients_through_the_penalty_alone():
+    torch.manual_seed(0)
+    cell = HGRUCell(3, 7, norm="GN").double()
+    drive, h = normal(2, 3, 8, 5), normal(2, 3, 8, 5, seed=1).requires_grad_()
+    found = []
+    for method in ("direct", "fft", "channels_last"):
+        set_convolution(cell, method)
+        penalty = LipschitzPenalty(0.0)((h,), cell(drive, (h,)))
+        found.append(torch.autograd.grad(penalty, [h, cell.inhibition.weight, cell.excitation.weight]))
+    for truth, *ours in zip(*found, strict=True):
+        assert truth.any()
+        for gradient in ours:
+            torch.testing.assert_close(gradient, truth, rtol=1e-9, atol=1e-12)
+
+
+def test_a_training_step_computes_the_spectrum_of_each_weight_once(transforms):
+    cell = HGRUCell(3, 5).double()
+    training_step(cell, normal(2, 3, 8, 8), "fft")
+    assert len(transforms) == 2
+    training_step(ConvLSTMCell(3, 5).double(), normal(2, 3, 8, 8), "fft")
+    assert sorted(transforms[2:]) == [(12, 3, 5, 5)] * 2
+    del transforms[:]
+    set_convolution(cell, "fft")
+    trajectory(cell, normal(2, 3, 8, 8), steps=3)
+    assert len(transforms) == 2
+    cell(normal(2, 3, 8, 8), (normal(2, 3, 8, 8),))
+    assert len(transforms) == 4
+
+
+def test_a_spectrum_goes_with_the_solve():
+    cell = HGRUCell(3, 5).double()
+    drive = normal(2, 3, 8, 8)
+    for method in ("fft", "direct"):
+        set_convolution(cell, method)
+        training_step(cell, drive, method)
+    with torch.no_grad():
+        cell.inhibition.weight.mul_(-2)
+        cell.excitation.weight += 0.5
+    truth = training_step(cell, drive, "direct")
+    for ours, expected in zip(training_step(cell, drive, "fft"), truth, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
+    assert solve_cache() is None
+
+
+def test_a_weight_that_changes_within_a_solve_is_transformed_again(transforms):
+    conv = layer("fft")
+    x = normal(2, 3, 9, 8)
+    with solve_scope(), torch.no_grad():
+        conv(x)
+        conv(x)
+        assert len(transforms) == 1
+        conv.weight.mul_(2)
+        torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, padding=2), rtol=0, atol=1e-12)
+        conv(normal(2, 3, 9, 16))
+    assert len(transforms) == 3
+
+
+def test_autocast_computes_in_float32_and_answers_as_the_direct_convolution_does():
+    direct, by_transform = (layer(method, dtype=torch.float32, bias=True) for method in ("direct", "fft"))
+    x = normal(2, 3, 9, 8, dtype=torch.float32)
+    truth = direct(x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = by_transform(x)
+        assert y.dtype == direct(x).dtype == torch.bfloat16
+        assert by_transform(x.bfloat16()).dtype == torch.bfloat16
+        assert by_transform.double()(x.double()).dtype == torch.float64
+    assert torch.equal(y, layer("fft", dtype=torch.float32, bias=True)(x).bfloat16())
+    torch.testing.assert_close(y.float(), truth, rtol=1e-2, atol=1e-2)
+
+
+def test_half_precision_layers():
+    conv = layer("fft", dtype=torch.bfloat16, bias=True)
+    x = normal(2, 3, 9, 8).bfloat16().requires_grad_()
+    y = conv(x)
+    y.float().sum().backward()
+    truth = F.conv2d(x.double(), conv.weight.double(), conv.bias.double(), padding=2)
+    torch.testing.assert_close(y.double(), truth, rtol=1e-2, atol=1e-3)
+    assert y.dtype == x.grad.dtype == conv.weight.grad.dtype == torch.bfloat16 and conv.weight.grad.any()
+
+
+def test_timing_under_autocast_leaves_the_gradients_alone(monkeypatch):
+    monkeypatch.setattr(convolution, "_CHOICES", {})
+    monkeypatch.setattr(convolution, "CLEARLY_FASTER", 0.0)
+    network = FeedforwardControl(3, 5, num_layers=2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        network(normal(2, 3, 9, 8, dtype=torch.float32)).float().sum().backward()
+    assert list(convolution._CHOICES.values()) == ["direct", "direct"]
+    assert all(p.grad is not None for p in network.parameters())
+
+
+def test_auto_measures_each_shape_once_and_keeps_its_choice(timings, transforms):
+    conv = layer("auto")
+    for batch in (3, 3, 4):
+        conv(normal(batch, 3, 9, 8))
+    assert timings.measured == ["channels_last", "fft"] and len(transforms) == 3
+    timings.faster = ()
+    conv(normal(4, 3, 9, 8))
+    layer("auto", seed=1)(normal(3, 3, 9, 8))
+    assert len(timings.measured) == 2 and len(transforms) == 5
+    for shape in ((5, 3, 9, 8), (4, 3, 9, 9)):
+        conv(normal(*shape))
+    conv.float()(normal(4, 3, 9, 8).float())
+    layer("auto", kernel_size=7)(normal(4, 3, 9, 8))
+    with solve_scope():
+        conv.double()(normal(4, 3, 9, 8))
+    assert len(timings.measured) == 12 and len(transforms) == 5
+
+
+def test_auto_does_not_try_small_kernels_and_huge_spectra(timings, transforms, monkeypatch):
+    for kernel_size in (1, 3):
+        layer("auto", kernel_size=kernel_size)(normal(2, 3, 9, 8))
+    layer("auto", channels=(64, 31), kernel_size=3)(normal(2, 64, 9, 8))
+    monkeypatch.setattr(convolution, "LARGEST_SPECTRUM", 3 * 4 * 12 * 6 - 1)
+    layer("auto")(normal(2, 3, 10, 8))
+    assert timings.measured == ["channels_last"] and not transforms
+    monkeypatch.setattr(convolution, "_CHOICES", {})
+    monkeypatch.setattr(convolution, "LARGEST_SPECTRUM", 3 * 4 * 12 * 6)
+    layer("auto")(normal(2, 3, 10, 8))
+    assert timings.measured[-1] == "fft" and len(transforms) == 1
+
+
+def test_auto_takes_the_fastest_of_several(timings, transforms, monkeypatch):
+    timings.faster = ("channels_last",)
+    called = []
+    correlate = channels_last.correlate
+    monkeypatch.setattr(channels_last, "correlate", lambda *args: called.append(True) or correlate(*args))
+    x = normal(2, 3, 9, 8)
+    conv = layer("auto")
+    torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, padding=2), rtol=0, atol=1e-12)
+    assert len(called) == 1 and not transforms
+
+
+def test_auto_tries_winograd_for_small_kernels_of_many_channels(timings, transforms):
+    conv = layer("auto", channels=(32, 64), kernel_size=3)
+    x = normal(2, 32, 9, 8)
+    with solve_scope():
+        for faster in (("winograd",), ()):
+            timings.faster = faster
+            convolution._CHOICES.clear()
+            torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, padding=1))
+            kernels = [kept for kept in solve_cache().values() if isinstance(kept, TransformedKernel)]
+            assert len(kernels) == 1
+    assert timings.measured == ["winograd"] * 2 and not transforms
+
+
+@pytest.mark.parametrize("share,faster", [(0.0, False), (float("inf"), True)])
+def test_auto_takes_another_method_if_it_is_clearly_faster(share, faster, monkeypatch):
+    monkeypatch.setattr(convolution, "_CHOICES", {})
+    monkeypatch.setattr(convolution, "CLEARLY_FASTER", share)
+    layer("auto")(normal(2, 3, 9, 8))
+    (choice,) = convolution._CHOICES.values()
+    assert (choice in ("channels_last", "fft")) == faster and (choice == "direct") != faster
+
+
+def test_forced_methods_are_obeyed(timings, transforms):
+    for kernel_size in (3, 15):
+        layer("direct", kernel_size=kernel_size)(normal(2, 3, 9, 8))
+        assert not transforms
+    for kernel_size in (1, 15):
+        layer("fft", kernel_size=kernel_size)(normal(2, 3, 9, 8))
+    assert len(transforms) == 2 and not timings.measured
+
+
+def test_set_convolution_reaches_all_of_a_cell_and_refuses_unknown_methods():
+    cell, control = HGRUCell(4, 5), FeedforwardControl(4, 5)
+    for module, count in ((cell, 2), (control, 6)):
+        set_convolution(module, "fft")
+        methods = [part.method for part in module.modules() if isinstance(part, HorizontalConv2d)]
+        assert methods == ["fft"] * count
+    with pytest.raises(ValueError, match="one of auto, direct, channels_last, fft, winograd, got 'gemm'"):
+        set_convolution(cell, "gemm")
+    with pytest.raises(ValueError, match=r"'winograd' is for 3 x 3 kernels, not for \(5, 5\)"):
+        HorizontalConv2d(3, 4, 5, method="winograd")

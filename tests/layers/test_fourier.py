@@ -1,0 +1,79 @@
+"""Convolution by Fourier transform against torch's own."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from crbp_d2.layers import fourier
+from crbp_d2.layers.fourier import Spectrum, correlate, kernel_gradient, transform_size, transpose
+
+# H, W, E: odd and even, not square, smaller than the kernel, a single pixel; transforms of odd and even length.
+SIZES = [(1, 1, 1), (7, 10, 1), (6, 9, 3), (11, 8, 5), (13, 13, 7), (3, 4, 9), (16, 5, 11), (1, 20, 13), (10, 12, 15)]
+
+
+def normal(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def fft(x, weight):
+    return correlate(x, weight, Spectrum(weight, transform_size(x.shape[-2:], weight.shape[-2:])))
+
+
+@pytest.mark.parametrize("height,width,extent", SIZES)
+def test_values_and_gradients_are_those_of_torch(height, width, extent):
+    x, weight = normal(2, 3, height, width).requires_grad_(), normal(4, 3, extent, extent, seed=1).requires_grad_()
+    g = normal(2, 4, height, width, seed=2)
+    results = [(y, *torch.autograd.grad(y, (x, weight), g)) for y in
+               (fft(x, weight), F.conv2d(x, weight, padding=extent // 2))]  # fmt: skip
+    for ours, truth in zip(*results, strict=True):
+        torch.testing.assert_close(ours, truth, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("height,width,extent", [(4, 3, 3), (2, 3, 5)])
+def test_every_map_is_differentiable_twice(height, width, extent):
+    size = transform_size((height, width), (extent, extent))
+    x, g = normal(2, 2, height, width).requires_grad_(), normal(2, 1, height, width, seed=1).requires_grad_()
+    weight = normal(1, 2, extent, extent, seed=2).requires_grad_()
+    for function, inputs in (
+        (fft, (x, weight)),
+        (lambda g, weight: transpose(g, weight, Spectrum(weight, size)), (g, weight)),
+        (lambda x, g: kernel_gradient(x, g, (extent, extent)), (x, g)),
+    ):
+        assert torch.autograd.gradcheck(function, inputs)
+        assert torch.autograd.gradgradcheck(function, inputs)
+
+
+def test_a_kernels_gradient_is_computed_only_where_it_is_wanted(monkeypatch):
+    calls = []
+    plain = fourier._invert_kernel
+    monkeypatch.setattr(fourier, "_invert_kernel", lambda *a: calls.append(0) or plain(*a))
+    x, weight = normal(2, 3, 6, 6).requires_grad_(), normal(4, 3, 5, 5, seed=1).requires_grad_()
+    y = fft(x, weight).sum()
+    torch.autograd.grad(y, x, retain_graph=True)
+    assert len(calls) == 0
+    torch.autograd.grad(y, weight)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("length,smooth", [(1, 1), (11, 12), (13, 14), (157, 160), (167, 168), (2 * 11 * 13, 288)])
+def test_transforms_have_no_large_prime_factors(length, smooth):
+    assert transform_size((length, length), (1, 1)) == (smooth, smooth)
+
+
+def test_float32_is_as_exact_as_the_direct_convolution():
+    x, weight = normal(2, 25, 40, 37), normal(25, 25, 15, 15, seed=1) / 75
+    g = normal(2, 25, 40, 37, seed=2)
+
+    def all_of(function, dtype):
+        inputs = [tensor.to(dtype).requires_grad_() for tensor in (x, weight)]
+        y = function(*inputs)
+        return [y.double() for y in (y, *torch.autograd.grad(y, inputs, g.to(dtype)))]
+
+    def direct(x, weight):
+        return F.conv2d(x, weight, padding=7)
+
+    for truth, ours, other in zip(
+        all_of(direct, torch.float64), all_of(fft, torch.float32), all_of(direct, torch.float32), strict=True
+    ):
+        error, usual = ((found - truth).norm() / truth.norm() for found in (ours, other))
+        assert error < 3 * usual and error < 1e-6

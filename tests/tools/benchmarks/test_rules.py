@@ -1,0 +1,34 @@
+"""The table of rules: what it says, and that the page is what the command writes."""
+
+import pytest
+
+from crbp_d2.recurrence import RULES
+from tools.benchmarks.rules import PAGE, compare_rules, rules_page
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return {row.rule: row for row in compare_rules()}
+
+
+def test_every_rule_is_there_with_its_cost(rows):
+    assert set(rows) == set(RULES)
+    for rule, kept in {"bptt": (6, 20, 80), "tbptt": (3, 3, 3), "rbp": (16, 16, 16)}.items():
+        assert rows[rule].evaluations == (6, 20, 80) and rows[rule].products == kept
+    for rule in ("tbptt", "rbp", "crbp", "deq"):
+        assert len(set(rows[rule].held)) == 1, rule
+    per_step = {(b - a) // n for a, b, n in zip(rows["bptt"].held, rows["bptt"].held[1:], (14, 60), strict=False)}
+    assert len(per_step) == 1
+
+
+def test_errors_are_those_of_the_theory(rows):
+    """bptt misses the powers of J beyond its steps, the series those beyond its terms, deq nothing."""
+    assert rows["bptt"].error[2] < 0.9**80 * 10
+    assert rows["rbp"].error[2] == pytest.approx(rows["rbp"].error[1], rel=0.3)
+    assert 0.9**16 / 20 < rows["rbp"].error[2] < 0.9**16
+    assert rows["deq"].error[2] < 1e-8
+    assert rows["crbp"].error == rows["rbp"].error
+
+
+def test_the_page_is_what_the_command_writes(rows):
+    assert PAGE.read_text() == rules_page([rows[rule] for rule in RULES], "python -m tools.benchmarks.rules")

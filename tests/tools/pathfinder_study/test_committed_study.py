@@ -1,0 +1,75 @@
+"""What is committed of the study: pages that say what the records say, checkpoints that score what is reported."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from fvcore.common.config import CfgNode
+from helpers.paths import ROOT
+
+from tools.pathfinder_study.check import check_checkpoints
+from tools.pathfinder_study.checkpoints import with_checkpoint, write_config
+from tools.pathfinder_study.claims import evaluate_claims
+from tools.pathfinder_study.figures import FIGURES
+from tools.pathfinder_study.records import load_study
+from tools.pathfinder_study.results_page import results_page
+from tools.pathfinder_study.runs import RUNS, SCALES
+from tools.pathfinder_study.summary import write_summary
+
+SMALL = SCALES["small"]
+FOLDER = ROOT / SMALL.folder
+
+
+@pytest.fixture(scope="module")
+def study():
+    return load_study(FOLDER / "runs")
+
+
+def test_pages_are_those_of_the_records(study, tmp_path):
+    outcomes = evaluate_claims(study)
+    figures = f"{SMALL.folder}/figures"
+    written = [path.stem for path in (ROOT / figures).glob("*.png")]
+    assert {*FIGURES, "panoptic_toy"} == {*written}
+    assert results_page(study, outcomes, written, figures, ROOT) == (ROOT / "docs/RESULTS.md").read_text()
+    write_summary(tmp_path / "summary.json", study, outcomes, figures, ROOT)
+    assert (tmp_path / "summary.json").read_text() == (FOLDER / "summary.json").read_text()
+
+
+def test_every_run_has_a_record_of_its_settings_and_a_checkpoint(study):
+    wanted = {(name, seed) for name, run in RUNS.items() for seed in run.seeds}
+    assert {(record.run, record.seed) for record in study.records} == wanted
+    for record in study.records:
+        options = RUNS[record.run].all_options(SMALL)
+        assert _last(record.options) == _last(options), record.path
+    assert {record.run for record in with_checkpoint(study, ROOT)} == {*RUNS}
+
+
+def _last(options):
+    return dict(zip(options[::2], options[1::2], strict=True))
+
+
+def test_numbers_beside_the_figures_are_those_of_the_records(study):
+    for stem, (draw, _, _) in FIGURES.items():
+        assert draw(study).numbers() == (FOLDER / f"figures/{stem}.csv").read_text(), stem
+
+
+def test_configs_of_checkpoints_are_those_of_the_records(study, tmp_path):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / SMALL.folder / "checkpoints").mkdir(parents=True)
+    for record in with_checkpoint(study, ROOT):
+        write_config(record, tmp_path)
+        committed = (ROOT / record.checkpoint).with_suffix(".yaml")
+        assert (tmp_path / record.checkpoint).with_suffix(".yaml").read_text() == committed.read_text()
+        solver = CfgNode.load_yaml_with_base(str(committed))["SOLVER"]
+        assert solver["MAX_ITER"] == record.iterations, record.run
+
+
+@pytest.mark.parametrize("run", ["hgru_bptt", "recipe_contraction_lr", "ff2"])
+def test_a_committed_checkpoint_scores_on_new_stimuli_what_is_reported(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    scale = replace(SMALL, specs=dict.fromkeys(SMALL.specs, 128))
+    rows = list(check_checkpoints(scale, ROOT, 20, tmp_path / "output", [run]))
+    reported = json.loads((FOLDER / "summary.json").read_text())["checkpoints"]
+    (entry,) = [entry for entry in reported if entry["checkpoint"].endswith(f"/{run}.pth")]
+    assert [(row.spec, row.steps, row.reported) for row in rows] == [tuple(row.values()) for row in entry["reported"]]
+    assert all(row.holds for row in rows), rows

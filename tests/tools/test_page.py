@@ -1,0 +1,32 @@
+"""Pages of measurements, and the speed of the generator on one."""
+
+import re
+
+import pytest
+
+from tools.benchmarks.stimuli import ORIGINAL_SECONDS, measure_stimuli, stimuli_section
+from tools.page import machine, write_section
+
+
+def test_sections_are_added_and_replaced_in_their_place(tmp_path):
+    page = tmp_path / "PAGE.md"
+    for title, text in (("One", "first"), ("Two", "second"), ("One", "third\n\n### below")):
+        write_section(page, "Title", title, f"measure {title}", text)
+    expected = [f"`measure {title}` on {machine()}.\n\n{text}\n" for title, text in
+                (("One", "third\n\n### below"), ("Two", "second"))]  # fmt: skip
+    assert page.read_text() == f"# Title\n\n## One\n\n{expected[0]}\n## Two\n\n{expected[1]}"
+
+
+def test_the_machine_is_named():
+    assert re.search(r"\d+ cores, .*; Python 3[.\d]+, torch \d+[^;]*; \d{4}-\d\d-\d\d$", machine())
+
+
+def test_stimuli_are_measured_and_extrapolated():
+    (row,) = measure_stimuli({"PF6s": 3}, workers=1)
+    assert row[:2] == ("PF6s", 3) and row[2] > 0 and 300 < row[3] < 5000
+    # 2000 stimuli in 20 s on 2 cores: 20 ms a stimulus and core, 2000 s for 200,000.
+    text = stimuli_section([("PF14", 2000, 20.0, 2500.0), row], workers=2)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+    assert cells[2] == ["PF14", "2000", "20.0", "20", "2.5", f"{2000 / 3600:.2f}", "0.50"]
+    assert cells[3][3] == "-" and cells[3][5:] == ["-", "-"] and ORIGINAL_SECONDS == 0.4
+    assert float(cells[3][2]) == pytest.approx(1000 * row[2] * 2 / 3, abs=0.06)

@@ -1,0 +1,205 @@
+"""Measure this package on this machine; each subcommand writes its section of BENCHMARKS.md.
+
+python -m tools.benchmarks stimuli
+python -m tools.benchmarks convolution
+python -m tools.benchmarks early-stop configs/quick/panoptic_R18_crbp_toy.yaml MODEL.pth
+python -m tools.benchmarks growth
+python -m tools.benchmarks memory
+python -m tools.benchmarks model
+python -m tools.benchmarks steps
+python -m tools.benchmarks torchdeq
+"""
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import get_cfg
+from detectron2.engine import default_argument_parser
+
+from crbp_d2 import add_crbp_config
+from crbp_d2.engine import Trainer, check_inputs, setup
+from tools.page import write_section
+
+from . import growth as growing
+from .against_torchdeq import (
+    TOLERANCES,
+    compare_with_torchdeq,
+    torchdeq_panels,
+    torchdeq_section,
+)
+from .convolution import (
+    convolution_panels,
+    convolution_section,
+    measure_convolutions,
+    measure_steps,
+)
+from .early_stop import (
+    early_stop_panels,
+    early_stop_section,
+    measure_early_stop,
+    measure_evaluations,
+)
+from .memory import (
+    measure_live_peaks,
+    measure_memory,
+    measure_recurrent_parts,
+    memory_panels,
+    memory_section,
+    recurrent_part_section,
+)
+from .plots import Panel, picture
+from .step_profile import peak_rate, profile_section, profile_step
+from .stimuli import measure_stimuli, stimuli_section
+from .training_step import (
+    ACCELERATED,
+    compare_steps,
+    mask_problem,
+    pathfinder_problem,
+    plain_and_direct,
+    recurrence_step,
+    steps_section,
+)
+from .whole_model import model_section
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/BENCHMARKS.md"
+HEAD = "Benchmarks\n\nEach section is written by the command in it, and holds for the machine it names."
+
+
+def _write(title: str, command: str, *parts: str | tuple[str, str, list[Panel]]) -> None:
+    """A section of texts and pictures; a picture is its name, what it shows and its panels."""
+    texts = [part if isinstance(part, str) else picture(PAGE, *part) for part in parts]
+    write_section(PAGE, HEAD, title, f"python -m tools.benchmarks {command}", "\n\n".join(texts))
+
+
+def stimuli() -> None:
+    """speed of the Pathfinder generator"""
+    workers = os.cpu_count() or 1
+    # Two archives at least, so that no process idles.
+    counts = {"PF14": 2000, "PF20": 1000, "PF25": 1000, "PF6s": 2000, "PF9s": 1000, "PF12s": 1000}
+    section = stimuli_section(measure_stimuli(counts, workers), workers)
+    _write("Pathfinder stimuli", "stimuli", section)
+
+
+def convolution() -> None:
+    """horizontal convolutions, direct and by Fourier transform"""
+    rows = list(measure_convolutions())
+    section = convolution_section([*rows, *measure_steps()], torch.get_num_threads())
+    shown = "time of a convolution against kernel size: direct, by FFT, and as auto chooses"
+    _write("Large kernels", "convolution", section, ("convolution", shown, convolution_panels(rows)))
+
+
+def early_stop(config_file: str, weights: str) -> None:
+    """steps, time and PQ of a trained panoptic model that stops early; quality per step"""
+    tols, step_counts = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2), tuple(range(1, 31))
+    with tempfile.TemporaryDirectory() as folder:
+        flags = ["--config-file", config_file, "--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", folder]
+        cfg = setup(default_argument_parser().parse_args(flags))
+        check_inputs(cfg, train=False)
+        model = Trainer.build_model(cfg)
+        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        name, trained = cfg.DATASETS.TEST[0], cfg.MODEL.RECURRENCE.STEPS
+        loader = Trainer.build_test_loader(cfg, name)
+        rows = {steps: measure_early_stop(model, loader, name, tols, steps) for steps in (trained, 3 * trained)}
+
+        def evaluate(steps: tuple[int, ...]) -> None:
+            changed = cfg.clone()
+            changed.defrost()
+            changed.merge_from_list(["DATASETS.TEST", (name,), "TEST.STEPS_TO_EVALUATE", steps])
+            Trainer.test(changed, model)
+
+        evaluations = measure_evaluations(evaluate, step_counts)
+    section = early_stop_section(rows, evaluations, len(step_counts), len(loader.dataset))
+    shown = "steps, time and lost PQ against the threshold"
+    command = f"early-stop {config_file} {weights}"
+    _write("Early stop and quality per step", command, section, ("early_stop", shown, early_stop_panels(rows)))
+
+
+def growth() -> None:
+    """cost of a training step as the work grows; workers of the loader; processes"""
+
+    def build_loader(workers: int):
+        cfg = get_cfg()
+        add_crbp_config(cfg)
+        cfg.merge_from_file(str(PAGE.parent / "configs/pathfinder/PF14_hgru_crbp.yaml"))
+        cfg.merge_from_list(["DATASETS.TRAIN", ("pathfinder_PF14_stream",), "SOLVER.IMS_PER_BATCH", 16,
+                             "DATALOADER.NUM_WORKERS", workers])  # fmt: skip
+        return Trainer.build_train_loader(cfg)
+
+    growths = [*growing.measure_work(), growing.measure_workers(build_loader)]
+    crews = growing.measure_crews()
+    section = growing.growth_section(growths, crews, torch.get_num_threads())
+    shown = "time of a training step, stimuli and images a second as the work or the workers grow"
+    _write("Cost as the work grows", "growth", section, ("growth", shown, growing.growth_panels(growths, crews)))
+
+
+def memory() -> None:
+    """time and peak memory against steps, rule by rule"""
+    costs = measure_memory()
+    shown = "peak memory and time of a training step against the number of steps, a curve a rule"
+    part = recurrent_part_section(measure_recurrent_parts())
+    _write(
+        "Memory", "memory", memory_section(costs, measure_live_peaks()), ("memory", shown, memory_panels(costs)), part
+    )
+
+
+def model() -> None:
+    """a training step and inference of the whole Panoptic FPN against the feedforward model's"""
+    _write("The whole model", "model", model_section(repeats=3))
+
+
+def steps() -> None:
+    """C-RBP training steps against a plain reference, with the gradients' errors"""
+    problem = mask_problem()
+    rows = [
+        *compare_steps(problem, mask_problem(2), ACCELERATED["mask cell"], repeats=7),
+        *compare_steps(pathfinder_problem(), pathfinder_problem(2, size=48), ACCELERATED["Pathfinder hGRU"], repeats=7),
+    ]
+    crbp = problem.rule()
+    ways = {"plain reference": lambda: plain_and_direct(problem), "crbp": lambda: recurrence_step(problem, crbp)}
+    peak = peak_rate()
+    profiles = [profile_step(way, step) for way, step in ways.items()]
+    _write("A C-RBP training step", "steps", steps_section(rows, 7), profile_section(profiles, peak))
+
+
+def torchdeq() -> None:
+    """the implicit gradient against torchdeq's"""
+    comparison = compare_with_torchdeq(mask_problem(8, 64, 14), TOLERANCES, repeats=7)
+    shown = "gradient error against time, and what the transposed solves reach against their tolerance"
+    panels = torchdeq_panels(comparison)
+    _write("Against torchdeq", "torchdeq", torchdeq_section(comparison, 7), ("torchdeq", shown, panels))
+
+
+# name -> function and its arguments
+SUBCOMMANDS = {
+    "convolution": (convolution, ()),
+    "early-stop": (early_stop, ("config_file", "weights")),
+    "growth": (growth, ()),
+    "memory": (memory, ()),
+    "model": (model, ()),
+    "steps": (steps, ()),
+    "stimuli": (stimuli, ()),
+    "torchdeq": (torchdeq, ()),
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    subparsers = parser.add_subparsers(dest="subcommand", required=True)
+    for name, (run, names) in SUBCOMMANDS.items():
+        subparser = subparsers.add_parser(name, help=run.__doc__)
+        for argument in names:
+            subparser.add_argument(argument)
+    values = vars(parser.parse_args(arguments))
+    # glibc gives freed memory back to the system at once until a large block has been freed, and each way of doing
+    # something would pay for page faults by the luck of where its memory lies.
+    torch.empty(8_000_000).zero_()
+    SUBCOMMANDS[values.pop("subcommand")][0](**values)
+    print(f"written: {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""What early stop saves and costs on a trained panoptic model, and what quality per step costs."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from crbp_d2.evaluation import PanopticEvaluator
+from tools.page import markdown_table
+
+from .plots import Panel
+
+
+@dataclass(frozen=True)
+class EarlyStopCost:
+    """One row: inference with one threshold.
+
+    tol: the threshold; None: every RoI takes all steps.
+    steps: of an RoI, mean.
+    seconds: of the mask head, median over images.
+    share: of the mask head's time without early stop on the same image, median over images.
+    quality: PQ in percent.
+    """
+
+    tol: float | None
+    steps: float
+    seconds: float
+    share: float
+    quality: float
+
+
+@torch.no_grad()
+def measure_early_stop(
+    model: nn.Module, loader: Iterable[list[dict]], name: str, tols: Sequence[float], steps: int
+) -> list[EarlyStopCost]:
+    """Run every image once with each threshold, one after the other, so that all meet the same machine.
+
+    Args:
+        model: a RecurrentPanopticFPN.
+        loader: over the images of the data set `name`; those without a detection are not timed.
+        tols: thresholds; none at all comes first.
+        steps: of an RoI at most.
+    """
+    head, settings = model.roi_heads.mask_head, [None, *tols]
+    before = head.test_steps, head.recurrence.early_stop, model.training
+    evaluators = [PanopticEvaluator(name) for _ in settings]
+    times: list[list[float]] = [[] for _ in settings]
+    roi_steps: list[list[int]] = [[] for _ in settings]
+    clock = _Clock(head)
+    model.eval()
+    head.test_steps = steps
+    for evaluator in evaluators:
+        evaluator.reset()
+    try:
+        for number, inputs in enumerate(loader):
+            if number == 0:
+                model(inputs)  # first calls choose kernels and allocate memory
+            order = range(len(settings)) if number % 2 else reversed(range(len(settings)))
+            for k in order:
+                head.recurrence.early_stop = settings[k]
+                outputs = model(inputs)
+                evaluators[k].process(inputs, outputs)
+                taken = head.recurrence.last_stats.sample_steps.tolist()
+                roi_steps[k] += taken
+                if taken:
+                    times[k].append(clock.seconds)
+    finally:
+        clock.remove()
+        head.test_steps, head.recurrence.early_stop = before[:2]
+        model.train(before[2])
+    return [
+        EarlyStopCost(
+            tol=tol,
+            steps=statistics.fmean(roi_steps[k]),
+            seconds=statistics.median(times[k]),
+            share=statistics.median(a / b for a, b in zip(times[k], times[0], strict=True)),
+            quality=evaluators[k].evaluate()["panoptic_seg"]["PQ"],
+        )
+        for k, tol in enumerate(settings)
+    ]
+
+
+class _Clock:
+    """Times the calls of a module; `seconds` is the last one's."""
+
+    def __init__(self, module: nn.Module):
+        self.seconds = 0.0
+        self._start = 0.0
+        self._hooks = [module.register_forward_pre_hook(self._begin), module.register_forward_hook(self._end)]
+
+    def remove(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    def _begin(self, *_) -> None:
+        self._start = _now()
+
+    def _end(self, *_) -> None:
+        self.seconds = _now() - self._start
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def measure_evaluations(
+    evaluate: Callable[[tuple[int, ...]], object], steps: tuple[int, ...], repeats: int = 3
+) -> list[tuple[float, float]]:
+    """Seconds of an evaluation without and with `steps` as the step counts to evaluate, `repeats` pairs.
+
+    Args:
+        evaluate: runs an evaluation with these step counts.
+    """
+    pairs = []
+    for _ in range(repeats):
+        seconds = []
+        for counts in ((), steps):
+            start = _now()
+            evaluate(counts)
+            seconds.append(_now() - start)
+        pairs.append((seconds[0], seconds[1]))
+    return pairs
+
+
+def early_stop_panels(rows: dict[int, list[EarlyStopCost]]) -> list[Panel]:
+    """Steps, time and PQ against the threshold; without one, at the left, as if it were half of the smallest.
+
+    Args:
+        rows: steps at most -> rows of `measure_early_stop`.
+    """
+    figures = {
+        "steps of an RoI, mean": lambda cost, costs: cost.steps,
+        "share of the mask head's time": lambda cost, costs: cost.share,
+        "PQ lost, points": lambda cost, costs: costs[0].quality - cost.quality,
+    }
+    smallest = min(cost.tol for costs in rows.values() for cost in costs if cost.tol is not None)
+    panels = []
+    for label, figure in figures.items():
+        curves = {
+            f"at most {steps} steps": (
+                [smallest / 2 if cost.tol is None else cost.tol for cost in costs],
+                [figure(cost, costs) for cost in costs],
+            )
+            for steps, costs in rows.items()
+        }
+        panels.append(Panel(label.split(",")[0], "threshold (leftmost: none)", label, curves, log="x"))
+    return panels
+
+
+def early_stop_section(
+    rows: dict[int, list[EarlyStopCost]], evaluations: list[tuple[float, float]], step_counts: int, images: int
+) -> str:
+    """Markdown.
+
+    Args:
+        rows: steps at most -> rows of `measure_early_stop`.
+        evaluations: from `measure_evaluations`.
+        step_counts: how many were evaluated there.
+        images: of the data set.
+    """
+    parts = [
+        f"Each RoI stops once the relative change of its state is within the threshold. {images} images, each run with "
+        "every\nthreshold in turn; times are of the whole mask head, their share is that of the time without a "
+        "threshold on the same\nimage, medians over images."
+    ]
+    headers = ["threshold", "steps, mean", "mask head, ms an image", "share of the time", "PQ", "PQ lost"]
+    for steps, costs in rows.items():
+        table = [
+            [
+                "none" if cost.tol is None else f"{cost.tol:g}",
+                f"{cost.steps:.2f}",
+                f"{1000 * cost.seconds:.1f}",
+                f"{cost.share:.2f}",
+                f"{cost.quality:.2f}",
+                f"{costs[0].quality - cost.quality:.2f}",
+            ]
+            for cost in costs
+        ]
+        parts.append(f"At most {steps} steps:\n\n{markdown_table(headers, table)}")
+    plain, stepwise = sorted(evaluations, key=lambda pair: pair[1] / pair[0])[len(evaluations) // 2]
+    parts.append(
+        f"PQ and mask AP after {step_counts} step counts take {stepwise:.1f} s, one evaluation {plain:.1f} s: "
+        f"{stepwise / plain:.2f} times as long\n(the median of {len(evaluations)} pairs, everything included)."
+    )
+    return "\n\n".join(parts)

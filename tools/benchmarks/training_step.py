@@ -1,0 +1,194 @@
+"""A C-RBP training step against the plain way of doing it, with the gradient's error beside the time.
+
+N: samples; C: channels; H x W: image size.
+"""
+
+import copy
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from crbp_d2.cells import GalaHGRUCell, HGRUCell
+from crbp_d2.layers.convolution import set_convolution
+from crbp_d2.recurrence import Anderson, Implicit, LipschitzPenalty, Recurrence, UnconvergedWarning, learning_rule
+from crbp_d2.recurrence.compiled import check_compiler
+from tools.page import markdown_table
+
+STEPS, TERMS = 20, 15
+# Settings of `learning_rule` that reach a gradient no worse than the plain one's, with fewer evaluations and products.
+ACCELERATED = {
+    "mask cell": {"solver": "Anderson", "max_steps": 7, "num_terms": 3},
+    "Pathfinder hGRU": {"solver": "Anderson", "max_steps": 7, "num_terms": 3},
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A cell, its drive, and the penalty of the model it is from.
+
+    drive: N x C x H x W.
+    """
+
+    name: str
+    cell: nn.Module
+    drive: Tensor
+    bound: float
+    reduction: str
+    weight: float
+
+    def loss(self, state: Tensor, penalty: Tensor) -> Tensor:
+        """A smooth loss that weighs every element differently, and the weighted penalty."""
+        weights = torch.linspace(0.5, 2, state[0].numel(), dtype=state.dtype, device=state.device).view_as(state[0])
+        return (weights * state).sin().mean() + self.weight * penalty
+
+    def rule(self, **settings) -> Recurrence:
+        given = {"steps": STEPS, "num_terms": TERMS, "bound": self.bound, "reduction": self.reduction}
+        return learning_rule("crbp", self.cell, **{**given, **settings})
+
+
+def mask_problem(samples: int = 8, channels: int = 256, size: int = 14) -> Problem:
+    """The cell of the panoptic mask head on RoI features of unit variance."""
+    torch.manual_seed(0)
+    cell = GalaHGRUCell(channels)
+    drive = torch.randn(samples, channels, size, size)
+    return Problem("mask cell", cell, drive, bound=0.95, reduction="sum", weight=0.001)
+
+
+def pathfinder_problem(samples: int = 4, channels: int = 25, size: int = 150) -> Problem:
+    """The hGRU of the Pathfinder network on squared features of unit variance."""
+    torch.manual_seed(0)
+    cell = HGRUCell(channels)
+    drive = torch.randn(samples, channels, size, size).square()
+    return Problem("Pathfinder hGRU", cell, drive, bound=0.9, reduction="mean", weight=10.0)
+
+
+def plain_step(problem: Problem) -> None:
+    """The reference: every step in turn, one autograd.grad a term, nothing shared or chosen.
+
+    Leaves the gradients in the parameters of the problem's cell.
+    """
+    cell, drive = problem.cell, problem.drive
+    state = torch.zeros_like(drive)
+    with torch.no_grad():
+        for _ in range(STEPS - 1):
+            (state,) = cell(drive, (state,))
+    previous = state.detach().requires_grad_()
+    (state,) = cell(drive, (previous,))
+    (columns,) = torch.autograd.grad(state, previous, torch.ones_like(state), create_graph=True)
+    excess = (columns - problem.bound).clamp(min=0).square()
+    penalty = excess.sum() if problem.reduction == "sum" else excess.mean()
+    leaf = state.detach().requires_grad_()
+    (term,) = torch.autograd.grad(problem.loss(leaf, torch.zeros(())), leaf)
+    total = term
+    for _ in range(TERMS):
+        (term,) = torch.autograd.grad(state, previous, term, retain_graph=True)
+        total = total + term
+    torch.autograd.backward([state, penalty], [total, torch.full_like(penalty, problem.weight)])
+
+
+def recurrence_step(problem: Problem, recurrence: Recurrence) -> None:
+    """The same by a Recurrence. Leaves the gradients in the parameters of its cell."""
+    output = recurrence(problem.drive)
+    problem.loss(output.state[0], output.penalty).backward()
+
+
+def gradient_of(cell: nn.Module, step: Callable[[], None]) -> Tensor:
+    """All parameters' gradients after `step`, as one vector."""
+    cell.zero_grad(set_to_none=True)
+    step()
+    return torch.cat([p.grad.flatten() for p in cell.parameters()])
+
+
+def converged_gradient(problem: Problem) -> Tensor:
+    """The gradient at the fixed point, in float64, both solves to a residual of 1e-5."""
+    exact = replace(problem, cell=copy.deepcopy(problem.cell).double(), drive=problem.drive.double())
+    solver = Anderson(memory=50, tol=1e-5, max_steps=400)
+    penalty = LipschitzPenalty(problem.bound, problem.reduction)
+    recurrence = Recurrence(exact.cell, solver, Implicit(solver), penalty)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UnconvergedWarning)
+        return gradient_of(exact.cell, lambda: recurrence_step(exact, recurrence))
+
+
+def relative_error(found: Tensor, truth: Tensor) -> float:
+    return ((found.double() - truth).norm() / truth.norm()).item()
+
+
+def time_interleaved(ways: dict[str, Callable[[], None]], repeats: int) -> dict[str, tuple[float, float]]:
+    """Median seconds of each way, and the median of its ratios to the first, run in turn `repeats` times."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, run in ways.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    first = seconds[next(iter(ways))]
+    return {
+        name: (statistics.median(values), statistics.median(a / b for a, b in zip(first, values, strict=True)))
+        for name, values in seconds.items()
+    }
+
+
+def compare_steps(problem: Problem, small: Problem, accelerated: dict, repeats: int) -> list[list[str]]:
+    """Rows of `steps_section`: way, evaluations, products, median seconds, times as fast as plain, gradient error.
+
+    Args:
+        small: the same cell on fewer or smaller samples, for the errors; their truth takes hundreds of evaluations.
+        accelerated: settings of `learning_rule`.
+    """
+
+    settings = {"crbp": {}, "crbp, accelerated": accelerated}
+    compiles = _compiles(problem.drive.device)
+
+    def ways_on(problem: Problem) -> dict[str, Callable[[], None]]:
+        recurrences = {name: problem.rule(**values) for name, values in settings.items()}
+        if compiles:
+            recurrences |= {f"{k}, compiled": problem.rule(compile=True, **v) for k, v in settings.items()}
+        runs = {"plain reference": lambda: plain_and_direct(problem)}
+        return runs | {name: lambda r=r: recurrence_step(problem, r) for name, r in recurrences.items()}
+
+    truth = converged_gradient(small)
+    errors = {name: relative_error(gradient_of(small.cell, run), truth) for name, run in ways_on(small).items()}
+    runs = ways_on(problem)
+    for run in runs.values():
+        run()
+    times = time_interleaved(runs, repeats)
+    counts = dict.fromkeys(runs, (STEPS, TERMS))
+    counts |= {way: (accelerated["max_steps"], accelerated["num_terms"]) for way in runs if "accelerated" in way}
+    return [
+        [problem.name, name, *map(str, counts[name]), f"{seconds:.3f}", f"{ratio:.2f}", f"{errors[name]:.3f}"]
+        for name, (seconds, ratio) in times.items()
+    ]
+
+
+def _compiles(device: torch.device) -> bool:
+    try:
+        check_compiler(device)
+    except RuntimeError:
+        return False
+    return True
+
+
+def plain_and_direct(problem: Problem) -> None:
+    """`plain_step` with direct convolutions."""
+    set_convolution(problem.cell, "direct")
+    plain_step(problem)
+    set_convolution(problem.cell, "auto")
+
+
+def steps_section(rows: list[list[str]], repeats: int) -> str:
+    """Markdown of what `compare_steps` returns."""
+    headers = ["problem", "way", "evaluations", "products", "seconds", "times as fast", "gradient error"]
+    return (
+        f"One C-RBP training step: {STEPS} evaluations, a series of {TERMS} products, penalty, gradients of all "
+        "parameters.\nThe plain reference runs the same with direct convolutions, one autograd.grad a term "
+        "(`plain_step` in\ntools/benchmarks/training_step.py); compiled is with `COMPILE`, where "
+        f"torch.compile works. Medians of\n{repeats} rounds in which each way had its turn. Gradient error: relative "
+        "distance from the gradient at the fixed point,\nsolved to a residual of 1e-5 in float64, on fewer or smaller "
+        "samples; this and all else at initialisation.\n\n"
+    ) + markdown_table(headers, rows)

@@ -1,0 +1,50 @@
+"""Keep what evaluations of our own panoptic models left; `python -m tools.pathfinder_study --report` reads it there.
+
+python -m tools.pathfinder_study.collect --toy output/panoptic_R18_crbp_toy --baseline output/panoptic_R18_baseline_toy
+python -m tools.pathfinder_study.collect --two-images output/panoptic_R50_crbp_overfit
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from .panoptic_results import (
+    RESULTS,
+    TOY,
+    TOY_BASELINE,
+    TWO_IMAGES,
+    collect_results,
+    write_side_by_side,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+PANOPTIC_SETS = {
+    TOY: "toy_panoptic_val",
+    TOY_BASELINE: "toy_panoptic_val",
+    TWO_IMAGES: "coco_2017_val_panoptic_separated",
+}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--toy", type=Path, dest=TOY, metavar="OUTPUT_DIR", help="of the recurrent toy model")
+    parser.add_argument("--baseline", type=Path, dest=TOY_BASELINE, metavar="OUTPUT_DIR", help="of the feedforward one")
+    parser.add_argument("--two-images", type=Path, dest=TWO_IMAGES, metavar="OUTPUT_DIR")
+    outputs = {name: output for name, output in vars(parser.parse_args(arguments)).items() if output}
+    if not outputs:
+        parser.error("name at least one OUTPUT_DIR")
+    evaluations = {name: output / "inference" / PANOPTIC_SETS[name] for name, output in outputs.items()}
+    try:
+        for name, evaluation in evaluations.items():
+            collect_results(evaluation, ROOT / RESULTS / name)
+            print(f"kept: {ROOT / RESULTS / name}")
+    except FileNotFoundError as error:
+        sys.exit(f"{error}")
+    if {TOY, TOY_BASELINE} <= evaluations.keys():
+        folders = {"feedforward": evaluations[TOY_BASELINE] / "pictures", "recurrent": evaluations[TOY] / "pictures"}
+        pictures = write_side_by_side(folders, ROOT / RESULTS / TOY / "side_by_side")
+        print(f"{len(pictures)} pictures side by side: {ROOT / RESULTS / TOY / 'side_by_side'}")
+
+
+if __name__ == "__main__":
+    main()

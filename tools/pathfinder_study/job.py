@@ -1,0 +1,254 @@
+"""One run of the Pathfinder study: train, follow, test, write a record.
+
+N: trained steps; T = 4 N: steps looked at.
+"""
+
+import json
+import math
+import os
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.config import CfgNode
+from detectron2.engine import HookBase, default_argument_parser, launch
+from detectron2.engine.hooks import EvalHook
+from torch import nn
+
+from crbp_d2.engine.setup import check_inputs, merged_config, setup
+from crbp_d2.engine.trainer import Trainer
+from crbp_d2.files import write_text
+from tools.page import machine
+
+from .output_folder import claim_output
+from .run_measures import FACTOR, drive_of, probe, quality_by_step, stability, state_space
+from .runs import RUNS, SCALES, Run, Scale
+from .stimuli import first_batches, held_out_set
+
+# Iterations between two looks at the validation stimuli while a run trains, and their number.
+PROBE_PERIOD, PROBE_STIMULI = 100, 48
+# Stimuli for the state space.
+STATE_STIMULI = 64
+# Multiples of N up to which quality is followed on fewer stimuli.
+LONG_FACTORS = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run with a seed at a scale.
+
+    root: the repository, which configs and results are relative to.
+    output: folder for the checkpoints of training.
+    """
+
+    name: str
+    seed: int
+    scale_name: str
+    root: Path
+    output: Path
+    num_gpus: int = 0
+
+    @property
+    def run(self) -> Run:
+        return RUNS[self.name]
+
+    @property
+    def scale(self) -> Scale:
+        return SCALES[self.scale_name]
+
+    @property
+    def record(self) -> Path:
+        return self.root / self.scale.folder / "runs" / f"{self.name}_s{self.seed}.json"
+
+    @property
+    def checkpoint(self) -> str | None:
+        """Where the weights of the first seed go, relative to `root`."""
+        return f"{self.scale.folder}/checkpoints/{self.name}.pth" if self.seed == self.run.seeds[0] else None
+
+    @property
+    def config(self) -> str:
+        return f"{self.scale.prefix}{self.run.config}.yaml"
+
+    @property
+    def options(self) -> list:
+        """Config keys and values on top of the config's."""
+        return self.run.all_options(self.scale)
+
+    def arguments(self):
+        flags = ["--config-file", str(self.root / self.config), "--num-gpus", str(self.num_gpus), "--resume"]
+        places = {"SEED": self.seed, "OUTPUT_DIR": str(self.output), "TEST.PICTURES": 0, "TEST.EVAL_PERIOD": 0}
+        options = [*self.options, *(part for item in places.items() for part in item)]
+        return default_argument_parser().parse_args([*flags, *map(str, options)])
+
+
+class StudyTrainer(Trainer):
+    """Looks at validation stimuli as it trains, in place of evaluations."""
+
+    def build_hooks(self) -> list[HookBase]:
+        hooks = [ProcessorTime(), *(hook for hook in super().build_hooks() if not isinstance(hook, EvalHook))]
+        if hasattr(_unwrapped(self.model).sem_seg_head, "recurrence"):
+            # Before the writers, which come last.
+            hooks.insert(-1, Probe(self.cfg))
+        return hooks
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    """The model itself, out of a DistributedDataParallel."""
+    return getattr(model, "module", model)
+
+
+class ProcessorTime(HookBase):
+    """Processor seconds of each training step, which other work on the machine does not lengthen, into metrics.json."""
+
+    def before_step(self) -> None:
+        self.start = time.process_time()
+
+    def after_step(self) -> None:
+        self.trainer.storage.put_scalar("processor_time", time.process_time() - self.start)
+
+
+class Probe(HookBase):
+    """Every PROBE_PERIOD iterations: quality at N and T, penalty and residual at N, into metrics.json."""
+
+    def __init__(self, cfg: CfgNode):
+        self.cfg = cfg
+        self.name = cfg.DATASETS.TEST[0]
+
+    def after_step(self) -> None:
+        if (self.trainer.iter + 1) % PROBE_PERIOD:
+            return
+        model = _unwrapped(self.trainer.model)
+        batches = first_batches(self.cfg, self.name, PROBE_STIMULI)
+        for key, value in probe(model, batches, self.name, _trained_steps(model)).items():
+            self.trainer.storage.put_scalar(f"probe/{key}", value, smoothing_hint=False)
+        model.train()
+
+
+def run_job(job: Job) -> None:
+    """Train (or go on training), test, and write the record of a run.
+
+    Raises:
+        FileNotFoundError, KeyError: see check_inputs.
+        ValueError: likewise; the output folder holds a training with other settings.
+        FloatingPointError: training gave values that are not finite.
+    """
+    args = job.arguments()
+    claim_output(job.output, merged_config(args))
+    launch(_train, args.num_gpus, dist_url=args.dist_url, args=(args,))
+    cfg = setup(args)
+    model = StudyTrainer.build_model(cfg).eval()
+    DetectionCheckpointer(model).load(str(job.output / "model_final.pth"))
+    alone = model.device.type == "cpu" and torch.get_num_threads() == 1
+    record = _describe(job, cfg, model) | _training(job.output, alone) | _measure(job, cfg, model)
+    if job.checkpoint:
+        path = job.root / job.checkpoint
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"model": model.state_dict()}, path)
+    job.record.parent.mkdir(parents=True, exist_ok=True)
+    write_text(job.record, json.dumps(_with_nulls(record), allow_nan=False) + "\n")
+
+
+def _with_nulls(value: object) -> object:
+    """None for every number that is not finite, which JSON has none for."""
+    if isinstance(value, dict):
+        return {key: _with_nulls(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_nulls(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _train(args) -> None:
+    cfg = setup(args)
+    if os.path.exists(os.path.join(cfg.OUTPUT_DIR, "model_final.pth")):
+        return
+    check_inputs(cfg, resume=True)
+    trainer = StudyTrainer(cfg, resume=True)
+    trainer.resume_or_load(resume=True)
+    trainer.train()
+
+
+def _describe(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
+    recurrent = hasattr(model.sem_seg_head, "recurrence")
+    node = cfg.MODEL.RECURRENCE
+    return {
+        "run": job.name,
+        "seed": job.seed,
+        "scale": job.scale_name,
+        "label": job.run.label,
+        "config": job.config,
+        "options": job.options,
+        "rule": node.RULE if recurrent else None,
+        "cell": node.CELL.NAME if recurrent else type(model.sem_seg_head.layers).__name__,
+        "steps": _trained_steps(model) if recurrent else None,
+        "kernel_size": node.CELL.KERNEL_SIZE,
+        "channels": cfg.MODEL.CONTOUR.CHANNELS,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "iterations": cfg.SOLVER.MAX_ITER,
+        "batch": cfg.SOLVER.IMS_PER_BATCH,
+        "machine": f"{machine()}; {torch.get_num_threads()} thread(s)",
+        "checkpoint": job.checkpoint,
+    }
+
+
+def _training(output: Path, alone: bool) -> dict:
+    """Times and curves from detectron2's metrics.json; after a resumed run later lines stand for earlier ones.
+
+    alone: the run had one thread; its times are then those of the processor.
+    """
+    lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
+    rows = sorted({line["iteration"]: line for line in lines if "total_loss" in line}.items())
+    # On one thread processor time is what a run takes that has a core to itself.
+    key = "processor_time" if alone else "time"
+    iteration = statistics.median(line[key] for _, line in rows if key in line)
+
+    def column(key: str, of: list[tuple[int, dict]]) -> list:
+        return [line.get(key) for _, line in of]
+
+    probes = sorted({line["iteration"]: line for line in lines if "probe/f1" in line}.items())
+    record = {
+        "seconds": {"iteration": iteration, "training": iteration * (rows[-1][0] + 1)},
+        "curve": {
+            "iteration": [k + 1 for k, _ in rows],
+            # detectron2 leaves out the parts of a loss that is the only one.
+            "loss": [line.get("loss_sem_seg", line["total_loss"]) for _, line in rows],
+            "residual": column("recurrence/residual", rows),
+        },
+    }
+    if probes:
+        keys = [key.removeprefix("probe/") for key in probes[0][1] if key.startswith("probe/")]
+        record["probe"] = {"iteration": [k + 1 for k, _ in probes]}
+        record["probe"] |= {key: column(f"probe/{key}", probes) for key in keys}
+    return record
+
+
+def _measure(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
+    scale = job.scale
+    names = {spec: held_out_set(spec, count, scale.test_seed) for spec, count in scale.specs.items()}
+    recurrent = hasattr(model.sem_seg_head, "recurrence")
+    steps = _trained_steps(model) if recurrent else 0
+    followed = tuple(range(1, FACTOR * steps + 1)) if recurrent else ()
+    record = {"quality": {}}
+    for spec, name in names.items():
+        batches = first_batches(cfg, name, scale.specs[spec])
+        f1 = quality_by_step(model, batches, name, followed)
+        record["quality"][spec] = {"stimuli": scale.specs[spec], "steps": list(followed) or [0], "f1": f1}
+    if not recurrent:
+        return record
+    long = tuple(factor * steps for factor in LONG_FACTORS)
+    record["long"] = {"stimuli": scale.long_stimuli, "steps": list(long), "f1": {}}
+    for spec in list(names)[:2]:
+        batches = first_batches(cfg, names[spec], scale.long_stimuli)
+        record["long"]["f1"][spec] = quality_by_step(model, batches, names[spec], long)
+    cell = model.sem_seg_head.recurrence.cell
+    drives = [drive_of(model, batch) for batch in first_batches(cfg, names[scale.spec], STATE_STIMULI)]
+    record["stability"] = stability(cell, drives[0], steps)
+    record["state_space"] = state_space(cell, drives, steps)
+    return record
+
+
+def _trained_steps(model: nn.Module) -> int:
+    """N: evaluations of the cell in training, at most."""
+    return model.sem_seg_head.recurrence.solver.steps

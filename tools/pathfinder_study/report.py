@@ -1,0 +1,49 @@
+"""Everything that is drawn and written from the records of the Pathfinder study."""
+
+import os
+from pathlib import Path
+
+from fvcore.common.config import CfgNode
+
+from crbp_d2.files import write_text
+
+from .checkpoints import with_checkpoint, write_config
+from .claims import evaluate_claims
+from .figures import draw_figures
+from .gallery import gallery_page
+from .panoptic_results import RESULTS, draw_toy_steps
+from .records import load_study
+from .results_page import results_page
+from .summary import write_summary
+from .unrolling import unroll
+
+TOY_CONFIG = "configs/quick/panoptic_R18_crbp_toy.yaml"
+
+
+def write_report(folder: Path, root: Path) -> None:
+    """Write figures, the checkpoints' configs, summary and gallery into `folder`, and docs/RESULTS.md into `root`.
+
+    All of it from `folder`/runs/*.json.
+
+    Args:
+        folder: of the study, inside `root`.
+        root: of the repository; configs and checkpoints are found from there.
+
+    Raises:
+        ValueError: a broken record, naming file and key; a checkpoint that does not fit its config.
+    """
+    folder, root = Path(folder).resolve(), Path(root).resolve()
+    study = load_study(folder / "runs")
+    figures = Path(os.path.relpath(folder / "figures", root)).as_posix()
+    written = draw_figures(study, folder / "figures")
+    trained = CfgNode.load_yaml_with_base(str(root / TOY_CONFIG))["MODEL"]["RECURRENCE"]["STEPS"]
+    if draw_toy_steps(root / RESULTS, folder / "figures", trained):
+        written.append("panoptic_toy")
+    outcomes = evaluate_claims(study)
+    for record in with_checkpoint(study, root):
+        write_config(record, root)
+    write_summary(folder / "summary.json", study, outcomes, figures, root)
+    (root / "docs").mkdir(exist_ok=True)
+    write_text(root / "docs/RESULTS.md", results_page(study, outcomes, written, figures, root))
+    page = gallery_page(study, outcomes, written, folder, unroll(study, root), root)
+    write_text(folder / "gallery.html", page)
