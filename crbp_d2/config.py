@@ -44,8 +44,9 @@ def add_crbp_config(cfg: CN) -> None:
     # Of the HGRUCell: "printed" (the paper's equations) or "released" (those of the authors' parameters).
     node.CELL.FORM = "printed"
     # How its convolutions, and those of the feedforward control, are computed: "direct", "channels_last"
-    # (directly, in that layout), "fft" (for large kernels), "winograd" (for KERNEL_SIZE 3) or "auto" (the fastest one,
-    # found by timing).
+    # (directly, in that layout), "fft" (for large kernels), "winograd" (for KERNEL_SIZE 3), "auto" (by a cost model, a
+    # function of the shapes, the precision and the kind of device) or "benchmark" (the fastest one by a timing, so
+    # that two runs with one seed need not give the same weights).
     node.CELL.CONVOLUTION = "auto"
 
     node.SOLVER = CN()

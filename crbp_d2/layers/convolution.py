@@ -3,32 +3,24 @@
 N: batch; C, K: input and output channels; H x W: image size; E: kernel size.
 """
 
-import time
-from collections.abc import Callable, Hashable
-from statistics import median
+import logging
+from collections.abc import Hashable
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from crbp_d2.recurrence.scope import solve_cache
 from crbp_d2.recurrence.state import widen
 
 from . import channels_last, fourier, winograd
 from .bilinear import WeightTransform
+from .cost_model import Problem, choose_method, supports
+from .timing import fastest
 
-METHODS = ("auto", "direct", "channels_last", "fft", "winograd")
-# Kernels below which, and channels with fewer than which for the transform of 3 x 3 kernels, nothing but the direct
-# method pays, so that "auto" does not even try.
-SMALLEST_KERNEL, FEWEST_CHANNELS = 5, 32
-# Elements of a spectrum above which "auto" does not try them either, for the sake of memory (256 MiB in float32).
-LARGEST_SPECTRUM = 2**25
-# Share of the direct time that another method must stay below, which is more than what timings scatter.
-CLEARLY_FASTER = 0.9
-# Pairs of runs that are timed, and seconds after which no more are begun.
-MOST_PAIRS = 9
-MOST_SECONDS = 1.0
+METHODS = ("auto", "benchmark", "direct", "channels_last", "fft", "winograd")
 
-# What "auto" has found in this process: the fastest method.
+# What "benchmark" has found in this process: the fastest method. Threads that time at once agree on the first answer.
 _CHOICES: dict[Hashable, str] = {}
 
 
@@ -40,15 +32,17 @@ class HorizontalConv2d(nn.Conv2d):
 
     Attributes:
         method: "direct"; "channels_last", directly in that layout; "fft", by Fourier transform; "winograd", by
-            minimal filtering, for 3 x 3 kernels; or "auto", the fastest one: for each combination of device,
-            precision, channels, kernel and image size and (to the next power of two) batch size those that may be
-            worth it are timed once in a process, and the choice is kept.
+            minimal filtering, for 3 x 3 kernels; "auto", the one that `cost_model` expects to be the fastest, a
+            function of the shapes, the precision and the kind of device (direct under tracing and export, for
+            tensors without values, and for those of `torch.func`); or "benchmark", the fastest one by a timing in this
+            process, so that two runs need not compute the same to the last bit.
 
     Raises:
         ValueError: an unknown method, "winograd" with another kernel size.
     """
 
     _kept_from_compiler = False
+    _announced = False
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = False, method: str = "auto"):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
@@ -62,12 +56,12 @@ class HorizontalConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: N x C x H x W; the result: N x K x H x W."""
-        # What is empty or has the wrong shape is left to torch.
-        sound = x.dim() == 4 and x.shape[1] == self.in_channels and x.numel() > 0
-        method = self._choose(x) if sound and self.method == "auto" else self.method
-        if sound and method != "direct":
-            return self._indirectly(x, method)
-        return super().forward(x)
+        # Read once: a parametrization may draw another weight at every look.
+        weight, bias = self.weight, self.bias
+        method = self._method_for(x, weight)
+        if method == "direct":
+            return self._conv_forward(x, weight, bias)
+        return self._indirectly(x, weight, bias, method)
 
     @classmethod
     def keep_from_compiler(cls) -> None:
@@ -75,71 +69,85 @@ class HorizontalConv2d(nn.Conv2d):
         if not cls._kept_from_compiler:
             cls.forward, cls._kept_from_compiler = torch.compiler.disable(cls.forward), True
 
-    def _indirectly(self, x: Tensor, method: str) -> Tensor:
+    def _method_for(self, x: Tensor, weight: Tensor) -> str:
+        chosen = self.method not in ("auto", "benchmark")
+        if self.method == "direct" or not chosen and _is_traced(x):
+            return "direct"
+        # What is empty or has the wrong shape is left to torch.
+        if x.dim() != 4 or x.shape[1] != self.in_channels or x.numel() == 0:
+            return "direct"
+        if chosen:
+            return self.method
+        if self.method == "benchmark":
+            method, reason = self._fastest(x, weight), "timed in this process"
+        else:
+            problem = Problem(len(x), self.in_channels, self.out_channels, *x.shape[2:], self.kernel_size[0])
+            method, reason = choose_method(problem, _result_dtype(x), x.device.type), "by the cost model"
+        self._announce(x, method, reason)
+        return method
+
+    def _announce(self, x: Tensor, method: str, reason: str) -> None:
+        """Log the first choice of this layer; a replica of DataParallel lives for one call alone."""
+        if self._announced or getattr(self, "_is_replica", False):
+            return
+        self._announced = True
+        kernel, shape = (" x ".join(map(str, sizes)) for sizes in (self.kernel_size, x.shape))
+        logging.getLogger(__name__).info(
+            "Convolution of %d to %d channels with %s kernels: method %s for %s in %s on %s (%s)",
+            self.in_channels, self.out_channels, kernel, method, shape, _result_dtype(x), x.device.type, reason,
+        )  # fmt: skip
+
+    def _indirectly(self, x: Tensor, weight: Tensor, bias: Tensor | None, method: str) -> Tensor:
         dtype = _result_dtype(x)
         if method == "channels_last":
-            y = channels_last.correlate(x.to(dtype), self.weight.to(dtype))
+            y = channels_last.correlate(x.to(dtype), weight.to(dtype))
         else:
             correlate = winograd.correlate if method == "winograd" else fourier.correlate
-            y = correlate(widen(x), widen(self.weight), self._transform(x, method))
-        if self.bias is not None:
-            y = y + self.bias.view(-1, 1, 1)
+            y = correlate(widen(x), widen(weight), self._transform(x, weight, method))
+        if bias is not None:
+            y = y + bias.view(-1, 1, 1)
         return y.to(dtype)
 
-    def _transform(self, x: Tensor, method: str) -> WeightTransform:
+    def _transform(self, x: Tensor, weight: Tensor, method: str) -> WeightTransform:
         """That of the solve that is running, or a new one outside of one."""
         size = None if method == "winograd" else fourier.transform_size(x.shape[-2:], self.kernel_size)
         cache = solve_cache()
         found = None if cache is None else cache.get((self, size))
-        if found is None or not found.belongs_to(self.weight):
+        if found is None or not found.belongs_to(weight):
             if size is None:
                 memory = None if cache is None else cache.setdefault(winograd, {})
-                found = winograd.TransformedKernel(self.weight, memory)
+                found = winograd.TransformedKernel(weight, memory)
             else:
-                found = fourier.Spectrum(self.weight, size)
+                found = fourier.Spectrum(weight, size)
             if cache is not None:
                 cache[self, size] = found
         return found
 
-    def _choose(self, x: Tensor) -> str:
-        candidates = self._candidates(x)
-        if not candidates:
-            return "direct"
+    def _fastest(self, x: Tensor, weight: Tensor) -> str:
         # Within a solve the transform is there already from the second step on; outside it counts every time.
         shared = solve_cache() is not None
-        batch = (x.shape[0] - 1).bit_length()
+        batch = (len(x) - 1).bit_length()
         key = (x.device, x.dtype, _result_dtype(x), self.in_channels, self.out_channels, *self.kernel_size,
                *x.shape[2:], batch, shared)  # fmt: skip
         if key not in _CHOICES:
-            # Threads that measure at the same time agree on the first answer.
-            _CHOICES.setdefault(key, self._fastest(x, candidates))
+            _CHOICES.setdefault(key, self._time(x, weight.detach()))
         return _CHOICES[key]
 
-    def _candidates(self, x: Tensor) -> list[str]:
-        """The methods beside the direct one that may be worth their time."""
-        if torch.jit.is_tracing():
-            return []
-        if self.kernel_size == (3, 3):
-            return ["winograd"] if min(self.in_channels, self.out_channels) >= FEWEST_CHANNELS else []
-        if self.kernel_size[0] < SMALLEST_KERNEL:
-            return []
-        candidates = ["channels_last"] if x.device.type == "cpu" and x.dtype == _result_dtype(x) else []
-        length, width = fourier.transform_size(x.shape[-2:], self.kernel_size)
-        if self.in_channels * self.out_channels * length * (width // 2 + 1) <= LARGEST_SPECTRUM:
-            candidates.append("fft")
-        return candidates
-
-    def _fastest(self, x: Tensor, candidates: list[str]) -> str:
-        ratios = {method: self._measure(x, method) for method in candidates}
-        best = min(ratios, key=ratios.get)
-        return best if ratios[best] < CLEARLY_FASTER else "direct"
-
     @torch.no_grad()
-    def _measure(self, x: Tensor, method: str) -> float:
-        """The time of a method over that of the direct one."""
-        # Detached, or autocast of older torch keeps the weight it casts here, without a graph, for the run itself.
-        weight = self.weight.detach()
-        return _time_ratio(lambda: self._indirectly(x, method), lambda: self._conv_forward(x, weight, None), x.device)
+    def _time(self, x: Tensor, weight: Tensor) -> str:
+        # The weight is detached, or autocast of older torch keeps the one it casts here, without a graph, for the run.
+        calls = {"direct": lambda: self._conv_forward(x, weight, None)}
+        for method in self._candidates(x):
+            calls[method] = lambda method=method: self._indirectly(x, weight, None, method)
+        return fastest(calls, x.device) if len(calls) > 1 else "direct"
+
+    def _candidates(self, x: Tensor) -> list[str]:
+        """The methods beside the direct one that may be worth a timing."""
+        problem = Problem(len(x), self.in_channels, self.out_channels, *x.shape[2:], self.kernel_size[0])
+        methods = ["fft", "winograd"]
+        if x.device.type == "cpu" and x.dtype == _result_dtype(x):
+            methods.insert(0, "channels_last")
+        return [method for method in methods if supports(method, problem)]
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, method={self.method}"
@@ -189,26 +197,10 @@ def _result_dtype(x: Tensor) -> torch.dtype:
     return x.dtype
 
 
-def _time_ratio(a: Callable[[], object], b: Callable[[], object], device: torch.device) -> float:
-    """The time of a over that of b: the median over pairs, after one to warm up."""
-    ratios: list[float] = []
-    _seconds(a, device), _seconds(b, device)
-    spent = 0.0
-    while not ratios or len(ratios) < MOST_PAIRS and spent < MOST_SECONDS:
-        times = _seconds(a, device), _seconds(b, device)
-        ratios.append(times[0] / times[1])
-        spent += sum(times)
-    return median(ratios)
-
-
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
-    start = time.perf_counter()
-    call()
-    _wait(device)
-    return time.perf_counter() - start
-
-
-def _wait(device: torch.device) -> None:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
+def _is_traced(x: Tensor) -> bool:
+    """Whether what is called with x is to be recorded or transformed, so that nothing may depend on its values."""
+    if torch.jit.is_tracing() or torch.compiler.is_compiling():
+        return True
+    # Fake tensors and proxies are subclasses; those of torch.func and of forward mode do not show in the type.
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return transformed or type(x) not in (Tensor, nn.Parameter)

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
+from torch.autograd import forward_ad
 from torch.nn import functional as F
 
 from crbp_d2.cells import ConvLSTMCell, FeedforwardControl, HGRUCell, build_cell
-from crbp_d2.layers import channels_last, convolution, fourier
+from crbp_d2.layers import channels_last, convolution, cost_model, fourier
 from crbp_d2.layers.convolution import HorizontalConv2d, horizontal_convolution, set_convolution
-from crbp_d2.layers.winograd import TransformedKernel
+from crbp_d2.layers.cost_model import Problem
 from crbp_d2.recurrence import LipschitzPenalty, learning_rule
 from crbp_d2.recurrence.diagnostics import trajectory
 from crbp_d2.recurrence.scope import solve_cache, solve_scope
@@ -40,18 +42,20 @@ def transforms(monkeypatch):
 
 @pytest.fixture
 def timings(monkeypatch):
-    """No choices yet; "auto" finds the methods of `timings.faster` to take half the time. Lists what it measures."""
+    """No choices yet; "benchmark" finds the methods of `timings.faster` to be the fastest. Lists what it times."""
 
     class Timings:
         faster = ("fft", "winograd")
         measured = []
 
-    def measure(self, x, method):
-        Timings.measured.append(method)
-        return 0.5 if method in Timings.faster else 1.0
+    def fastest(calls, device):
+        Timings.measured.append(list(calls))
+        for call in calls.values():
+            call()
+        return next((method for method in calls if method in Timings.faster), "direct")
 
     monkeypatch.setattr(convolution, "_CHOICES", {})
-    monkeypatch.setattr(HorizontalConv2d, "_measure", measure)
+    monkeypatch.setattr(convolution, "fastest", fastest)
     return Timings
 
 
@@ -190,78 +194,107 @@ def test_half_precision_layers():
     assert y.dtype == x.grad.dtype == conv.weight.grad.dtype == torch.bfloat16 and conv.weight.grad.any()
 
 
-def test_timing_under_autocast_leaves_the_gradients_alone(monkeypatch):
-    monkeypatch.setattr(convolution, "_CHOICES", {})
-    monkeypatch.setattr(convolution, "CLEARLY_FASTER", 0.0)
+def test_timing_under_autocast_leaves_the_gradients_alone(timings):
     network = FeedforwardControl(3, 5, num_layers=2)
+    set_convolution(network, "benchmark")
+    timings.faster = ()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         network(normal(2, 3, 9, 8, dtype=torch.float32)).float().sum().backward()
     assert list(convolution._CHOICES.values()) == ["direct", "direct"]
     assert all(p.grad is not None for p in network.parameters())
 
 
-def test_auto_measures_each_shape_once_and_keeps_its_choice(timings, transforms):
-    conv = layer("auto")
+def test_benchmark_times_each_shape_once_and_keeps_its_choice(timings, transforms):
+    conv = layer("benchmark")
     for batch in (3, 3, 4):
         conv(normal(batch, 3, 9, 8))
-    assert timings.measured == ["channels_last", "fft"] and len(transforms) == 3
+    assert timings.measured == [["direct", "channels_last", "fft"]] and len(transforms) == 4
     timings.faster = ()
     conv(normal(4, 3, 9, 8))
-    layer("auto", seed=1)(normal(3, 3, 9, 8))
-    assert len(timings.measured) == 2 and len(transforms) == 5
+    layer("benchmark", seed=1)(normal(3, 3, 9, 8))
+    assert len(timings.measured) == 1 and len(transforms) == 6
     for shape in ((5, 3, 9, 8), (4, 3, 9, 9)):
         conv(normal(*shape))
     conv.float()(normal(4, 3, 9, 8).float())
-    layer("auto", kernel_size=7)(normal(4, 3, 9, 8))
+    layer("benchmark", kernel_size=7)(normal(4, 3, 9, 8))
     with solve_scope():
         conv.double()(normal(4, 3, 9, 8))
-    assert len(timings.measured) == 12 and len(transforms) == 5
+    assert len(timings.measured) == 6
 
 
-def test_auto_does_not_try_small_kernels_and_huge_spectra(timings, transforms, monkeypatch):
+def test_benchmark_does_not_try_small_kernels_and_huge_spectra(timings, transforms, monkeypatch):
     for kernel_size in (1, 3):
-        layer("auto", kernel_size=kernel_size)(normal(2, 3, 9, 8))
-    layer("auto", channels=(64, 31), kernel_size=3)(normal(2, 64, 9, 8))
-    monkeypatch.setattr(convolution, "LARGEST_SPECTRUM", 3 * 4 * 12 * 6 - 1)
-    layer("auto")(normal(2, 3, 10, 8))
-    assert timings.measured == ["channels_last"] and not transforms
+        layer("benchmark", kernel_size=kernel_size)(normal(2, 3, 9, 8))
+    layer("benchmark", channels=(64, 31), kernel_size=3)(normal(2, 64, 9, 8))
+    assert not timings.measured
+    layer("benchmark", channels=(64, 32), kernel_size=3)(normal(2, 64, 9, 8))
+    assert timings.measured == [["direct", "winograd"]] and not transforms
+    monkeypatch.setattr(cost_model, "LARGEST_SPECTRUM", 3 * 4 * 12 * 6 - 1)
+    layer("benchmark")(normal(2, 3, 10, 8))
+    assert timings.measured[1:] == [["direct", "channels_last"]] and not transforms
     monkeypatch.setattr(convolution, "_CHOICES", {})
-    monkeypatch.setattr(convolution, "LARGEST_SPECTRUM", 3 * 4 * 12 * 6)
-    layer("auto")(normal(2, 3, 10, 8))
-    assert timings.measured[-1] == "fft" and len(transforms) == 1
+    monkeypatch.setattr(cost_model, "LARGEST_SPECTRUM", 3 * 4 * 12 * 6)
+    layer("benchmark")(normal(2, 3, 10, 8))
+    assert timings.measured[2:] == [["direct", "channels_last", "fft"]] and len(transforms) == 2
 
 
-def test_auto_takes_the_fastest_of_several(timings, transforms, monkeypatch):
-    timings.faster = ("channels_last",)
+def test_benchmark_takes_the_fastest(timings, transforms, monkeypatch):
     called = []
     correlate = channels_last.correlate
     monkeypatch.setattr(channels_last, "correlate", lambda *args: called.append(True) or correlate(*args))
     x = normal(2, 3, 9, 8)
+    conv = layer("benchmark")
+    timings.faster = ("channels_last",)
+    for _ in range(2):
+        torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, padding=2), rtol=0, atol=1e-12)
+    assert len(called) == 3 and len(transforms) == 1
+
+
+def test_auto_takes_what_the_cost_model_says_and_says_so_once(monkeypatch, transforms, caplog):
+    asked = []
+    monkeypatch.setattr(convolution, "choose_method", lambda *args: asked.append(args) or "fft")
     conv = layer("auto")
-    torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, padding=2), rtol=0, atol=1e-12)
-    assert len(called) == 1 and not transforms
+    with caplog.at_level("INFO", logger="crbp_d2"):
+        for size in (8, 9):
+            x = normal(2, 3, 9, size)
+            torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, padding=2), rtol=0, atol=1e-12)
+    assert asked[0] == (Problem(2, 3, 4, 9, 8, 5), torch.float64, "cpu") and len(transforms) == 2
+    (record,) = caplog.records
+    assert "fft" in record.getMessage() and "5 x 5" in record.getMessage()
 
 
-def test_auto_tries_winograd_for_small_kernels_of_many_channels(timings, transforms):
-    conv = layer("auto", channels=(32, 64), kernel_size=3)
-    x = normal(2, 32, 9, 8)
-    with solve_scope():
-        for faster in (("winograd",), ()):
-            timings.faster = faster
-            convolution._CHOICES.clear()
-            torch.testing.assert_close(conv(x), F.conv2d(x, conv.weight, padding=1))
-            kernels = [kept for kept in solve_cache().values() if isinstance(kept, TransformedKernel)]
-            assert len(kernels) == 1
-    assert timings.measured == ["winograd"] * 2 and not transforms
+def test_auto_asks_for_the_precision_of_the_result(monkeypatch):
+    asked = []
+    monkeypatch.setattr(convolution, "choose_method", lambda *args: asked.append(args) or "direct")
+    conv = layer("auto", dtype=torch.float32)
+    x = normal(2, 3, 9, 8, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        conv(x)
+    conv(x)
+    assert [dtype for _, dtype, _ in asked] == [torch.bfloat16, torch.float32]
 
 
-@pytest.mark.parametrize("share,faster", [(0.0, False), (float("inf"), True)])
-def test_auto_takes_another_method_if_it_is_clearly_faster(share, faster, monkeypatch):
-    monkeypatch.setattr(convolution, "_CHOICES", {})
-    monkeypatch.setattr(convolution, "CLEARLY_FASTER", share)
-    layer("auto")(normal(2, 3, 9, 8))
-    (choice,) = convolution._CHOICES.values()
-    assert (choice in ("channels_last", "fft")) == faster and (choice == "direct") != faster
+@pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
+@pytest.mark.parametrize("method", ["auto", "benchmark"])
+def test_what_is_traced_is_computed_directly(method, timings, transforms, monkeypatch):
+    monkeypatch.setattr(convolution, "choose_method", lambda *args: pytest.fail("no choice is to be made"))
+    conv = layer(method)
+    x = normal(2, 3, 9, 8)
+    truth = F.conv2d(x, conv.weight, padding=2)
+    # The values of tensors that forward mode or torch.func wraps.
+    _, tangent = torch.func.jvp(conv, (x,), (x,))
+    torch.testing.assert_close(tangent, truth, rtol=0, atol=1e-12)
+    with forward_ad.dual_level():
+        dual = conv(forward_ad.make_dual(x, 2 * x))
+        torch.testing.assert_close(forward_ad.unpack_dual(dual).tangent, 2 * truth, rtol=0, atol=1e-12)
+    torch.testing.assert_close(torch.vmap(conv)(x[:, None])[:, 0], truth, rtol=0, atol=1e-12)
+    traced = torch.jit.trace(conv, x, check_trace=False)  # Which would call it untraced.
+    torch.testing.assert_close(traced(x), truth, rtol=0, atol=1e-12)
+    exported = torch.export.export(conv, (x,)).module()
+    torch.testing.assert_close(exported(x), truth, rtol=0, atol=1e-12)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert conv(mode.from_tensor(x)).shape == truth.shape
+    assert not timings.measured and not transforms
 
 
 def test_forced_methods_are_obeyed(timings, transforms):
@@ -279,7 +312,7 @@ def test_set_convolution_reaches_all_of_a_cell_and_refuses_unknown_methods():
         set_convolution(module, "fft")
         methods = [part.method for part in module.modules() if isinstance(part, HorizontalConv2d)]
         assert methods == ["fft"] * count
-    with pytest.raises(ValueError, match="one of auto, direct, channels_last, fft, winograd, got 'gemm'"):
+    with pytest.raises(ValueError, match="one of auto, benchmark, direct, channels_last, fft, winograd, got 'gemm'"):
         set_convolution(cell, "gemm")
     with pytest.raises(ValueError, match=r"'winograd' is for 3 x 3 kernels, not for \(5, 5\)"):
         HorizontalConv2d(3, 4, 5, method="winograd")

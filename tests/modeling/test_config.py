@@ -51,7 +51,7 @@ def test_a_compiler_that_does_not_work_is_refused_when_the_model_is_built(monkey
         ("CELL.KERNEL_SIZE", 4, "odd"),
         ("CELL.NORM", "IN", "GN"),
         ("CELL.FORM", "other", "released"),
-        ("CELL.CONVOLUTION", "gemm", "auto, direct, channels_last, fft, winograd"),
+        ("CELL.CONVOLUTION", "gemm", "auto, benchmark, direct, channels_last, fft, winograd"),
         ("TRUNCATION", 0, "from 1"),
         ("SOLVER.NAME", "Newton", "Anderson, Broyden"),
         ("SOLVER.TOL", 0.0, r"\(0, 1\)"),

@@ -32,9 +32,11 @@ from .against_torchdeq import (
     torchdeq_section,
 )
 from .convolution import (
+    PROBLEMS,
+    SWEEP,
     convolution_panels,
     convolution_section,
-    measure_convolutions,
+    measure_methods,
     measure_steps,
 )
 from .early_stop import (
@@ -85,11 +87,13 @@ def stimuli() -> None:
 
 
 def convolution() -> None:
-    """horizontal convolutions, direct and by Fourier transform"""
-    rows = list(measure_convolutions())
-    section = convolution_section([*rows, *measure_steps()], torch.get_num_threads())
-    shown = "time of a convolution against kernel size: direct, by FFT, and as auto chooses"
-    _write("Large kernels", "convolution", section, ("convolution", shown, convolution_panels(rows)))
+    """horizontal convolutions by every method, and what the cost model's choice loses"""
+    rows = list(measure_methods())
+    half = measure_methods(PROBLEMS[len(SWEEP) :], torch.bfloat16)
+    section = convolution_section([*rows, *half], measure_steps(), torch.get_num_threads())
+    print(section)
+    shown = "time of a convolution and its product against kernel size: direct, by FFT, and as auto chooses"
+    _write("Convolutions", "convolution", section, ("convolution", shown, convolution_panels(rows[: len(SWEEP)])))
 
 
 def early_stop(config_file: str, weights: str) -> None:

@@ -1,0 +1,72 @@
+"""The choice of a method: what it is for known shapes, and that nothing else decides."""
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from crbp_d2.layers.cost_model import TABLE, Problem, choose_method, predicted_seconds, supports
+
+PATHFINDER = Problem(16, 25, 25, 150, 150, 15)
+SMALL_PATHFINDER = Problem(16, 8, 8, 48, 48, 7)
+MASK_CELL = Problem(64, 256, 256, 14, 14, 3)
+
+
+@pytest.mark.parametrize(
+    "problem,method",
+    [
+        (PATHFINDER, "fft"),
+        (dataclasses.replace(PATHFINDER, batch=1), "fft"),
+        (dataclasses.replace(PATHFINDER, kernel_size=3), "direct"),
+        (SMALL_PATHFINDER, "fft"),
+        (dataclasses.replace(SMALL_PATHFINDER, kernel_size=3), "direct"),
+        (MASK_CELL, "winograd"),
+        (dataclasses.replace(MASK_CELL, batch=512), "winograd"),
+        (dataclasses.replace(MASK_CELL, batch=1), "direct"),
+        (dataclasses.replace(MASK_CELL, out_channels=1), "direct"),
+        (Problem(8, 32, 32, 10, 10, 3), "direct"),
+        (Problem(8, 32, 32, 10, 10, 1), "direct"),
+    ],
+)
+def test_what_the_shipped_configs_use(problem, method):
+    assert choose_method(problem, torch.float32, "cpu") == method
+
+
+def test_what_the_table_does_not_have_is_computed_directly():
+    for dtype, device in ((torch.float32, "mps"), (torch.bfloat16, "cuda"), (torch.complex64, "cpu")):
+        assert predicted_seconds(PATHFINDER, dtype, device) == {}
+        assert choose_method(PATHFINDER, dtype, device) == "direct"
+    assert choose_method(MASK_CELL, torch.float32, "cuda") == "direct"
+
+
+def test_a_spectrum_out_of_proportion_is_not_chosen():
+    huge = Problem(8, 256, 256, 150, 150, 15)
+    assert not supports("fft", huge) and "fft" not in predicted_seconds(huge, torch.float32, "cpu")
+    assert choose_method(huge, torch.float32, "cpu") == "direct"
+
+
+@pytest.mark.parametrize("key", TABLE)
+def test_more_work_is_predicted_to_take_longer(key):
+    device, dtype = key
+    for problem in (PATHFINDER, MASK_CELL):
+        less = predicted_seconds(problem, dtype, device)
+        for field in ("batch", "in_channels", "out_channels", "height", "width"):
+            more = predicted_seconds(
+                dataclasses.replace(problem, **{field: 2 * getattr(problem, field)}), dtype, device
+            )
+            assert all(more[method] > seconds for method, seconds in less.items() if method in more)
+
+
+def test_every_process_chooses_the_same_whatever_its_threads():
+    code = (
+        "import torch; from crbp_d2.layers.cost_model import *; torch.set_num_threads({threads}); "
+        "print([choose_method(Problem(n, c, c, s, s, e), torch.float32, 'cpu')"
+        " for n in (1, 7, 64) for c in (8, 25, 256) for s in (14, 48, 150) for e in (3, 5, 7, 15)])"
+    )
+    found = {
+        subprocess.run([sys.executable, "-c", code.format(threads=threads)], capture_output=True, check=True).stdout
+        for threads in (1, 4)
+    }
+    assert len(found) == 1 and b"fft" in found.pop()
