@@ -3,8 +3,9 @@
 from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
 
 from .catalog import check_class_counts, check_dataset_available, check_image_channels, rebind_coco
-from .panoptic.dataset import register_panoptic, semantic_map, write_instances_json
+from .panoptic.dataset import register_panoptic, write_instances_json
 from .panoptic.mapper import PanopticDatasetMapper
+from .panoptic.reader import semantic_map
 from .pathfinder.dataset import register_pathfinder, register_presets
 from .pathfinder.mapper import PathfinderDatasetMapper
 from .pathfinder.spec import PathfinderSpec

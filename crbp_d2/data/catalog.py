@@ -6,7 +6,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
-from .panoptic.dataset import load_panoptic
+from .panoptic.reader import load_panoptic
 
 COCO_NAMES = (
     "coco_2017_train_panoptic_separated",

@@ -12,7 +12,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.visualizer import Visualizer
 
-from crbp_d2.data.panoptic.dataset import load_panoptic, segment_indices
+from crbp_d2.data.panoptic.reader import segment_indices, truth_records
 
 # Shorter side of a panel in pixels, so that class names are readable on small images too.
 PANEL_SIDE = 480
@@ -82,9 +82,7 @@ class PanopticPictures(FirstPictures):
 
     def _ground_truth(self, image_id) -> dict:
         if not self._truth:
-            m = self.metadata
-            records = load_panoptic(m.panoptic_json, m.panoptic_root, m.image_root, m.as_dict())
-            self._truth = {record["image_id"]: record for record in records}
+            self._truth = truth_records(self.metadata)
         return self._truth[image_id]
 
     def _draw(self, image: np.ndarray, segmentation: np.ndarray, segments: list[dict]) -> np.ndarray:

@@ -9,14 +9,15 @@ from collections.abc import Iterable
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data import detection_utils as utils
-from detectron2.structures import BoxMode
 from detectron2.utils.colormap import colormap
 from detectron2.utils.file_io import PathManager
-from panopticapi.utils import rgb2id
 from pycocotools import mask as coco_mask
 
-VOID = 255
+from ..opening import is_file, read_json
+from .checks import VOID, check_categories, has_lists
+from .faults import DatasetError, Faults
+from .reader import load_panoptic, segment_indices
+from .values import whole_number
 
 
 def register_panoptic(
@@ -36,14 +37,25 @@ def register_panoptic(
         FileNotFoundError: no file at `panoptic_json`.
         ValueError: categories that cannot be used, or `name` is registered with other arguments.
     """
-    if not PathManager.isfile(panoptic_json):
+    if not is_file(panoptic_json):
         raise FileNotFoundError(f"register_panoptic({name!r}): no file at panoptic_json {panoptic_json!r}")
-    with PathManager.open(panoptic_json) as file:
-        categories = json.load(file)["categories"]
-    metadata = panoptic_metadata(categories, panoptic_json)
+    metadata = panoptic_metadata(read_categories(panoptic_json), panoptic_json)
     if instances_json:
         metadata["json_file"] = instances_json
     register_with_metadata(name, panoptic_json, panoptic_root, image_root, metadata)
+
+
+def read_categories(panoptic_json: str) -> list[dict]:
+    """The categories of a COCO-panoptic JSON, for `panoptic_metadata`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        DatasetError: it is none of that format, or its categories cannot be used.
+    """
+    faults, data = Faults(panoptic_json), read_json(panoptic_json)
+    if has_lists(data, ("categories",), faults):
+        return data["categories"]
+    raise DatasetError(list(faults))
 
 
 def register_with_metadata(
@@ -73,138 +85,39 @@ def register_with_metadata(
 def panoptic_metadata(categories: Iterable[dict], source: str = "categories") -> dict:
     """detectron2 metadata of COCO-panoptic categories ({id, name, isthing, color}; color may be absent).
 
+    Ids are numbers from 0 or strings; there may be only things or only stuff.
+
     Raises:
-        ValueError: no thing, no stuff, a repeated id, or more stuff classes than a semantic map holds.
+        DatasetError: a missing key, a repeated id or name, or more stuff classes than a semantic map holds.
     """
-    categories = sorted(categories, key=lambda category: category["id"])
+    categories = list(categories)
+    if faults := [fault for fault in check_categories(categories, source) if not fault.harmless]:
+        raise DatasetError(faults)
+    categories.sort(key=lambda category: _rank(category["id"]))
     ids = [category["id"] for category in categories]
     things = [category for category in categories if category["isthing"]]
     stuff = [category for category in categories if not category["isthing"]]
-    if len(set(ids)) < len(ids):
-        raise ValueError(f"{source}: the category id {next(i for i in ids if ids.count(i) > 1)} occurs more than once")
-    if not things or not stuff or len(stuff) >= VOID:
-        raise ValueError(
-            f"{source}: {len(things)} thing and {len(stuff)} stuff categories; at least one of each is needed, "
-            f"and fewer than {VOID} of stuff"
-        )
     palette = colormap(rgb=True).astype(int).tolist()
 
     def colors(of: list[dict]) -> list[list[int]]:
         return [list(c.get("color", palette[ids.index(c["id"]) % len(palette)])) for c in of]
 
+    # The id that stands for all things is one that no category has; detectron2 takes 0.
+    all_things = next(number for number in range(0, -2, -1) if number not in ids)
     return {
         "thing_classes": [c["name"] for c in things],
         "thing_colors": colors(things),
         "thing_dataset_id_to_contiguous_id": {c["id"]: i for i, c in enumerate(things)},
         "stuff_classes": ["things", *(c["name"] for c in stuff)],
         "stuff_colors": [[82, 18, 128], *colors(stuff)],
-        # Dataset id 0, which no category has, stands for all things.
-        "stuff_dataset_id_to_contiguous_id": {0: 0, **{c["id"]: i for i, c in enumerate(stuff, start=1)}},
+        "stuff_dataset_id_to_contiguous_id": {all_things: 0, **{c["id"]: i for i, c in enumerate(stuff, start=1)}},
     }
 
 
-def load_panoptic(panoptic_json: str, panoptic_root: str, image_root: str, metadata: dict) -> list[dict]:
-    """Dataset dicts in detectron2's format.
-
-    Beside the usual keys each has `pan_seg_file_name`, `segments_info` (contiguous `category_id`,
-    `isthing`, `iscrowd`, `id`) and, for things, `annotations` without masks: those are read from the
-    PNG when they are needed.
-
-    Raises:
-        FileNotFoundError: an image or PNG that the JSON names is not there.
-        ValueError: an annotation of no image, a second one of an image, or an unknown category.
-    """
-    with PathManager.open(panoptic_json) as file:
-        data = json.load(file)
-    images = {image["id"]: image for image in data["images"]}
-    present = {folder: set(PathManager.ls(folder)) for folder in (image_root, panoptic_root)}
-    records, seen = [], set()
-    for annotation in data["annotations"]:
-        image_id = annotation["image_id"]
-        if image_id not in images or image_id in seen:
-            problem = "a second time" if image_id in seen else "but has no such image"
-            raise ValueError(f"{panoptic_json}: annotates image {image_id} {problem}")
-        seen.add(image_id)
-        image = images[image_id]
-        for folder, file_name in ((image_root, image["file_name"]), (panoptic_root, annotation["file_name"])):
-            if file_name not in present[folder] and not PathManager.isfile(f"{folder}/{file_name}"):
-                raise FileNotFoundError(f"{panoptic_json} names {file_name}, which is not in {folder}")
-        segments = [_contiguous(s, metadata, panoptic_json, image_id) for s in annotation["segments_info"]]
-        records.append(
-            {
-                "file_name": f"{image_root}/{image['file_name']}",
-                "image_id": image_id,
-                "height": image["height"],
-                "width": image["width"],
-                "pan_seg_file_name": f"{panoptic_root}/{annotation['file_name']}",
-                "segments_info": segments,
-                "annotations": [
-                    {
-                        "bbox": segment["bbox"],
-                        "bbox_mode": BoxMode.XYWH_ABS,
-                        "category_id": segment["category_id"],
-                        "iscrowd": segment["iscrowd"],
-                    }
-                    for segment in segments
-                    if segment["isthing"]
-                ],
-            }
-        )
-    return records
-
-
-def _contiguous(segment: dict, metadata: dict, source: str, image_id) -> dict:
-    dataset_id = segment["category_id"]
-    isthing = dataset_id in metadata["thing_dataset_id_to_contiguous_id"]
-    ids = metadata[f"{'thing' if isthing else 'stuff'}_dataset_id_to_contiguous_id"]
-    if dataset_id not in ids or dataset_id == 0:
-        raise ValueError(f"{source}: a segment of image {image_id} has the category {dataset_id}, which is not listed")
-    return {
-        "id": segment["id"],
-        "category_id": ids[dataset_id],
-        "isthing": isthing,
-        "iscrowd": segment.get("iscrowd", 0),
-        "bbox": segment["bbox"],
-    }
-
-
-def segment_indices(record: dict) -> np.ndarray:
-    """H x W: k + 1 where segment k of `segments_info` is, 0 where none is; uint8, or int32 for many segments.
-
-    Raises:
-        ValueError: the PNG's size is not the image's, or its segments are not those of the JSON.
-    """
-    ids = rgb2id(utils.read_image(record["pan_seg_file_name"], "RGB")).astype(np.int64)
-    expected = (record["height"], record["width"])
-    if ids.shape != expected:
-        raise ValueError(
-            f"{record['pan_seg_file_name']} is {ids.shape[1]} x {ids.shape[0]} px, but the JSON says "
-            f"{expected[1]} x {expected[0]} for its image"
-        )
-    segments = record["segments_info"]
-    listed = np.array([0, *(segment["id"] for segment in segments)], dtype=np.int64)
-    found, inverse = np.unique(ids, return_inverse=True)
-    unknown = np.setdiff1d(found, listed)
-    missing = np.setdiff1d(listed[1:], found)
-    if len(unknown) or len(missing):
-        raise ValueError(
-            f"{record['pan_seg_file_name']} does not fit the JSON: segments only in the PNG {unknown.tolist()[:5]}, "
-            f"only in the JSON {missing.tolist()[:5]}"
-        )
-    order = {segment_id: index for index, segment_id in enumerate(listed.tolist())}
-    table = np.array([order[i] for i in found.tolist()], dtype=np.uint8 if len(listed) <= 256 else np.int32)
-    return table[inverse].reshape(expected)
-
-
-def semantic_table(segments_info: list[dict]) -> np.ndarray:
-    """Semantic class of each value of `segment_indices`, uint8."""
-    classes = [0 if segment["isthing"] else segment["category_id"] for segment in segments_info]
-    return np.array([VOID, *classes], dtype=np.uint8)
-
-
-def semantic_map(record: dict) -> np.ndarray:
-    """H x W uint8: the semantic class of each pixel."""
-    return semantic_table(record["segments_info"])[segment_indices(record)]
+def _rank(category_id: int | str) -> tuple:
+    """Order of the classes: numbers, also those written as strings, then other strings."""
+    number = whole_number(category_id)
+    return (number is None, number or 0, str(category_id))
 
 
 def write_instances_json(name: str, path: str) -> None:

@@ -5,37 +5,53 @@ import copy
 import numpy as np
 import torch
 from detectron2.data import DatasetMapper
-from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 
-from .dataset import segment_indices, semantic_table
+from ..images import read_image
+from .reader import segment_indices, semantic_table
 
 
 class PanopticDatasetMapper(DatasetMapper):
     """detectron2's DatasetMapper, which also takes instances and semantic map from a panoptic PNG.
 
-    In training, a dict with `segments_info` gets `instances` (gt_boxes, gt_classes, gt_masks as
-    BitMasks; crowds are left out) and `sem_seg` (H x W long) of the augmented image, H x W. Any other
-    dict goes detectron2's own way.
+    A dict with `segments_info` is read by the reader that evaluation uses too. In training it gets `instances`
+    (gt_boxes, gt_classes, gt_masks as BitMasks; crowds are left out) and `sem_seg` (H x W long) of the augmented
+    image, H x W. Any other dict goes detectron2's own way.
+
+    Raises (when called):
+        FileNotFoundError: an image or PNG is not there.
+        ValueError: one of them cannot be read, or is not what the JSON says; names file, image and key.
     """
 
     def __call__(self, dataset_dict: dict) -> dict:
-        if not self.is_train or "segments_info" not in dataset_dict:
+        if "segments_info" not in dataset_dict:
             return super().__call__(dataset_dict)
         result = copy.deepcopy(dataset_dict)
         segments = result.pop("segments_info")
         result.pop("annotations", None)
-        image = utils.read_image(result["file_name"], format=self.image_format)
-        utils.check_image_size(result, image)
+        source = f"images[] of the JSON, of image {result.get('image_id')!r},"
+        image = read_image(result["file_name"], self.image_format, result["width"], result["height"], source)
         # One map of segments goes through the augmentation, so masks and classes cannot part.
-        inputs = T.AugInput(image, sem_seg=segment_indices(dataset_dict))
+        inputs = T.AugInput(image, sem_seg=_to_bytes(segment_indices(dataset_dict)) if self.is_train else None)
         self.augmentations(inputs)
         result["image"] = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
-        indices = torch.as_tensor(inputs.sem_seg.astype(np.int64))
-        result["sem_seg"] = torch.as_tensor(semantic_table(segments)).long()[indices]
-        result["instances"] = _instances(indices, segments)
+        if self.is_train:
+            indices = torch.as_tensor(_from_bytes(inputs.sem_seg).astype(np.int64))
+            result["sem_seg"] = torch.as_tensor(semantic_table(segments)).long()[indices]
+            result["instances"] = _instances(indices, segments)
         return result
+
+
+def _to_bytes(indices: np.ndarray) -> np.ndarray:
+    """A map of more than 255 segments as three channels of bytes, which every augmentation takes."""
+    if indices.dtype == np.uint8:
+        return indices
+    return np.stack([indices % 256, indices // 256 % 256, indices // 65536], axis=2).astype(np.uint8)
+
+
+def _from_bytes(channels: np.ndarray) -> np.ndarray:
+    return channels if channels.ndim == 2 else channels.astype(np.int64) @ np.array([1, 256, 65536])
 
 
 def _instances(indices: torch.Tensor, segments: list[dict]) -> Instances:

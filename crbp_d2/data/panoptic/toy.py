@@ -11,8 +11,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from detectron2.data import MetadataCatalog
-from panopticapi.utils import id2rgb
 
+from ..images import encode_ids
 from .dataset import panoptic_metadata, register_with_metadata
 from .toy_scenes import STUFF, THINGS, draw_scene
 
@@ -108,6 +108,6 @@ def _write(folder: Path, split: str, count: int, size: int, seed: int) -> None:
             )  # fmt: skip
         annotations.append({"image_id": index, "file_name": file_name, "segments_info": segments})
         cv2.imwrite(str(folder / "images" / file_name), scene.image[..., ::-1])
-        cv2.imwrite(str(folder / "panoptic" / file_name), id2rgb(scene.segments)[..., ::-1])
+        (folder / "panoptic" / file_name).write_bytes(encode_ids(scene.segments))
     data = {"images": images, "annotations": annotations, "categories": CATEGORIES}
     (folder / "panoptic.json").write_text(json.dumps(data))

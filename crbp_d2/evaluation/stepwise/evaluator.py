@@ -5,7 +5,7 @@ T: step counts.
 
 import logging
 import os
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
@@ -62,12 +62,15 @@ class StepwiseEvaluator(DatasetEvaluator):
         gathered = comm.gather((self.quality.counts, self.precision.found))
         if not comm.is_main_process():
             return None
-        self.quality.counts, found = Counter(), {}
-        for counts, detections in gathered:
-            for category, values in counts.items():
-                self.quality.counts[category] = self.quality.counts[category] + values
+        counts, found = {}, {}
+        for of_images, detections in gathered:
+            counts |= of_images
             found |= detections
-        columns = {"t": np.array(self.quality.steps), **self.quality.results(), "AP": self.precision.results(found)}
+        columns = {
+            "t": np.array(self.quality.steps),
+            **self.quality.results(counts),
+            "AP": self.precision.results(found),
+        }
         for name in ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"):
             results["panoptic_seg"].update(_by_step(name, columns))
         results.setdefault("segm", {}).update(_by_step("AP", columns))

@@ -1,24 +1,20 @@
 """Panoptic quality after several numbers of steps, counted in memory.
 
-The same figures as panopticapi's pq_compute (Kirillov et al. 2019) on detectron2's merge of each step count,
-without a PNG for each: what does not depend on the steps is worked out once.
+Detectron2's merge of each step count is counted without a map for each: what does not depend on the steps is
+worked out once.
 
-T: step counts; H x W: image size; P: predicted, G: true segments of an image; C: categories.
+T: step counts; H x W: image size; P: predicted, G: true segments of an image.
 """
-
-import json
-from collections import Counter
 
 import numpy as np
 import torch
 from detectron2.data import MetadataCatalog
-from detectron2.utils.file_io import PathManager
 
-from crbp_d2.data.panoptic.dataset import segment_indices
+from crbp_d2.data.panoptic.reader import segment_indices, truth_records
+from crbp_d2.evaluation.quality import Class, group_means, match, total
 
 from .panoptic import PredictionsByStep
 
-GROUPS = {"": (0, 1), "_th": (1,), "_st": (0,)}
 # Counters that are filled at a time, for the memory of large images.
 CHUNK = 2**21
 
@@ -32,21 +28,13 @@ class PanopticQualityByStep:
     """
 
     def __init__(self, name: str, steps: tuple[int, ...]):
-        metadata = MetadataCatalog.get(name)
         self.steps = steps
-        self.root = PathManager.get_local_path(metadata.panoptic_root)
-        self.things = {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()}
-        self.stuff = {v: k for k, v in metadata.stuff_dataset_id_to_contiguous_id.items()}
-        with PathManager.open(metadata.panoptic_json) as file:
-            truth = json.load(file)
-        self.categories = {category["id"]: category["isthing"] for category in truth["categories"]}
-        self.images = {image["id"]: image for image in truth["images"]}
-        self.annotations = {annotation["image_id"]: annotation for annotation in truth["annotations"]}
+        self.truth = truth_records(MetadataCatalog.get(name))
         self.reset()
 
     def reset(self) -> None:
-        # category -> T x 4: sum of the IoUs of the matched, true positives, false positives, false negatives
-        self.counts: Counter = Counter()
+        # image id -> what `match` gives
+        self.counts: dict[object, dict[Class, np.ndarray]] = {}
 
     def add(self, image_id, prediction: PredictionsByStep) -> None:
         """Count the segments of one image.
@@ -54,18 +42,14 @@ class PanopticQualityByStep:
         Raises:
             ValueError: the ground truth's PNG does not fit its JSON.
         """
-        annotation, image = self.annotations[image_id], self.images[image_id]
-        segments = annotation["segments_info"]
-        indices = segment_indices(
-            {"pan_seg_file_name": f"{self.root}/{annotation['file_name']}", "segments_info": segments,
-             "height": image["height"], "width": image["width"]}
-        )  # fmt: skip
+        truth = self.truth[image_id]
+        indices, segments = segment_indices(truth), truth["segments_info"]
         overlaps, predicted = self._overlaps(prediction, indices, len(segments))
-        for category, found in match(overlaps, predicted, segments).items():
-            self.counts[category] = self.counts[category] + found
+        areas = np.bincount(indices.ravel(), minlength=len(segments) + 1)[1:]
+        self.counts[image_id] = match(overlaps, predicted, segments, areas)
 
     def _overlaps(self, prediction: PredictionsByStep, truth: np.ndarray, segments: int) -> tuple[np.ndarray, list]:
-        """Pixels of each predicted segment in each true one, T x P x (G + 1), and the categories of the P."""
+        """Pixels of each predicted segment in each true one, T x P x (G + 1), and the classes of the P."""
         owners, instances = merge_instances(prediction)
         semantic = prediction.semantic.cpu().numpy()
         stuff = 1 + len(instances)
@@ -85,27 +69,18 @@ class PanopticQualityByStep:
         overlaps[:, stuff:][small] = 0
         # Class 0 of a semantic map stands for all things, which are there as instances.
         overlaps[:, stuff] = 0
-        things = [self.things[prediction.instances.pred_classes[n].item()] for n in instances]
-        return overlaps, [None, *things, None, *(self.stuff[k] for k in range(1, predicted - stuff))]
+        things = [(True, prediction.instances.pred_classes[n].item()) for n in instances]
+        return overlaps, [None, *things, None, *((False, k) for k in range(1, predicted - stuff))]
 
-    def results(self) -> dict[str, np.ndarray]:
-        """PQ, SQ and RQ over all categories that occur, with suffix _th and _st over things and stuff: T each.
+    def results(self, counts: dict | None = None) -> dict[str, np.ndarray]:
+        """PQ, SQ and RQ over all classes that occur, with suffix _th and _st over things and stuff: T each.
 
-        In percent, not a number where no category of a group occurs.
+        In percent, not a number where no class of a group occurs.
+
+        Args:
+            counts: of several processes; default what was added here.
         """
-        results = {}
-        for suffix, kinds in GROUPS.items():
-            of_group = [found for category, found in self.counts.items() if self.categories[category] in kinds]
-            counts = np.stack(of_group) if of_group else np.zeros((0, len(self.steps), 4))  # C x T x 4
-            iou, hits, false_alarms, misses = np.moveaxis(counts, 2, 0)
-            halves = hits + (false_alarms + misses) / 2
-            occurs = np.where(halves > 0, 1, np.nan)
-            halves, matched = np.maximum(halves, 0.5), np.maximum(hits, 1)
-            for measure, values in {"PQ": iou / halves, "SQ": iou / matched, "RQ": hits / halves}.items():
-                number = np.nansum(occurs, axis=0)
-                mean = np.nansum(values * occurs, axis=0) / np.where(number > 0, number, np.nan)
-                results[f"{measure}{suffix}"] = 100 * mean
-        return results
+        return group_means(total(self.counts if counts is None else counts), len(self.steps))
 
 
 def merge_instances(prediction: PredictionsByStep) -> tuple[np.ndarray, list[int]]:
@@ -129,45 +104,3 @@ def merge_instances(prediction: PredictionsByStep) -> tuple[np.ndarray, list[int
         kept = (area > 0) & (covered / np.maximum(area, 1) <= limits.overlap)
         below[free & kept[:, None, None]] = k
     return owners, instances
-
-
-def match(overlaps: np.ndarray, predicted: list, segments: list[dict]) -> dict[int, np.ndarray]:
-    """Count one image.
-
-    Args:
-        overlaps: T x P x (G + 1) pixels, those of no true segment first.
-        predicted: the categories of the P segments, None for what is none.
-        segments: the `segments_info` of the G true ones.
-
-    Returns:
-        category -> T x 4, see PanopticQualityByStep.
-    """
-    found = {category: np.zeros((len(overlaps), 4)) for category in predicted if category is not None}
-    found |= {segment["category_id"]: np.zeros((len(overlaps), 4)) for segment in segments}
-    missed = np.ones((len(segments), len(overlaps)), bool)
-    for p, category in enumerate(predicted):
-        area = overlaps[:, p].sum(axis=1)
-        if not area.any():
-            continue
-        void = overlaps[:, p, 0]
-        matched, crowd = np.zeros(len(area), bool), 0
-        for g, segment in enumerate(segments):
-            if segment["category_id"] != category:
-                continue
-            common = overlaps[:, p, g + 1]
-            if segment["iscrowd"]:
-                crowd = common
-                continue
-            iou = common / np.maximum(area + segment["area"] - common - void, 1)
-            hit = iou > 0.5
-            found[category][:, 0] += np.where(hit, iou, 0)
-            found[category][:, 1] += hit
-            missed[g] &= ~hit
-            matched |= hit
-        # A segment that lies mostly where nothing is annotated, or in a crowd, is neither right nor wrong.
-        ignored = void + crowd > 0.5 * area
-        found[category][:, 2] += (area > 0) & ~matched & ~ignored
-    for segment, times in zip(segments, missed, strict=True):
-        if not segment["iscrowd"]:
-            found[segment["category_id"]][:, 3] += times
-    return found

@@ -72,15 +72,15 @@ def test_refusals_of_files(root):
         register_panoptic("tiny", str(root / "nowhere.json"), "a", "b")
     rewrite(root, lambda data: data["annotations"][0]["segments_info"][0].update(category_id=77))
     register(root)
-    with pytest.raises(ValueError, match="panoptic.json: a segment of image 4 has the category 77"):
+    with pytest.raises(ValueError, match=r"panoptic.json \(image 4\): .*category_id: segment 300: 77"):
         DatasetCatalog.get("tiny")
     rewrite(root, lambda data: data["annotations"].append({**data["annotations"][1]}))
     rewrite(root, lambda data: data["annotations"][0]["segments_info"][0].update(category_id=30))
-    with pytest.raises(ValueError, match="annotates image 2 a second time"):
+    with pytest.raises(ValueError, match=r"panoptic.json \(image 2\): annotations\[\].image_id"):
         DatasetCatalog.get("tiny")
     rewrite(root, lambda data: data["annotations"].pop())
     (root / "images/002.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"names 002.png, which is not in .*images"):
+    with pytest.raises(FileNotFoundError, match=r"\(image 2\): images\[\].file_name: .*'002.png' in .*images"):
         DatasetCatalog.get("tiny")
 
 
@@ -89,20 +89,13 @@ def test_refusals_of_pngs(root):
     record = DatasetCatalog.get("tiny")[0]
     with pytest.raises(ValueError, match="004.png is 60 x 40 px, but the JSON says 60 x 41"):
         semantic_map({**record, "height": 41})
-    with pytest.raises(ValueError, match=r"only in the PNG \[513\], only in the JSON \[\]"):
+    with pytest.raises(ValueError, match=r"004.png \(image 4\): .*\[513\].*\[\]"):
         semantic_map({**record, "segments_info": record["segments_info"][:-1]})
 
 
-@pytest.mark.parametrize(
-    "change,message",
-    [
-        (lambda data: data["categories"].append(CATEGORIES[0]), "category id 9 occurs more than once"),
-        (lambda data: [c.update(isthing=1) for c in data["categories"]], "4 thing and 0 stuff"),
-    ],
-)
-def test_refusals_of_categories(root, change, message):
-    rewrite(root, change)
-    with pytest.raises(ValueError, match=message):
+def test_categories_that_cannot_be_used_are_named(root):
+    rewrite(root, lambda data: data["categories"].append(CATEGORIES[0]))
+    with pytest.raises(ValueError, match=r"panoptic.json: categories\[\].id: 9 "):
         register(root)
 
 

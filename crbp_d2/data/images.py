@@ -1,0 +1,137 @@
+"""Image files: what their headers say, and their pixels, with errors that name the file.
+
+An orientation in the EXIF data is followed, as detectron2 does.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from detectron2.data import detection_utils as utils
+from PIL import Image
+
+from .opening import is_file, opened
+
+EXIF_ORIENTATION = 274
+# Modes of Pillow that become 8-bit RGB without loss of what a person sees.
+READABLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an image file says of itself.
+
+    format: of the file, for instance "PNG".
+    mode: of Pillow.
+    bits: of a channel.
+    size: width and height as stored.
+    orientation: of its EXIF data; 1 is upright, from 5 on width and height are swapped.
+    """
+
+    format: str
+    mode: str
+    bits: int
+    size: tuple[int, int]
+    orientation: int
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """Width and height with the orientation followed."""
+        return self.size[::-1] if self.orientation >= 5 else self.size
+
+
+class UnreadableImageError(ValueError):
+    """An image file that cannot be decoded: cut, garbled, or not an image."""
+
+
+@contextmanager
+def decoding(path: str) -> Iterator[tuple[Image.Image, Header]]:
+    """An image whose pixels are not decoded yet, and its header.
+
+    Raises:
+        FileNotFoundError: no such file.
+        UnreadableImageError: names the file, whatever goes wrong while it is open.
+    """
+    if not is_file(path):
+        raise FileNotFoundError(f"there is no file {path}")
+    with warnings.catch_warnings():
+        # Large images are none of an attack: callers compare the header with the size that they expect.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        try:
+            with opened(path) as file:
+                bits = _bits_of_png(file.read(26))
+                file.seek(0)
+                with Image.open(file) as image:
+                    yield image, _header(image, bits)
+        except ImageError:
+            raise
+        except Exception as error:  # Pillow's decoders raise whatever the bytes lead them to
+            raise UnreadableImageError(f"{path} is cut, garbled or no image: {error}") from error
+
+
+class ImageError(ValueError):
+    """An image file that is whole, but is not what is needed."""
+
+
+def _header(image: Image.Image, bits: int | None) -> Header:
+    if bits is None:
+        bits = {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if ";16" in image.mode else 8)
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # detectron2 does without EXIF data that cannot be read
+        orientation = 1
+    valid = isinstance(orientation, int) and 1 <= orientation <= 8
+    return Header(image.format or "", image.mode, bits, image.size, orientation if valid else 1)
+
+
+def _bits_of_png(start: bytes) -> int | None:
+    """Pillow reads a PNG of 3 x 16 bits as one of 3 x 8, so its mode does not tell."""
+    return start[24] if start[:8] == b"\x89PNG\r\n\x1a\n" and len(start) > 24 else None
+
+
+def read_header(path: str) -> Header:
+    """The header of an image file. Raises like `decoding`."""
+    with decoding(path) as (_, header):
+        return header
+
+
+def check_header(header: Header, path: str, width: int, height: int, source: str = "its record") -> None:
+    """Check size and depth before any pixel is decoded.
+
+    Raises:
+        ImageError: names the file and both sizes, or the bits of a channel.
+    """
+    if header.shown != (width, height):
+        rotated = header.size == (width, height)
+        note = f" once its EXIF orientation {header.orientation} is followed" if rotated else ""
+        raise ImageError(
+            f"{path} is {header.shown[0]} x {header.shown[1]} px{note}, but {source} says {width} x {height} "
+            "(width, height)"
+        )
+    if header.bits > 8 or header.mode not in READABLE:
+        raise ImageError(f"{path} has {header.bits} bits a channel (mode {header.mode}); convert it to 8")
+
+
+def read_image(path: str, format: str, width: int, height: int, source: str = "its record") -> np.ndarray:
+    """Pixels of an 8-bit image, H x W x C, as detectron2's read_image gives them.
+
+    Args:
+        format: of detectron2, for instance "BGR".
+        width, height: that the image must have.
+        source: of that size, for the message.
+
+    Raises:
+        FileNotFoundError, UnreadableImageError, ImageError: name the file.
+    """
+    with decoding(path) as (image, header):
+        check_header(header, path, width, height, source)
+        return utils.convert_PIL_to_numpy(utils._apply_exif_orientation(image), format)
+
+
+def encode_ids(ids: np.ndarray) -> bytes:
+    """A panoptic PNG of H x W ids below 2^24."""
+    channels = np.stack([ids // 65536, ids // 256 % 256, ids % 256], axis=2)  # as BGR
+    return cv2.imencode(".png", channels.astype(np.uint8))[1].tobytes()

@@ -1,0 +1,60 @@
+"""Opening the files of a data set: UTF-8 under any locale, errors of one sentence, memory bounded before reading."""
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from typing import IO
+
+from detectron2.utils.file_io import PathManager
+
+
+def local(path: str) -> str:
+    """`path` as the operating system has to be given it; names of data sets are UTF-8 whatever the locale says."""
+    if path.isascii() or sys.getfilesystemencoding().lower() == "utf-8":
+        return path
+    return os.fsdecode(path.encode("utf-8", "surrogateescape"))
+
+
+def is_file(path: str) -> bool:
+    return PathManager.isfile(local(path))
+
+
+def is_folder(path: str) -> bool:
+    return PathManager.isdir(local(path))
+
+
+@contextmanager
+def opened(path: str) -> IO[bytes]:
+    """A file of a data set, to be read."""
+    with PathManager.open(local(path), "rb") as file:
+        yield file
+
+
+def read_json(path: str, most_bytes: int | None = None):
+    """What a UTF-8 file of JSON holds.
+
+    Args:
+        most_bytes: that the file may have; more are not read.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: one sentence that names the file: a folder, not readable, not UTF-8, cut, not JSON, too large.
+    """
+    path = str(path)
+    if is_folder(path):
+        raise ValueError(f"{path} is a folder, not a file of JSON")
+    if not is_file(path):
+        raise FileNotFoundError(f"there is no file {path}")
+    try:
+        with opened(path) as file:
+            content = file.read() if most_bytes is None else file.read(most_bytes + 1)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    if most_bytes is not None and len(content) > most_bytes:
+        raise ValueError(f"{path} is damaged: more than the {most_bytes:,} bytes that it can have")
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        raise ValueError(f"{path} is damaged or is no JSON in UTF-8: {reason}") from error
