@@ -1,18 +1,83 @@
-"""Files that are whole or not there."""
+"""Files that are written atomically: a kill or a full disk leaves the old file or the new one."""
 
+import contextlib
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
+
+
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
+    """Have `write` fill a file beside `path`, which then takes its place; both survive a loss of power.
+
+    Raises:
+        OSError: names `path`. The file that was there before is still there.
+    """
+    partial = f"{path}.partial"
+    try:
+        with open(partial, "wb") as file:
+            recorder = _Recorder(file)
+            try:
+                write(recorder)
+            except Exception as error:
+                # What writes may report a full disk by an error of its own.
+                raise (recorder.error or error) from error
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        _sync_folder(Path(path).parent)
+    except OSError as error:
+        _remove(partial)
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
+    except BaseException:
+        _remove(partial)
+        raise
+
+
+class _Recorder:
+    """A binary file that remembers the first OSError of a write."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def __getattr__(self, name: str):
+        return getattr(self.file, name)
+
+
+def _remove(path: str) -> None:
+    # It was never made, or the disk is gone: the error that brought us here says why.
+    with contextlib.suppress(OSError):
+        os.remove(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last; where folders cannot be opened (Windows), there is nothing to do."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        # Some network file systems sync no folders.
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a file so that a kill leaves the old one or the new one."""
-    partial = f"{path}.partial"
-    Path(partial).write_text(text)
-    os.replace(partial, path)
+    """Write a text file atomically, as UTF-8."""
+    write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def write_figure(path: str | Path, figure, dpi: int = 120) -> None:
     """Likewise a figure of matplotlib, as PNG."""
-    partial = f"{path}.partial"
-    figure.savefig(partial, format="png", dpi=dpi)
-    os.replace(partial, path)
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi))

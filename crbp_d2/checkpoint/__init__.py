@@ -1,1 +1,1 @@
-"""Checkpoints: conversion of released weights."""
+"""Checkpoints: conversion of released weights, loading and saving."""

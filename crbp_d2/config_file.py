@@ -1,0 +1,61 @@
+"""Config files by the safe YAML loader: no tag of a file runs code."""
+
+import os
+
+import yaml
+from detectron2.config import CfgNode
+from detectron2.utils.file_io import PathManager
+from fvcore.common.config import BASE_KEY
+
+from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
+
+
+def merge_config_file(cfg: CfgNode, path: str) -> None:
+    """cfg.merge_from_file(path), without the fallback of detectron2's to an unsafe loader.
+
+    Raises:
+        ValueError: one sentence: no such file, no YAML, a tag that is not plain YAML, something else than keys at
+            the top, or files that name each other as `_BASE_`.
+        KeyError: an unknown key, by its full name.
+    """
+    _check(path, ())
+    try:
+        cfg.merge_from_file(path, allow_unsafe=False)
+    except AssertionError as error:
+        # yacs and detectron2: a value in place of a section, an unknown version.
+        raise ValueError(f"{path}: {_one_line(error)}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {_one_line(error)}") from error
+
+
+def _check(path: str, above: tuple[str, ...]) -> None:
+    """Check a file and its bases; `above` are the files that led here."""
+    said_by = f" (_BASE_ of {above[-1]})" if above else " (--config-file)"
+    if any(os.path.realpath(path) == os.path.realpath(other) for other in above):
+        raise ValueError(f"_BASE_ goes round in a circle: {' -> '.join((*above, path))}")
+    if not path or not PathManager.isfile(path):
+        raise ValueError(f"there is no config file {path!r}{said_by}")
+    try:
+        with PathManager.open(path, "r", encoding="utf-8") as file:
+            content = yaml.safe_load(file)
+    except yaml.constructor.ConstructorError as error:
+        raise ValueError(
+            f"{path} holds a tag that is not plain YAML and was not executed: {_one_line(error.problem)}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {_one_line(error)}") from error
+    if not isinstance(content, dict):
+        kind = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ValueError(f"{path} holds {kind}; a config file holds keys and values, such as `MODEL:`{said_by}")
+    bases = content.get(BASE_KEY, [])
+    for base in bases if isinstance(bases, list) else [bases]:
+        if not isinstance(base, str):
+            raise ValueError(f"{path}: _BASE_ is {base!r}; it names a file or a list of files")
+        base = os.path.expanduser(base)
+        if not base.startswith(("/", "https://", "http://")):
+            base = os.path.normpath(os.path.join(os.path.dirname(path), base))
+        _check(base, (*above, path))
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())
