@@ -40,3 +40,24 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     return maybe_add_gradient_clipping(
         cfg, optimizer(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
     )
+
+
+def check_same_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str) -> None:
+    """Check that a checkpoint's optimizer state is one of this kind and this model.
+
+    Args:
+        state: of an optimizer's `state_dict`.
+        name: SOLVER.OPTIMIZER, for the message.
+
+    Raises:
+        ValueError: names the key.
+    """
+    ours, theirs = optimizer.state_dict()["param_groups"], state["param_groups"]
+    telling = ("momentum", "betas", "decoupled_weight_decay")
+    described = [[[key for key in telling if group.get(key)] + [len(group["params"])] for group in groups]
+                 for groups in (ours, theirs)]  # fmt: skip
+    if described[0] != described[1]:
+        raise ValueError(
+            f"SOLVER.OPTIMIZER is {name!r}, but the checkpoint to resume from is of another optimizer, or of other "
+            "parameter groups: go on with the settings that it began with"
+        )

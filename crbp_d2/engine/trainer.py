@@ -2,20 +2,27 @@
 
 import logging
 import os
+import weakref
+from collections.abc import Iterable
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer
+from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from torch import nn
 
+from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.evaluation import EarlyStopStatistics, write_results
 from crbp_d2.modeling import check_recurrence_config
 
+from .earlier_run import set_aside
 from .finite import guard_finite
-from .loaders import build_test_loader, build_train_loader, start_stream_at
-from .optimizer import build_optimizer
+from .hooks import MetricsWriter, RepeatablePreciseBN, ResumedMetrics, SeedEveryStep
+from .loaders import TrainLoader, build_test_loader, build_train_loader
+from .optimizer import build_optimizer, check_same_optimizer
+from .seeding import INITIAL_WEIGHTS, run_seed, seed_generators
 from .setup import check_inputs
 from .tasks import task_of
 
@@ -23,7 +30,9 @@ from .tasks import task_of
 class Trainer(DefaultTrainer):
     """detectron2's DefaultTrainer for panoptic and Pathfinder data, by the kind of its data sets.
 
-    Inputs are checked first, and no update is applied that is not finite.
+    Inputs are checked first, no update is applied that is not finite, and a run that is killed and resumed ends
+    with the weights of one that was not: initial weights, order of the data, augmentation and every step draw random
+    numbers from SEED and what they are for.
 
     Args:
         cfg: a config with the keys of `add_crbp_config`.
@@ -36,23 +45,85 @@ class Trainer(DefaultTrainer):
     def __init__(self, cfg: CfgNode, resume: bool = False):
         check_recurrence_config(cfg)
         check_inputs(cfg, resume=resume)
-        super().__init__(cfg)
-        guard_finite(self._trainer.model, self._trainer.optimizer, lambda: self.iter)
+        cfg = self.auto_scale_workers(cfg, comm.get_world_size())
+        TrainerBase.__init__(self)
+        self.cfg = cfg
+        self.seed = run_seed(cfg.SEED)
+        self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
+        seed_generators(self.seed, INITIAL_WEIGHTS)
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        clipping = cfg.SOLVER.CLIP_GRADIENTS
+        clips_values = clipping.ENABLED and clipping.CLIP_TYPE == "value"
+        guard_finite(model, optimizer, lambda: self.iter, clips_values)
+        loop = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
+        self._trainer = loop(distribute(model), self.build_train_loader(cfg), optimizer)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.metrics: MetricsWriter | None = None
+        self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        super().resume_or_load(resume)
-        start_stream_at(self._trainer.data_loader, self.start_iter * self.cfg.SOLVER.IMS_PER_BATCH)
+        """Go on from the newest checkpoint of OUTPUT_DIR that loads, or begin with MODEL.WEIGHTS.
+
+        A run that begins sets the checkpoints of an earlier one aside.
+        """
+        resumes = resume and self.checkpointer.has_checkpoint()
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if resumes:
+            self.start_iter = self.iter + 1
+        else:
+            comm.synchronize()
+            if comm.is_main_process():
+                set_aside(self.cfg.OUTPUT_DIR)
+        if isinstance(self.data_loader, TrainLoader):
+            self.data_loader.seed = self.seed
+            self.data_loader.first_batch = self.start_iter
+
+    def load_state_dict(self, state_dict: dict) -> None:
+        check_same_optimizer(self.optimizer, state_dict["_trainer"]["optimizer"], self.cfg.SOLVER.OPTIMIZER)
+        super().load_state_dict(state_dict)
+
+    def train(self) -> dict | None:
+        if self.start_iter >= self.max_iter:
+            logging.getLogger(__name__).warning(
+                "The checkpoint has all of the %d iterations of SOLVER.MAX_ITER, so there is nothing to train",
+                self.max_iter,
+            )
+            if comm.is_main_process() and not os.path.exists(os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")):
+                # The kill came between the last two checkpoints.
+                self.checkpointer.save("model_final", iteration=self.iter)
+        return super().train()
+
+    def after_train(self) -> None:
+        # detectron2 counts one on, also where nothing was left to train.
+        self.iter = min(self.iter, self.max_iter)
+        super().after_train()
+
+    def build_hooks(self) -> list[HookBase]:
+        """detectron2's, and what makes a resumed run exact; the writers come last."""
+        cfg, built = self.cfg, super().build_hooks()
+        for k, hook in enumerate(built):
+            if isinstance(hook, hooks.PreciseBN):
+                loader = self.build_train_loader(cfg)
+                built[k] = RepeatablePreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
+        return [SeedEveryStep(), ResumedMetrics(self.metrics), *built]
+
+    def build_writers(self) -> list[EventWriter]:
+        folder = self.cfg.OUTPUT_DIR
+        self.metrics = MetricsWriter(os.path.join(folder, "metrics.json"))
+        return [CommonMetricPrinter(self.max_iter), self.metrics, TensorboardXWriter(folder)]
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode):
+    def build_train_loader(cls, cfg: CfgNode) -> Iterable[list[dict]]:
         return build_train_loader(cfg)
 
     @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str):
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Iterable[list[dict]]:
         return build_test_loader(cfg, dataset_name)
 
     @classmethod
@@ -62,6 +133,8 @@ class Trainer(DefaultTrainer):
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
         """Evaluate on every data set of DATASETS.TEST; log a table and write each result beside the pictures."""
+        if not cfg.DATASETS.TEST:
+            return {}
         task = task_of(cfg)
         if evaluators is None:
             evaluators = [
@@ -77,6 +150,12 @@ class Trainer(DefaultTrainer):
             folder = os.path.dirname(inference_folder(cfg, names[0]))
             logging.getLogger(__name__).info("Results (also in %s)\n%s", folder, task.table(cfg, by_name))
         return results
+
+
+def distribute(model: nn.Module) -> nn.Module:
+    """The model in DistributedDataParallel where there are several processes, on GPUs or on the CPU."""
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return create_ddp_model(model, broadcast_buffers=False, **({"device_ids": None} if on_cpu else {}))
 
 
 def inference_folder(cfg: CfgNode, dataset_name: str) -> str:

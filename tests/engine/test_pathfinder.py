@@ -16,7 +16,7 @@ from crbp_d2.data import PathfinderDatasetMapper
 from crbp_d2.data.pathfinder.dataset import default_folder, split_of
 from crbp_d2.data.pathfinder.files import write_split
 from crbp_d2.data.pathfinder.spec import SPECS
-from crbp_d2.engine.loaders import InOrder, build_train_loader, is_stream, start_stream_at
+from crbp_d2.engine.loaders import build_train_loader, is_stream
 from crbp_d2.modeling import check_recurrence_config
 
 CONFIGS = {path.stem: path for path in sorted((ROOT / "configs/pathfinder").glob("*.yaml"))}
@@ -132,9 +132,9 @@ def test_the_quick_config_trains_resumes_and_evaluates(tmp_path, monkeypatch):
     train_net(monkeypatch, QUICK, *options, "SOLVER.MAX_ITER", 6)
     first = []
     with monkeypatch.context() as patch:
-        patch.setattr(DefaultTrainer, "train", lambda self: first.append(self._trainer.data_loader.records.first))
+        patch.setattr(DefaultTrainer, "train", lambda self: first.append(self.data_loader.first_batch))
         train_net(monkeypatch, QUICK, "--resume", *options, "SOLVER.MAX_ITER", 9)
-    assert first == [6 * 4]
+    assert first == [6]
 
     inference = tmp_path / "out/inference/pathfinder_PF6s_val"
     in_training = json.loads((inference / "results.json").read_text())
@@ -158,17 +158,6 @@ def test_training_on_files():
     assert len(batch) == 4 and all(0 <= record["image_id"] < 8 and record["sem_seg"].any() for record in batch)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_gives_every_stimulus_once_and_in_order(workers):
-    cfg = config(QUICK, "DATALOADER.NUM_WORKERS", workers, "SOLVER.IMS_PER_BATCH", 3)
-    loader = build_train_loader(cfg)
-    start_stream_at(loader, 30)
-    batches = iter(loader)
-    assert [[record["image_id"] for record in next(batches)] for _ in range(4)] == [
-        [30, 31, 32], [33, 34, 35], [36, 37, 38], [39, 40, 41]
-    ]  # fmt: skip
-
-
 def test_a_stream_is_known_by_what_it_is_not_by_its_name():
     DatasetCatalog.register("mine_stream", list)
     try:
@@ -179,23 +168,17 @@ def test_a_stream_is_known_by_what_it_is_not_by_its_name():
         MetadataCatalog.remove("mine_stream")
 
 
-def test_processes_share_a_stream(monkeypatch):
-    seen = []
-    for rank in (0, 1):
-        monkeypatch.setattr("crbp_d2.engine.loaders.comm.get_rank", lambda rank=rank: rank)
-        monkeypatch.setattr("crbp_d2.engine.loaders.comm.get_world_size", lambda: 2)
-        records = iter(InOrder(range(100), batch_size=2))
-        seen.append([next(records) for _ in range(4)])
-    assert sorted(seen[0] + seen[1]) == list(range(8)) and seen[0] == [0, 2, 4, 6]
-
-
 @pytest.mark.parametrize(
     "options,expected",
     [
         (["TEST.STEPS_TO_EVALUATE", "(0, 4)"], r"TEST.STEPS_TO_EVALUATE is \(0, 4\); allowed"),
         (["MODEL.SEM_SEG_HEAD.NAME", "FeedforwardContourHead"], "TEST.STEPS_TO_EVALUATE is .* leave it empty"),
         (["SOLVER.OPTIMIZER", "Adm"], "SOLVER.OPTIMIZER is 'Adm'; allowed: SGD, Adam"),
-        (["MODEL.PIXEL_MEAN", "[0.0, 0.0, 0.0]"], "MODEL.PIXEL_MEAN has 3 values, but the images of pathfinder_PF6s"),
+        (["MODEL.PIXEL_MEAN", "[0.0, 0.0]"], "MODEL.PIXEL_STD has 1 values, but MODEL.PIXEL_MEAN 2"),
+        (
+            ["MODEL.PIXEL_MEAN", [0.0] * 3, "MODEL.PIXEL_STD", [1.0] * 3],
+            "MODEL.PIXEL_MEAN has 3 values, but the images of pathfinder_PF6s",
+        ),
         (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 54], "MODEL.SEM_SEG_HEAD.NUM_CLASSES is 54, but"),
         (
             ["DATASETS.TEST", "('pathfinder_PF6s_stream',)"],

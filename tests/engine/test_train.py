@@ -96,7 +96,7 @@ def test_train_resume_evaluate(tmp_path, monkeypatch):
 
 
 def test_quality_per_step_and_early_stop(tmp_path, monkeypatch):
-    options = ["--eval-only", *TINY, "OUTPUT_DIR", tmp_path, "SEED", 1]
+    options = ["--eval-only", "--untrained", *TINY, "OUTPUT_DIR", tmp_path, "SEED", 1]
     inference = tmp_path / "inference/toy_panoptic_val"
     train_net(monkeypatch, TOY, *options, "TEST.STEPS_TO_EVALUATE", "(2, 10)")
     results = json.loads((inference / "results.json").read_text())

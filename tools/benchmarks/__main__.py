@@ -16,11 +16,11 @@ import tempfile
 from pathlib import Path
 
 import torch
-from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.config import get_cfg
 from detectron2.engine import default_argument_parser
 
 from crbp_d2 import add_crbp_config
+from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.engine import Trainer, check_inputs, setup
 from tools.page import write_section
 
@@ -104,7 +104,7 @@ def early_stop(config_file: str, weights: str) -> None:
         cfg = setup(default_argument_parser().parse_args(flags))
         check_inputs(cfg, train=False)
         model = Trainer.build_model(cfg)
-        DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)
+        Checkpointer(model).load(cfg.MODEL.WEIGHTS)
         name, trained = cfg.DATASETS.TEST[0], cfg.MODEL.RECURRENCE.STEPS
         loader = Trainer.build_test_loader(cfg, name)
         rows = {steps: measure_early_stop(model, loader, name, tols, steps) for steps in (trained, 3 * trained)}

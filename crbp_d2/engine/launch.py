@@ -1,0 +1,90 @@
+"""Starting one process or several, on GPUs or on a CPU, by detectron2's launcher or by torchrun."""
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from detectron2.engine import launch as start_processes
+from detectron2.utils import comm
+from torch import distributed
+
+
+def processes_of(args: argparse.Namespace) -> int:
+    """Processes on this machine: `num_processes` on the CPU, else `num_gpus`, at least 1."""
+    return getattr(args, "num_processes", 0) or max(args.num_gpus, 1)
+
+
+def world_size(args: argparse.Namespace) -> int:
+    """Processes on all machines."""
+    return int(os.environ["WORLD_SIZE"]) if under_torchrun() else args.num_machines * processes_of(args)
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun (or a launcher that sets its variables) has started this process."""
+    return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"))
+
+
+def check_processes(args: argparse.Namespace) -> None:
+    """Check that the flags ask for what the machine has.
+
+    Raises:
+        ValueError: names the flag.
+    """
+    processes, gpus = getattr(args, "num_processes", 0), torch.cuda.device_count()
+    if args.num_gpus < 0 or processes < 0:
+        raise ValueError(f"--num-gpus is {args.num_gpus} and --num-processes {processes}; allowed: numbers from 0")
+    if processes and args.num_gpus > 1:
+        raise ValueError(
+            f"--num-processes {processes} starts processes on the CPU, but --num-gpus is {args.num_gpus}: give one of "
+            "them"
+        )
+    # --num-gpus 1 is the default, which runs without a GPU too.
+    if args.num_gpus > max(gpus, 1):
+        raise ValueError(
+            f"--num-gpus is {args.num_gpus}, but this machine has {gpus}; `--num-gpus 0 --num-processes "
+            f"{args.num_gpus}` starts as many processes on the CPU"
+        )
+    if under_torchrun() and max(processes, args.num_gpus) > 1:
+        raise ValueError(
+            f"--num-gpus is {args.num_gpus} and --num-processes {processes}, but torchrun has started the processes "
+            "already: leave both flags out, and say --nproc-per-node to torchrun"
+        )
+
+
+def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
+    """Run `main(args)` in all processes; with one process in this one, and then give what it returns.
+
+    Under torchrun this process joins the others. With `--num-processes` no GPU is used.
+    """
+    if getattr(args, "num_processes", 0):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    if under_torchrun():
+        return _join(main, args)
+    if world_size(args) == 1:
+        return main(args)
+    # detectron2 takes the number of processes for that of GPUs, and without any talks by gloo.
+    return start_processes(
+        main,
+        processes_of(args),
+        num_machines=args.num_machines,
+        machine_rank=args.machine_rank,
+        dist_url=args.dist_url,
+        args=(args,),
+    )
+
+
+def _join(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
+    if int(os.environ["WORLD_SIZE"]) == 1:
+        return main(args)
+    gpus = torch.cuda.is_available()
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    distributed.init_process_group("nccl" if gpus else "gloo")
+    comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])))
+    comm.synchronize()
+    try:
+        return main(args)
+    finally:
+        distributed.destroy_process_group()

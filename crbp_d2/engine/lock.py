@@ -1,0 +1,101 @@
+"""One run a folder."""
+
+import json
+import logging
+import os
+import socket
+from types import TracebackType
+
+import portalocker
+from detectron2.utils import comm
+
+FILE = "run.lock"
+
+
+class FolderTaken(RuntimeError):
+    """Another run uses the folder; the message names its process and host."""
+
+
+class RunLock:
+    """Keeps other runs out of a folder while a `with` block runs; the main process does it for all.
+
+    The operating system frees a lock when its process ends, however it ends, so a stale lock is one whose file still
+    names a process: it is taken over, and logged.
+
+    Args:
+        folder: is made if it is not there.
+
+    Raises (on entering, in every process):
+        FolderTaken: another run holds the lock.
+        OSError: names a folder or file that cannot be written.
+    """
+
+    def __init__(self, folder: str):
+        self.path = os.path.join(folder, FILE)
+        self._file = None
+
+    def __enter__(self) -> "RunLock":
+        problem = None
+        if comm.is_main_process():
+            try:
+                self._acquire()
+            except (FolderTaken, OSError) as error:
+                problem = error
+        problem = comm.all_gather(problem)[0]
+        if problem is not None:
+            raise problem
+        return self
+
+    def _acquire(self) -> None:
+        try:
+            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            self._lock = portalocker.Lock(
+                self.path, "a+", timeout=0, flags=portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
+            )
+            self._file = self._lock.acquire()
+        except portalocker.LockException as error:
+            raise FolderTaken(
+                f"OUTPUT_DIR {os.path.dirname(self.path)} is used by {_describe(_read(self.path))}; wait for it or "
+                "stop it, or choose another OUTPUT_DIR"
+            ) from error
+        # A worker of a data loader must not keep the lock when its run is killed.
+        os.register_at_fork(after_in_child=self._forget)
+        self._file.seek(0)
+        if before := self._file.read():
+            logging.getLogger(__name__).warning(
+                "Taking over the lock %s of %s, which ended without freeing it", self.path, _describe(before)
+            )
+        self._write(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._file is not None:
+            self._write("")
+            self._lock.release()
+            self._file = None
+
+    def _write(self, text: str) -> None:
+        self._file.seek(0)
+        self._file.truncate()
+        self._file.write(text)
+        self._file.flush()
+
+    def _forget(self) -> None:
+        if self._file is not None:
+            os.close(self._file.fileno())
+            self._file = None
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""
+
+
+def _describe(content: str) -> str:
+    try:
+        owner = json.loads(content)
+        return f"process {owner['process']} on host {owner['host']}"
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,82 @@
+"""A training or an evaluation from its command line to its exit status."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from detectron2.config import CfgNode
+from detectron2.evaluation import verify_results
+from detectron2.utils import comm
+from torch import multiprocessing
+
+from crbp_d2.checkpoint.loading import Checkpointer
+
+from .launch import launch
+from .lock import FolderTaken, RunLock
+from .settings import check_evaluation
+from .setup import argument_parser, check_inputs, checked_config, has_checkpoint, start_logging
+from .trainer import Trainer
+
+# What a user can put right, said in one line. All else is a fault of the program and keeps its traceback.
+REPORTED = (FolderTaken, FloatingPointError, OSError, KeyError, ValueError)
+
+
+def main(arguments: list[str] | None = None) -> dict | None:
+    """Train or evaluate as the command line says; the results where there is one process.
+
+    Raises:
+        SystemExit: with one line on what is wrong with settings, files or data, or the status of a process that failed.
+    """
+    args = argument_parser().parse_args(arguments)
+    try:
+        # Before any process is started.
+        _checked(args)
+    except REPORTED as error:
+        _exit(error)
+    try:
+        return launch(run, args)
+    except multiprocessing.ProcessExitedException as error:
+        # It has said why.
+        sys.exit(error.exit_code)
+
+
+def run(args: argparse.Namespace) -> dict:
+    """What each process does."""
+    try:
+        cfg = _checked(args)
+        with RunLock(cfg.OUTPUT_DIR):
+            start_logging(cfg, args)
+            results = _evaluate(cfg, args) if args.eval_only else _train(cfg, args)
+            verify_results(cfg, results or {})
+            return results
+    except REPORTED as error:
+        _exit(error)
+
+
+def _checked(args: argparse.Namespace) -> CfgNode:
+    cfg = checked_config(args)
+    if args.eval_only:
+        check_evaluation(cfg, args, args.resume and has_checkpoint(cfg))
+    check_inputs(cfg, train=not args.eval_only, resume=args.resume)
+    return cfg
+
+
+def _train(cfg: CfgNode, args: argparse.Namespace) -> dict:
+    trainer = Trainer(cfg, resume=args.resume)
+    trainer.resume_or_load(resume=args.resume)
+    return trainer.train()
+
+
+def _evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict:
+    model = Trainer.build_model(cfg)
+    Checkpointer(model, cfg.OUTPUT_DIR, complete=True).resume_or_load(cfg.MODEL.WEIGHTS, resume=args.resume)
+    return Trainer.test(cfg, model)
+
+
+def _exit(error: Exception) -> NoReturn:
+    """End with one line of the main process, or in others without a word."""
+    if not comm.is_main_process():
+        sys.exit(1)
+    text = error.args[0] if isinstance(error, KeyError) else error
+    sys.exit(f"{Path(sys.argv[0]).name}: {' '.join(str(text).split())}")
