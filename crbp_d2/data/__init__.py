@@ -3,6 +3,7 @@
 from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
 
 from .catalog import check_class_counts, check_dataset_available, check_image_channels, rebind_coco
+from .instance_mapper import InstanceDatasetMapper
 from .panoptic.dataset import register_panoptic, write_instances_json
 from .panoptic.mapper import PanopticDatasetMapper
 from .panoptic.reader import semantic_map
@@ -13,6 +14,7 @@ from .pathfinder.stimuli import generate_pathfinder
 from .panoptic.toy import register_toy_panoptic
 
 __all__ = [
+    "InstanceDatasetMapper",
     "PanopticDatasetMapper",
     "PathfinderDatasetMapper",
     "PathfinderSpec",

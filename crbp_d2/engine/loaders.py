@@ -142,7 +142,8 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
         return sampler._infinite_indices()
 
     groups = None
-    if cfg.DATALOADER.ASPECT_RATIO_GROUPING:
+    # Records of semantic maps need not tell their size.
+    if cfg.DATALOADER.ASPECT_RATIO_GROUPING and all("width" in record for record in records):
         groups = [int(record["width"] > record["height"]) for record in records]
     return TrainLoader(DatasetFromList(records, copy=False), mapper, order, *settings, groups)
 

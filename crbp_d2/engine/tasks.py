@@ -1,22 +1,29 @@
-"""What the kind of a data set decides: mapper, evaluators, table."""
+"""What the kind of a data set decides: mapper, evaluators, table.
 
+The kind is detectron2's `evaluator_type` of the metadata.
+"""
+
+import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetMapper, MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from torch import nn
 
-from crbp_d2.data import PanopticDatasetMapper, PathfinderDatasetMapper
+from crbp_d2.data import InstanceDatasetMapper, PanopticDatasetMapper, PathfinderDatasetMapper
 from crbp_d2.evaluation import (
     PathfinderEvaluator,
     PathfinderPictures,
     StepwisePanoptic,
     StepwiseSegmentor,
+    build_cityscapes_evaluator,
+    build_instance_evaluator,
     build_panoptic_evaluator,
-    panoptic_table,
+    build_semantic_evaluator,
+    metric_tables,
     pathfinder_table,
 )
 
@@ -29,12 +36,16 @@ class Task:
     evaluator: evaluator(cfg, name of a data set, folder for its files).
     model: model(cfg, trained model) -> what is evaluated.
     table: table(cfg, {name of a data set: results}) -> Markdown.
+    needs: a package that its data or scores are read with, and the name it is installed by; ("", "") for none.
+    steps: TEST.STEPS_TO_EVALUATE may be set.
     """
 
     mapper: Callable[..., Callable[[dict], dict]]
     evaluator: Callable[[CfgNode, str, str], DatasetEvaluator]
-    model: Callable[[CfgNode, nn.Module], nn.Module]
-    table: Callable[[CfgNode, dict[str, dict]], str]
+    model: Callable[[CfgNode, nn.Module], nn.Module] = lambda cfg, model: model
+    table: Callable[[CfgNode, dict[str, dict]], str] = lambda cfg, results: metric_tables(results)
+    needs: tuple[str, str] = ("", "")
+    steps: bool = False
 
 
 def _pathfinder_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluators:
@@ -50,18 +61,30 @@ def _test_steps(cfg: CfgNode) -> int | None:
     return cfg.MODEL.RECURRENCE.TEST_STEPS or cfg.MODEL.RECURRENCE.STEPS
 
 
+def _cityscapes(**settings) -> Task:
+    return Task(DatasetMapper, build_cityscapes_evaluator, needs=("cityscapesscripts", "cityscapesscripts"), **settings)
+
+
 TASKS = {
+    "coco": Task(InstanceDatasetMapper, build_instance_evaluator),
+    "lvis": Task(InstanceDatasetMapper, build_instance_evaluator, needs=("lvis", "lvis")),
+    "pascal_voc": Task(InstanceDatasetMapper, build_instance_evaluator),
+    "sem_seg": Task(DatasetMapper, build_semantic_evaluator),
+    "cityscapes_instance": _cityscapes(),
+    "cityscapes_sem_seg": _cityscapes(),
+    "cityscapes_panoptic_seg": _cityscapes(),
     "coco_panoptic_seg": Task(
         mapper=PanopticDatasetMapper,
         evaluator=build_panoptic_evaluator,
         model=lambda cfg, model: StepwisePanoptic(model, cfg.TEST.STEPS_TO_EVALUATE),
-        table=lambda cfg, results: panoptic_table(results),
+        steps=True,
     ),
     "pathfinder": Task(
         mapper=PathfinderDatasetMapper,
         evaluator=_pathfinder_evaluator,
         model=lambda cfg, model: StepwiseSegmentor(model, cfg.TEST.STEPS_TO_EVALUATE),
         table=lambda cfg, results: pathfinder_table(results, _test_steps(cfg)),
+        steps=True,
     ),
 }
 
@@ -70,14 +93,31 @@ def task_of(cfg: CfgNode) -> Task:
     """The task that all data sets of a config belong to.
 
     Raises:
-        ValueError: no data set, one of another kind, or several kinds.
+        ValueError: no data set, one of another kind, several kinds, a package that the kind needs is missing, or
+            step counts to evaluate on a kind that has no figures for them.
     """
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     kinds = {name: getattr(MetadataCatalog.get(name), "evaluator_type", None) for name in names}
     for name, kind in kinds.items():
         if kind not in TASKS:
-            raise ValueError(f"the data set {name} is of the kind {kind!r}; this engine trains: {', '.join(TASKS)}")
+            raise ValueError(
+                f"the data set {name} has the evaluator_type {kind!r}; supported: {', '.join(sorted(TASKS))}"
+            )
     if len(set(kinds.values())) != 1:
         listed = ", ".join(f"{name} ({kind})" for name, kind in kinds.items()) or "none"
         raise ValueError(f"DATASETS.TRAIN and DATASETS.TEST must name data sets of one kind, got {listed}")
-    return TASKS[next(iter(kinds.values()))]
+    kind = next(iter(kinds.values()))
+    task = TASKS[kind]
+    module, package = task.needs
+    if module and importlib.util.find_spec(module) is None:
+        raise ValueError(
+            f"the data set {names[0]} has the evaluator_type {kind!r}, which needs the package {package}: run "
+            f"`pip install {package}`"
+        )
+    panoptic_outputs = kind != "coco_panoptic_seg" or cfg.MODEL.META_ARCHITECTURE.endswith("PanopticFPN")
+    if cfg.TEST.STEPS_TO_EVALUATE and not (task.steps and panoptic_outputs):
+        raise ValueError(
+            f"TEST.STEPS_TO_EVALUATE is {tuple(cfg.TEST.STEPS_TO_EVALUATE)}, which MODEL.META_ARCHITECTURE "
+            f"{cfg.MODEL.META_ARCHITECTURE!r} on a data set of the kind {kind!r} has no figures for: leave it empty"
+        )
+    return task

@@ -2,18 +2,24 @@
 
 from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
 
-from .build import build_panoptic_evaluator
+from .build import (
+    build_cityscapes_evaluator,
+    build_instance_evaluator,
+    build_panoptic_evaluator,
+    build_semantic_evaluator,
+)
 from .early_exit import EarlyStopStatistics
 from .panoptic import PanopticEvaluator
 from .stepwise.panoptic import StepwisePanoptic
 from .pathfinder import PathfinderEvaluator
 from .visualize_pathfinder import PathfinderPictures
-from .visualize import PanopticPictures
+from .visualize import CatalogPictures, PanopticPictures
 from .stepwise.segmentor import StepwiseSegmentor, check_steps_to_evaluate
 from .stepwise.evaluator import StepwiseEvaluator
-from .results import panoptic_table, pathfinder_table, results_table, write_results
+from .results import metric_tables, pathfinder_table, results_table, write_results
 
 __all__ = [
+    "CatalogPictures",
     "EarlyStopStatistics",
     "PanopticEvaluator",
     "PanopticPictures",
@@ -22,9 +28,12 @@ __all__ = [
     "StepwiseEvaluator",
     "StepwisePanoptic",
     "StepwiseSegmentor",
+    "build_cityscapes_evaluator",
+    "build_instance_evaluator",
     "build_panoptic_evaluator",
+    "build_semantic_evaluator",
     "check_steps_to_evaluate",
-    "panoptic_table",
+    "metric_tables",
     "pathfinder_table",
     "results_table",
     "write_results",

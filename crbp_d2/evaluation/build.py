@@ -1,25 +1,97 @@
-"""All evaluators of a panoptic data set."""
+"""The evaluators of a data set, by its kind."""
 
 import os
 
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators, SemSegEvaluator
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemSegEvaluator,
+    COCOPanopticEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    LVISEvaluator,
+    PascalVOCDetectionEvaluator,
+    SemSegEvaluator,
+)
 from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
+from PIL import Image
 
 from crbp_d2.data import semantic_map, write_instances_json
 
+from .outputs import BoxAndMaskEvaluator, IfPredicted
 from .panoptic import PanopticEvaluator
 from .stepwise.evaluator import StepwiseEvaluator
 from .stepwise.mask_precision import MaskPrecisionByStep
 from .stepwise.panoptic_quality import PanopticQualityByStep
-from .visualize import PanopticPictures
+from .visualize import CatalogPictures, FirstPictures, PanopticPictures
+
+
+def build_instance_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    """Box, mask and keypoint AP of a data set of the kind coco, lvis or pascal_voc, and pictures.
+
+    The predictions are left in `folder` as the test servers take them.
+    """
+    PathManager.mkdirs(folder)
+    kind = MetadataCatalog.get(name).evaluator_type
+    if kind == "lvis":
+        scores = LVISEvaluator(name, output_dir=folder)
+    elif kind == "pascal_voc":
+        scores = PascalVOCDetectionEvaluator(name)
+    else:
+        parts = (("bbox", True), ("segm", cfg.MODEL.MASK_ON), ("keypoints", cfg.MODEL.KEYPOINT_ON))
+        scores = BoxAndMaskEvaluator(
+            name,
+            tasks=tuple(part for part, on in parts if on),
+            output_dir=folder,
+            use_fast_impl=_has_fast_cocoeval(),
+            kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+        )
+    return _with_pictures(cfg, CatalogPictures(name, *_pictures(cfg, folder)), [scores])
+
+
+def build_semantic_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    """mIoU and accuracies of a data set of the kind sem_seg, and pictures."""
+    PathManager.mkdirs(folder)
+    semantic = SemSegEvaluator(name, output_dir=folder, sem_seg_loading_fn=_read_labels)
+    return _with_pictures(cfg, CatalogPictures(name, *_pictures(cfg, folder)), [semantic])
+
+
+def _read_labels(path: str, copy: bool = False, dtype: type = np.uint8) -> np.ndarray:
+    """detectron2's own reader asks numpy 2 for what it does not do."""
+    with PathManager.open(path, "rb") as file:
+        return np.asarray(Image.open(file)).astype(dtype)
+
+
+def build_cityscapes_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
+    """Cityscapes' own figures of what the data set and the model have, and pictures."""
+    kind = MetadataCatalog.get(name).evaluator_type
+    PathManager.mkdirs(folder)
+    evaluators: list[DatasetEvaluator] = []
+    if kind != "cityscapes_instance":
+        evaluators.append(IfPredicted("sem_seg", CityscapesSemSegEvaluator(name)))
+    if kind != "cityscapes_sem_seg":
+        evaluators.append(IfPredicted("instances", CityscapesInstanceEvaluator(name)))
+    if kind == "cityscapes_panoptic_seg":
+        evaluators.append(IfPredicted("panoptic_seg", COCOPanopticEvaluator(name, folder)))
+    return _with_pictures(cfg, CatalogPictures(name, *_pictures(cfg, folder)), evaluators)
+
+
+def _pictures(cfg: CfgNode, folder: str) -> tuple[str, int]:
+    return os.path.join(folder, "pictures"), cfg.TEST.PICTURES
+
+
+def _with_pictures(cfg: CfgNode, pictures: FirstPictures, evaluators: list[DatasetEvaluator]) -> DatasetEvaluators:
+    # First, because some evaluators change the predictions they are given.
+    return DatasetEvaluators([pictures, *evaluators] if cfg.TEST.PICTURES > 0 else evaluators)
 
 
 def build_panoptic_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
     """Panoptic quality, box and mask AP, mIoU and cfg.TEST.PICTURES pictures of the data set `name`.
+
+    Of these, what the model predicts: instances, a semantic map or both.
 
     With TEST.STEPS_TO_EVALUATE, panoptic quality and mask AP after each of those step counts too. AP is measured
     against the data set's instances JSON, or where it has none against instances derived from the panoptic
@@ -27,15 +99,15 @@ def build_panoptic_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEva
     """
     PathManager.mkdirs(folder)
     shadow, loading = _shadow(name, folder)
+    instances = BoxAndMaskEvaluator(
+        shadow, tasks=("bbox", "segm"), output_dir=folder, use_fast_impl=_has_fast_cocoeval()
+    )
     evaluators = [
-        PanopticEvaluator(name, folder),
-        COCOEvaluator(shadow, tasks=("bbox", "segm"), output_dir=folder, use_fast_impl=_has_fast_cocoeval()),
-        SemSegEvaluator(shadow, output_dir=folder, **loading),
+        IfPredicted("panoptic_seg", PanopticEvaluator(name, folder)),
+        IfPredicted("instances", instances),
+        IfPredicted("sem_seg", SemSegEvaluator(shadow, output_dir=folder, **loading)),
     ]
-    if cfg.TEST.PICTURES > 0:
-        # First, because detectron2's panoptic evaluator changes the predictions it is given.
-        evaluators.insert(0, PanopticPictures(name, os.path.join(folder, "pictures"), cfg.TEST.PICTURES))
-    usual = DatasetEvaluators(evaluators)
+    usual = _with_pictures(cfg, PanopticPictures(name, *_pictures(cfg, folder)), evaluators)
     if not cfg.TEST.STEPS_TO_EVALUATE:
         return usual
     steps, recurrence = tuple(cfg.TEST.STEPS_TO_EVALUATE), cfg.MODEL.RECURRENCE
@@ -71,7 +143,7 @@ def _shadow(name: str, folder: str) -> tuple[str, dict]:
     DatasetCatalog.register(shadow, lambda: with_files)
     MetadataCatalog.get(shadow).set(**metadata)
     if not derived:
-        return shadow, {}
+        return shadow, {"sem_seg_loading_fn": _read_labels}
 
     def load(path: str, copy: bool = False, dtype: type = np.uint8) -> np.ndarray:
         return semantic_map(derived[path]).astype(dtype)

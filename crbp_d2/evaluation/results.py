@@ -44,11 +44,11 @@ def results_table(results: Mapping[str, Mapping[str, float]], name: str) -> str:
     return _table(["", *(title for title, _, _ in COLUMNS)], [[name, *_figures(results, COLUMNS)]])
 
 
-def panoptic_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+def metric_tables(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
     """Markdown tables: `results_table` of every data set, and one with a row for every step count if there are any.
 
     Args:
-        results: data set -> results of `build_panoptic_evaluator`.
+        results: data set -> results of its evaluators.
     """
     tables = []
     for name, result in results.items():
@@ -63,6 +63,8 @@ def panoptic_table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> 
 
 def _figures(results: Mapping[str, Mapping[str, float]], columns: tuple, suffix: str = "") -> list[str]:
     values = [results.get(task, {}).get(metric + suffix, math.nan) for _, task, metric in columns]
+    if columns is COLUMNS and "IoU" in results.get("sem_seg", {}):  # Cityscapes' name of mIoU
+        values[-1] = results["sem_seg"]["IoU"]
     return ["-" if math.isnan(value) else f"{value:.2f}" for value in values]
 
 

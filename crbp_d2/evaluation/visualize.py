@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from detectron2.data import MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
@@ -14,8 +14,10 @@ from detectron2.utils.visualizer import Visualizer
 
 from crbp_d2.data.panoptic.reader import segment_indices, truth_records
 
-# Shorter side of a panel in pixels, so that class names are readable on small images too.
-PANEL_SIDE = 480
+from .drawing import draw_prediction, draw_segments, resize, side_by_side
+
+# Least score of an instance in a picture.
+SHOWN_SCORE = 0.5
 
 
 class FirstPictures(DatasetEvaluator, ABC):
@@ -41,8 +43,7 @@ class FirstPictures(DatasetEvaluator, ABC):
             if self._done < self.count:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 path, panels = self.draw(record, output)
-                titled = [title(panel, name) for name, panel in panels.items()]
-                cv2.imwrite(str(path), np.concatenate(titled, axis=1)[..., ::-1])
+                cv2.imwrite(str(path), side_by_side(panels)[..., ::-1])
                 self._done += 1
 
     def evaluate(self) -> dict:
@@ -56,7 +57,7 @@ class FirstPictures(DatasetEvaluator, ABC):
 
 
 class PanopticPictures(FirstPictures):
-    """Input | ground truth | prediction, with class names.
+    """Input | ground truth | prediction (panoptic, or what the model predicts instead), with class names.
 
     Args:
         name: a registered panoptic data set.
@@ -72,11 +73,10 @@ class PanopticPictures(FirstPictures):
         image = read_image(record["file_name"], "RGB")
         truth = self._ground_truth(record["image_id"])
         annotated = [{**s, "id": k} for k, s in enumerate(truth["segments_info"], start=1)]
-        prediction, segments = output["panoptic_seg"]
         panels = {
             "input": resize(image),
-            "ground truth": self._draw(image, segment_indices(truth), annotated),
-            "prediction": self._draw(image, prediction.cpu().numpy(), segments),
+            "ground truth": draw_segments(image, segment_indices(truth), annotated, self.metadata),
+            "prediction": draw_prediction(image, output, self.metadata, SHOWN_SCORE),
         }
         return self.folder / f"{Path(record['file_name']).stem}.png", panels
 
@@ -85,36 +85,32 @@ class PanopticPictures(FirstPictures):
             self._truth = truth_records(self.metadata)
         return self._truth[image_id]
 
-    def _draw(self, image: np.ndarray, segmentation: np.ndarray, segments: list[dict]) -> np.ndarray:
+
+class CatalogPictures(FirstPictures):
+    """Input | ground truth | prediction of any of detectron2's data sets, the ground truth as its catalog gives it.
+
+    Args:
+        name: a registered data set.
+        folder, count: see FirstPictures.
+    """
+
+    def __init__(self, name: str, folder: str, count: int = 8):
+        super().__init__(folder, count)
+        self.name = name
+        self.metadata = MetadataCatalog.get(name)
+        self._truth: dict[str, dict] = {}
+
+    def draw(self, record: dict, output: dict) -> tuple[Path, dict[str, np.ndarray]]:
+        image = read_image(record["file_name"], "RGB")
+        if not self._truth:
+            self._truth = {truth["file_name"]: truth for truth in DatasetCatalog.get(self.name)}
+        shown = ("annotations",) if "instances" in output else ("sem_seg_file_name", "sem_seg")
+        truth = {key: value for key, value in self._truth[record["file_name"]].items() if key in shown}
         large = resize(image)
-        labels = cv2.resize(segmentation.astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        visualizer = Visualizer(large, self.metadata)
-        for segment in sorted(segments, key=lambda s: s["isthing"]):
-            mask = labels == segment["id"]
-            if mask.any():
-                kind, k = "thing" if segment["isthing"] else "stuff", segment["category_id"]
-                score = f" {segment['score']:.0%}" if "score" in segment else ""
-                visualizer.draw_binary_mask(
-                    mask,
-                    color=[c / 255 for c in getattr(self.metadata, f"{kind}_colors")[k]],
-                    text=getattr(self.metadata, f"{kind}_classes")[k] + score,
-                    alpha=0.6,
-                )
-        return resize(visualizer.get_output().get_image(), large.shape[1::-1])
-
-
-def resize(image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-    """To `size` (width, height), by default the one with PANEL_SIDE as its shorter side."""
-    height, width = image.shape[:2]
-    scale = PANEL_SIDE / min(height, width)
-    size = size or (round(width * scale), round(height * scale))
-    return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA)
-
-
-def title(panel: np.ndarray, text: str) -> np.ndarray:
-    """`panel` below a strip with `text`, with a white border on its right."""
-    strip = np.full((34, panel.shape[1], 3), 255, np.uint8)
-    cv2.putText(strip, text, (10, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (0, 0, 0), 1, cv2.LINE_AA)
-    bordered = np.concatenate([strip, panel])
-    bordered[:, -4:] = 255
-    return bordered
+        drawn = Visualizer(image, self.metadata).draw_dataset_dict(truth).get_image()
+        panels = {
+            "input": large,
+            "ground truth": resize(drawn, large.shape[1::-1]),
+            "prediction": draw_prediction(image, output, self.metadata, SHOWN_SCORE),
+        }
+        return self.folder / f"{Path(record['file_name']).stem}.png", panels

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from .visualize import FirstPictures, resize
+from .drawing import resize
+from .visualize import FirstPictures
 
 # The pixels found, in this colour (RGB) on the dimmed stimulus.
 FOUND = np.array([255, 140, 0], np.uint8)

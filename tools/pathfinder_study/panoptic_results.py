@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy import ndarray
 
+from crbp_d2.evaluation.drawing import title
 from crbp_d2.evaluation.stepwise.report import HEADINGS, draw_steps
-from crbp_d2.evaluation.visualize import title
 from crbp_d2.files import write_text
 from tools.page import machine
 

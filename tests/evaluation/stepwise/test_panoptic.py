@@ -23,7 +23,7 @@ from crbp_d2.evaluation import (
     StepwisePanoptic,
     build_panoptic_evaluator,
     check_steps_to_evaluate,
-    panoptic_table,
+    metric_tables,
 )
 from crbp_d2.evaluation.stepwise.mask_precision import MaskPrecisionByStep
 from crbp_d2.evaluation.stepwise.panoptic import MergeLimits, PredictionsByStep
@@ -148,7 +148,7 @@ def test_each_step_count_is_what_a_separate_evaluation_finds(scenes, tmp_path):
     picture = cv2.imread(str(tmp_path / "all/quality_per_step.png"))
     assert picture.shape == (600, 900, 3) and picture.std() > 10
     assert np.ptp(picture.astype(int), axis=2).max() < 3  # no colour
-    table = panoptic_table({"mine": results}).splitlines()
+    table = metric_tables({"mine": results}).splitlines()
     assert [line.split("|")[1].strip() for line in table[6:]] == ["1", "3", "4"]
     assert f"{panoptic['PQ@4']:.2f}" in table[-1] and f"{segm['AP@4']:.2f}" in table[-1]
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
+from crbp_d2.evaluation.drawing import title
 from crbp_d2.evaluation.stepwise.report import HEADINGS, steps_csv
-from crbp_d2.evaluation.visualize import title
 from tools.page import machine
 from tools.pathfinder_study import collect
 from tools.pathfinder_study.panoptic_results import (
