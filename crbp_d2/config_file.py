@@ -16,19 +16,19 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
     Raises:
         ValueError: one sentence: no such file, no YAML, a tag that is not plain YAML, something else than keys at
             the top, or files that name each other as `_BASE_`.
-        KeyError: an unknown key, by its full name.
+        KeyError: an unknown key, by the file and its full name.
     """
-    _check(path, ())
+    _check(cfg, path, ())
     try:
         cfg.merge_from_file(path, allow_unsafe=False)
-    except AssertionError as error:
-        # yacs and detectron2: a value in place of a section, an unknown version.
+    except (AssertionError, ValueError) as error:
+        # An unknown version, a value of another type than the default's.
         raise ValueError(f"{path}: {_one_line(error)}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {_one_line(error)}") from error
+    except KeyError as error:
+        raise KeyError(f"{path}: {error.args[0]}") from error
 
 
-def _check(path: str, above: tuple[str, ...]) -> None:
+def _check(cfg: CfgNode, path: str, above: tuple[str, ...]) -> None:
     """Check a file and its bases; `above` are the files that led here."""
     said_by = f" (_BASE_ of {above[-1]})" if above else " (--config-file)"
     if any(os.path.realpath(path) == os.path.realpath(other) for other in above):
@@ -47,6 +47,7 @@ def _check(path: str, above: tuple[str, ...]) -> None:
     if not isinstance(content, dict):
         kind = "nothing" if content is None else f"a {type(content).__name__}"
         raise ValueError(f"{path} holds {kind}; a config file holds keys and values, such as `MODEL:`{said_by}")
+    _check_sections(cfg, content, path)
     bases = content.get(BASE_KEY, [])
     for base in bases if isinstance(bases, list) else [bases]:
         if not isinstance(base, str):
@@ -54,7 +55,17 @@ def _check(path: str, above: tuple[str, ...]) -> None:
         base = os.path.expanduser(base)
         if not base.startswith(("/", "https://", "http://")):
             base = os.path.normpath(os.path.join(os.path.dirname(path), base))
-        _check(base, (*above, path))
+        _check(cfg, base, (*above, path))
+
+
+def _check_sections(cfg: CfgNode, content: dict, path: str, prefix: str = "") -> None:
+    """Check that keys stand where the defaults have keys: detectron2 looks into them before yacs does."""
+    for key, value in content.items():
+        if not isinstance(cfg.get(key), CfgNode):
+            continue
+        if not isinstance(value, dict):
+            raise ValueError(f"{path}: {prefix}{key} is {value!r}; it is a section of keys and values")
+        _check_sections(cfg[key], value, path, f"{prefix}{key}.")
 
 
 def _one_line(error: object) -> str:

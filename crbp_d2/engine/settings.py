@@ -66,7 +66,8 @@ COMMON: dict[str, Rule] = {
     "TEST.PICTURES": _whole(0),
     "TEST.DETECTIONS_PER_IMAGE": SIZE,
 }
-ROI_MODEL: dict[str, Rule] = {
+ROI_MODELS = ("GeneralizedRCNN", "PanopticFPN", "RecurrentPanopticFPN")
+ROI_RULES: dict[str, Rule] = {
     "MODEL.PROPOSAL_GENERATOR.NAME": _registered(PROPOSAL_GENERATOR_REGISTRY),
     "MODEL.ROI_HEADS.NAME": _registered(ROI_HEADS_REGISTRY),
     "MODEL.ROI_BOX_HEAD.NAME": _registered(ROI_BOX_HEAD_REGISTRY),
@@ -117,8 +118,8 @@ def check_settings(cfg: CfgNode, *, train: bool = True, processes: int | None = 
         ValueError: one line: the key, its value and what is allowed.
     """
     _check_device(cfg)
-    has_rois = hasattr(cfg.MODEL, "ROI_HEADS") and cfg.MODEL.META_ARCHITECTURE not in ("SemanticSegmentor",)
-    rules = COMMON | (ROI_MODEL if has_rois else {}) | (TRAINING if train else {})
+    has_rois = cfg.MODEL.META_ARCHITECTURE in ROI_MODELS
+    rules = COMMON | (ROI_RULES if has_rois else {}) | (TRAINING if train else {})
     for key, (holds, allowed) in rules.items():
         value = _value(cfg, key)
         if not holds(value):

@@ -1,0 +1,193 @@
+"""Settings and config files that are not allowed: one line that names the key, before anything is built."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from detectron2.engine import DefaultTrainer
+from helpers.paths import ROOT
+
+from crbp_d2.engine.run import main
+from crbp_d2.engine.settings import COMMON, ROI_RULES, TRAINING, check_settings
+
+QUICK = "configs/quick/pathfinder_hgru_crbp_instant_test.yaml"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_built(monkeypatch, tmp_path):
+    def refuse(cls, cfg):
+        raise AssertionError("a model was built before the settings were checked")
+
+    monkeypatch.setattr(DefaultTrainer, "build_model", classmethod(refuse))
+    monkeypatch.chdir(tmp_path)
+
+
+def refusal(*arguments, config=QUICK):
+    flags = ["--config-file", str(ROOT / config), *map(str, arguments)]
+    with pytest.raises(SystemExit) as stopped:
+        main(flags)
+    message = str(stopped.value)
+    assert "\n" not in message and "Traceback" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    "key,value",
+    [
+        ("SOLVER.MAX_ITER", 0),
+        ("SOLVER.MAX_ITER", -3),
+        ("SOLVER.CHECKPOINT_PERIOD", 0),
+        ("SOLVER.IMS_PER_BATCH", 0),
+        ("SOLVER.IMS_PER_BATCH", -4),
+        ("SOLVER.BASE_LR", -0.1),
+        ("SOLVER.BASE_LR", "nan"),
+        ("SOLVER.MOMENTUM", 1.0),
+        ("SOLVER.WEIGHT_DECAY", -1.0),
+        ("SOLVER.GAMMA", 0.0),
+        ("SOLVER.LR_SCHEDULER_NAME", "Cosine"),
+        ("SOLVER.STEPS", (5, 3)),
+        ("SOLVER.WARMUP_ITERS", -1),
+        ("SOLVER.WARMUP_METHOD", "cubic"),
+        ("SOLVER.OPTIMIZER", "adam"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_TYPE", "full"),
+        ("SOLVER.CLIP_GRADIENTS.CLIP_VALUE", 0.0),
+        ("DATALOADER.NUM_WORKERS", -1),
+        ("DATALOADER.SAMPLER_TRAIN", "Random"),
+        ("DATASETS.TRAIN", ()),
+        ("OUTPUT_DIR", "''"),
+        ("OUTPUT_DIR", "' '"),
+        ("MODEL.PIXEL_STD", [0.0]),
+        ("MODEL.PIXEL_STD", [-1.0]),
+        ("MODEL.PIXEL_STD", [1.0, 1.0]),
+        ("MODEL.PIXEL_MEAN", []),
+        ("MODEL.DEVICE", "gpu"),
+        ("MODEL.META_ARCHITECTURE", "Segmentor"),
+        ("MODEL.BACKBONE.NAME", "Stem"),
+        ("MODEL.SEM_SEG_HEAD.NAME", "ContourHead"),
+        ("MODEL.RECURRENCE.STEPS", 0),
+        ("TEST.IMS_PER_BATCH", 0),
+        ("TEST.EVAL_PERIOD", -1),
+        ("TEST.PICTURES", -1),
+        ("INPUT.MIN_SIZE_TRAIN", ()),
+        ("SEED", 2**32),
+    ],
+)
+def test_a_value_that_is_not_allowed_is_named_with_its_key(key, value):
+    message = refusal(key, value)
+    assert key in message and str(value).strip("'") in message
+
+
+def test_settings_of_roi_models():
+    toy = "configs/quick/panoptic_R18_crbp_toy.yaml"
+    for key, value in (("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 0), ("MODEL.ROI_MASK_HEAD.NAME", "Mask")):
+        assert key in (message := refusal(key, value, config=toy)) and str(value) in message
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it is about machines without a GPU")
+@pytest.mark.parametrize(
+    "flags,parts",
+    [
+        (["--num-gpus", 2], ["--num-gpus", "2", "--num-processes"]),
+        (["SOLVER.AMP.ENABLED", True], ["SOLVER.AMP.ENABLED"]),
+    ],
+)
+def test_what_needs_a_gpu_says_so(flags, parts):
+    message = refusal(*flags)
+    assert all(part in message for part in parts)
+
+
+def test_flags_that_contradict_each_other_or_the_batch():
+    assert "--num-processes" in refusal("--num-gpus", 2, "--num-processes", 2)
+    assert "--num-processes" in refusal("--num-processes", -1)
+    message = refusal("--num-gpus", 0, "--num-processes", 3)
+    assert "SOLVER.IMS_PER_BATCH" in message and "4" in message and "3" in message
+
+
+def test_evaluation_needs_data_and_weights(tmp_path):
+    assert "DATASETS.TEST" in refusal("--eval-only", "--untrained", "DATASETS.TEST", ())
+    assert "MODEL.WEIGHTS" in refusal("--eval-only")
+    message = refusal("--eval-only", "--resume", "OUTPUT_DIR", tmp_path)
+    assert "MODEL.WEIGHTS" in message and str(tmp_path) in message
+
+
+def test_unknown_keys_and_types():
+    assert "SOLVER.MAX_ITERS" in refusal("SOLVER.MAX_ITERS", 5)
+    assert "SOLVER.MAX_ITER" in refusal("SOLVER.MAX_ITER", "many")
+    assert "TEST.PICTURES" in refusal("SOLVER.MAX_ITER", 5, "TEST.PICTURES")
+
+
+@pytest.mark.parametrize(
+    "content,parts",
+    [
+        ("- a\n- b\n", ["list"]),
+        ("", ["nothing"]),
+        ("# only a comment\n", ["nothing"]),
+        ("just words\n", ["str"]),
+        ("MODEL: [\n", ["YAML"]),
+        ("MODEL: 3\n", ["MODEL", "3"]),
+        ("MODEL: {RPN: [1]}\n", ["MODEL.RPN", "[1]"]),
+        ("SOLVER: {BASE_LR: .inf}\n", ["SOLVER.BASE_LR", "inf"]),
+        ("MODELL: {A: 3}\n", ["MODELL"]),
+        ("_BASE_: 'nothing.yaml'\n", ["nothing.yaml", "_BASE_"]),
+        ("_BASE_: 'config.yaml'\n", ["_BASE_", "config.yaml -> "]),
+        ("_BASE_: {a: b}\n", ["_BASE_"]),
+        ("SOLVER: {MAX_ITER: many}\n", ["SOLVER.MAX_ITER"]),
+        ("SOLVER: {BASE_LR: .nan}\n", ["SOLVER.BASE_LR", "nan"]),
+        ("VERSION: 9\n", ["v9"]),
+    ],
+)
+def test_config_files_that_are_none(tmp_path, content, parts):
+    path = tmp_path / "config.yaml"
+    if "SOLVER" in content:
+        content = f"_BASE_: {ROOT / QUICK}\n{content}"
+    path.write_text(content)
+    message = refusal(config=path)
+    assert all(part in message for part in parts)
+    # A value is named by its key, a file that is none by its path.
+    assert "SOLVER." in message or str(path) in message
+
+
+def test_bases_in_a_circle_of_two(tmp_path):
+    (tmp_path / "a.yaml").write_text("_BASE_: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("_BASE_: [./a.yaml]\n")
+    message = refusal(config=tmp_path / "a.yaml")
+    assert "_BASE_" in message and "a.yaml" in message and "b.yaml" in message
+
+
+@pytest.mark.parametrize("where", ["itself", "base"])
+def test_a_tag_is_not_executed(tmp_path, where):
+    marker = tmp_path / "ran"
+    evil = tmp_path / "evil.yaml"
+    evil.write_text(f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{marker}']\n")
+    config = evil
+    if where == "base":
+        config = tmp_path / "config.yaml"
+        config.write_text("_BASE_: evil.yaml\n")
+    assert "evil.yaml" in refusal(config=config)
+    assert not marker.exists()
+
+
+def test_no_config_file(tmp_path):
+    assert "nothing.yaml" in refusal(config=tmp_path / "nothing.yaml")
+    with pytest.raises(SystemExit, match="--config-file"):
+        main([])
+
+
+def test_every_key_of_the_tables_exists(pathfinder_config):
+    cfg = pathfinder_config()
+    check_settings(cfg)
+    for key in (*COMMON, *ROI_RULES, *TRAINING):
+        node = cfg
+        for part in key.split("."):
+            node = node[part]
+
+
+@pytest.mark.slow
+def test_the_command_says_it_in_one_line_too(tmp_path):
+    command = [sys.executable, "-W", "ignore", str(ROOT / "tools/train_net.py"), "--config-file", str(ROOT / QUICK)]
+    done = subprocess.run(
+        [*command, "SOLVER.MAX_ITER", "0"], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert done.returncode == 1 and "SOLVER.MAX_ITER" in done.stderr and "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
