@@ -64,7 +64,7 @@ def guard_finite(
         return step(self, *args, **kwargs)
 
     model.register_forward_hook(check_losses)
-    # Not a hook of the optimizer: detectron2's, which clip, call hooks after clipping.
+    # Not a hook of the optimizer: gradients may be clipped in one, or in the step of detectron2's.
     optimizer.step = MethodType(checked_step, optimizer)
 
 

@@ -51,6 +51,8 @@ class ResumedMetrics(HookBase):
     def __init__(self, writer: "MetricsWriter | None" = None):
         self.writer = writer
         self.recent: dict[str, dict] = {}
+        self.evaluated = False
+        self._line_is_missing = False
 
     def state_dict(self) -> dict:
         storage = getattr(self.trainer, "storage", None)
@@ -67,12 +69,34 @@ class ResumedMetrics(HookBase):
 
     def before_train(self) -> None:
         restore_scalars(self.trainer.storage, self.recent)
-        if self.writer:
-            start = self.trainer.start_iter
-            self.writer.continue_from(start)
-            if start and (start % WINDOW == 0 or start == self.trainer.max_iter) and self.writer.last < start - 1:
-                # The kill came between a checkpoint and the line that belongs to it.
-                self.writer.write()
+        if self.writer is None:
+            return
+        start = self.trainer.start_iter
+        self.writer.continue_from(start)
+        self._restore_evaluation(start - 1)
+        # The kill may have come between a checkpoint and the line that belongs to it.
+        due = start % WINDOW == 0 or start == self.trainer.max_iter
+        self._line_is_missing = start > 0 and due and self.writer.last_line.get("iteration", -1) < start - 1
+
+    def _restore_evaluation(self, iteration: int) -> None:
+        """Evaluation comes after the checkpoint of its iteration; its results are in the line that was written."""
+        storage, line = self.trainer.storage, self.writer.last_line
+        known = {name for name, (_, last) in storage.latest().items() if last == iteration}
+        names = line.keys() - known - {"iteration", *CLOCK} if line.get("iteration") == iteration else set()
+        for name in sorted(names):
+            storage.put_scalar(name, line[name], smoothing_hint=False, cur_iter=iteration)
+        self.evaluated = bool(names)
+
+    def before_step(self) -> None:
+        self._write_missing_line()
+
+    def after_train(self) -> None:
+        self._write_missing_line()
+
+    def _write_missing_line(self) -> None:
+        if self._line_is_missing:
+            self._line_is_missing = False
+            self.writer.write()
 
 
 def restore_scalars(storage: EventStorage, recent: dict[str, dict]) -> None:
@@ -91,6 +115,7 @@ class MetricsWriter(EventWriter):
 
     def __init__(self, path: str):
         self.path = path
+        self.last_line: dict = {}
         self._writer: JSONWriter | None = None
 
     def continue_from(self, iteration: int) -> None:
@@ -99,13 +124,9 @@ class MetricsWriter(EventWriter):
         if os.path.exists(self.path):
             write_text(self.path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept))
         self._writer = JSONWriter(self.path, window_size=WINDOW)
+        self.last_line = max(kept, key=lambda line: line["iteration"], default={})
         # Scalars up to here have been written.
-        self._writer._last_write = max((line["iteration"] for line in kept), default=-1)
-
-    @property
-    def last(self) -> int:
-        """Iteration of the last line; -1 before the first."""
-        return self._writer._last_write
+        self._writer._last_write = self.last_line.get("iteration", -1)
 
     def write(self) -> None:
         if self._writer is None:
@@ -132,6 +153,27 @@ def _whole_lines(path: str) -> list[dict]:
         if isinstance(parsed, dict) and isinstance(parsed.get("iteration"), int):
             lines.append(parsed)
     return lines
+
+
+class ResumedEvaluation(hooks.EvalHook):
+    """detectron2's EvalHook, which makes up for an evaluation that a kill came before.
+
+    Args:
+        metrics: knows whether the results are there.
+        others: see EvalHook.
+    """
+
+    def __init__(self, metrics: ResumedMetrics, *others):
+        super().__init__(*others)
+        self.metrics = metrics
+
+    def before_train(self) -> None:
+        start = self.trainer.start_iter
+        if not 0 < start < self.trainer.max_iter or not self._period or start % self._period:
+            return
+        if not comm.all_gather(self.metrics.evaluated)[0]:
+            self.trainer.storage.iter = start - 1
+            self._do_eval()
 
 
 class RepeatablePreciseBN(hooks.PreciseBN):

@@ -4,14 +4,15 @@ W: processes; B: images of a batch, over all processes.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog, build_detection_test_loader, build_detection_train_loader
 from detectron2.data.build import trivial_batch_collator
 from detectron2.data.common import DatasetFromList
 from detectron2.utils import comm
-from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from .seeding import AUGMENTATION, SAMPLER, seeded
@@ -72,15 +73,25 @@ class TrainLoader:
         self.groups = groups
         self.seed = 0
         self.first_batch = 0
+        self._running: weakref.WeakSet[Generator] = weakref.WeakSet()
 
     def __iter__(self) -> Iterator[list[dict]]:
+        self._running.add(batches := self._batches())
+        return batches
+
+    def close(self) -> None:
+        """End all iterations and their workers now: when garbage is collected, workers may be waited for in vain."""
+        for batches in list(self._running):
+            batches.close()
+
+    def _batches(self) -> Generator[list[dict], None, None]:
         loader = DataLoader(
             AugmentedRecords(self.records, self.mapper, self.seed),
             batch_sampler=self._keys(),
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
             # One of its own, or every start would draw from the global one.
-            generator=Generator(),
+            generator=torch.Generator(),
         )
         for batch in loader:
             for record in batch:

@@ -3,7 +3,7 @@
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as build_sgd
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.solver.build import get_default_optimizer_params
 from torch import nn
 
 ADAPTIVE = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
@@ -27,19 +27,43 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         ValueError: an unknown name.
     """
     check_optimizer(cfg)
+    unclipped = cfg.clone()
+    unclipped.defrost()
+    unclipped.SOLVER.CLIP_GRADIENTS.ENABLED = False
     if cfg.SOLVER.OPTIMIZER == "SGD":
-        return build_sgd(cfg, model)
-    groups = get_default_optimizer_params(
-        model,
-        base_lr=cfg.SOLVER.BASE_LR,
-        weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
-        bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
-        weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-    )
-    optimizer = ADAPTIVE[cfg.SOLVER.OPTIMIZER]
-    return maybe_add_gradient_clipping(
-        cfg, optimizer(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
-    )
+        optimizer = build_sgd(unclipped, model)
+    else:
+        groups = get_default_optimizer_params(
+            model,
+            base_lr=cfg.SOLVER.BASE_LR,
+            weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
+            bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
+            weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
+        )
+        adaptive = ADAPTIVE[cfg.SOLVER.OPTIMIZER]
+        optimizer = adaptive(groups, lr=cfg.SOLVER.BASE_LR, weight_decay=cfg.SOLVER.WEIGHT_DECAY)
+    if cfg.SOLVER.CLIP_GRADIENTS.ENABLED:
+        clip_gradients(optimizer, cfg.SOLVER.CLIP_GRADIENTS)
+    return optimizer
+
+
+def clip_gradients(optimizer: torch.optim.Optimizer, settings: CfgNode) -> None:
+    """Clip each parameter's gradient before each step, as detectron2 does, but pass over parameters without one.
+
+    (detectron2's clipping by value ends in an error there.)
+
+    Args:
+        settings: SOLVER.CLIP_GRADIENTS.
+    """
+
+    def clip(*_) -> None:
+        for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
+            if settings.CLIP_TYPE == "value":
+                nn.utils.clip_grad_value_(parameter, settings.CLIP_VALUE)
+            else:
+                nn.utils.clip_grad_norm_(parameter, settings.CLIP_VALUE, settings.NORM_TYPE)
+
+    optimizer.register_step_pre_hook(clip)
 
 
 def check_same_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str) -> None:

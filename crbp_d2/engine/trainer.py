@@ -19,7 +19,7 @@ from crbp_d2.modeling import check_recurrence_config
 
 from .earlier_run import set_aside
 from .finite import guard_finite
-from .hooks import MetricsWriter, RepeatablePreciseBN, ResumedMetrics, SeedEveryStep
+from .hooks import MetricsWriter, RepeatablePreciseBN, ResumedEvaluation, ResumedMetrics, SeedEveryStep
 from .loaders import TrainLoader, build_test_loader, build_train_loader
 from .optimizer import build_optimizer, check_same_optimizer
 from .seeding import INITIAL_WEIGHTS, run_seed, seed_generators
@@ -93,7 +93,11 @@ class Trainer(DefaultTrainer):
             if comm.is_main_process() and not os.path.exists(os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")):
                 # The kill came between the last two checkpoints.
                 self.checkpointer.save("model_final", iteration=self.iter)
-        return super().train()
+        try:
+            return super().train()
+        finally:
+            if isinstance(self.data_loader, TrainLoader):
+                self.data_loader.close()
 
     def after_train(self) -> None:
         # detectron2 counts one on, also where nothing was left to train.
@@ -102,12 +106,20 @@ class Trainer(DefaultTrainer):
 
     def build_hooks(self) -> list[HookBase]:
         """detectron2's, and what makes a resumed run exact; the writers come last."""
-        cfg, built = self.cfg, super().build_hooks()
+        period, built = self.cfg.TEST.EVAL_PERIOD, super().build_hooks()
+        metrics = ResumedMetrics(self.metrics)
         for k, hook in enumerate(built):
             if isinstance(hook, hooks.PreciseBN):
-                loader = self.build_train_loader(cfg)
-                built[k] = RepeatablePreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER)
-        return [SeedEveryStep(), ResumedMetrics(self.metrics), *built]
+                loader = self.build_train_loader(self.cfg)
+                built[k] = RepeatablePreciseBN(period, self.model, loader, self.cfg.TEST.PRECISE_BN.NUM_ITER)
+            elif isinstance(hook, hooks.EvalHook):
+                built[k] = ResumedEvaluation(metrics, period, self.evaluate)
+        return [SeedEveryStep(), metrics, *built]
+
+    def evaluate(self) -> dict:
+        """Results of the model as it is now, which training keeps."""
+        self._last_eval_results = self.test(self.cfg, self.model)
+        return self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
         folder = self.cfg.OUTPUT_DIR

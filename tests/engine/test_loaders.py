@@ -39,7 +39,9 @@ def shuffled():
 def taken(count, *, first=0, workers=0, seed=3, groups=None, size=4, order=shuffled):
     loader = TrainLoader(Numbers(), Noise(), order, size, workers, groups)
     loader.seed, loader.first_batch = seed, first
-    return list(itertools.islice(loader, count))
+    found = list(itertools.islice(loader, count))
+    loader.close()
+    return found
 
 
 def as_process(monkeypatch, rank, processes):

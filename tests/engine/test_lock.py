@@ -1,0 +1,91 @@
+"""One run a folder."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from crbp_d2.engine.lock import FILE, FolderTaken, RunLock
+
+HOLD = """
+import sys, time
+from crbp_d2.engine.lock import RunLock
+with RunLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of `tmp_path`."""
+    command = [sys.executable, "-W", "ignore", "-c", HOLD, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout.readline().strip() == "held"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.mark.slow
+def test_a_second_run_is_refused_by_process_and_host_and_a_killed_one_taken_over(tmp_path, holder, caplog):
+    with pytest.raises(FolderTaken) as raised, RunLock(str(tmp_path)):
+        pass
+    owner = f"process {holder.pid} on host {socket.gethostname()}"
+    assert owner in str(raised.value) and "OUTPUT_DIR" in str(raised.value) and str(tmp_path) in str(raised.value)
+    holder.kill()
+    holder.wait()
+    with RunLock(str(tmp_path)):
+        assert owner in caplog.text
+        assert json.loads((tmp_path / FILE).read_text())["process"] == os.getpid()
+
+
+def test_a_lock_is_freed_without_a_trace(tmp_path, caplog):
+    for _ in range(2):
+        with RunLock(str(tmp_path / "new" / "folder")):
+            pass
+    with pytest.raises(RuntimeError, match="mine"), RunLock(str(tmp_path / "new" / "folder")):
+        raise RuntimeError("mine")
+    with RunLock(str(tmp_path / "new" / "folder")):
+        assert not caplog.text
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"), RunLock(str(tmp_path / "file" / "out")):
+        pass
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"process": 3}', "text"])
+def test_a_lock_file_that_is_none_is_taken_over(tmp_path, content, caplog):
+    (tmp_path / FILE).write_text(content)
+    with RunLock(str(tmp_path)):
+        assert "another process" in caplog.text
+
+
+def test_a_worker_that_outlives_its_run_does_not_keep_the_lock(tmp_path):
+    read, write = os.pipe()
+    run = os.fork()
+    if not run:
+        lock = RunLock(str(tmp_path))
+        lock.__enter__()
+        worker = os.fork()
+        if worker:
+            os.write(write, f"{worker}\n".encode())
+            os._exit(0)
+        time.sleep(30)
+        os._exit(0)
+    worker = int(os.read(read, 100))
+    os.waitpid(run, 0)
+    try:
+        with RunLock(str(tmp_path)):
+            pass
+    finally:
+        os.kill(worker, 9)
+        os.close(read)
+        os.close(write)
