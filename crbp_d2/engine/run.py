@@ -75,8 +75,10 @@ def _evaluate(cfg: CfgNode, args: argparse.Namespace) -> dict:
 
 
 def _exit(error: Exception) -> NoReturn:
-    """End with one line of the main process, or in others without a word."""
-    if not comm.is_main_process():
+    """End with one line; what holds for all processes is said by the main one."""
+    rank = comm.get_rank()
+    if rank and isinstance(error, FolderTaken):
         sys.exit(1)
     text = error.args[0] if isinstance(error, KeyError) else error
-    sys.exit(f"{Path(sys.argv[0]).name}: {' '.join(str(text).split())}")
+    place = f" (process {rank})" if rank else ""
+    sys.exit(f"{Path(sys.argv[0]).name}{place}: {' '.join(str(text).split())}")

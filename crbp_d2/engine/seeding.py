@@ -12,7 +12,7 @@ import torch
 from detectron2.utils import comm
 
 # Second number of a key.
-INITIAL_WEIGHTS, SAMPLER, AUGMENTATION, STEP = range(4)
+INITIAL_WEIGHTS, SAMPLER, AUGMENTATION, STEP, ROI_SAMPLING = range(5)
 
 
 def run_seed(seed: int) -> int:

@@ -25,6 +25,8 @@ from .optimizer import build_optimizer, check_same_optimizer
 from .seeding import INITIAL_WEIGHTS, run_seed, seed_generators
 from .setup import check_inputs
 from .tasks import task_of
+from .total_batch import sample_rois_by_image, weigh_by_total_batch
+from .void_batches import allow_void_batches
 
 
 class Trainer(DefaultTrainer):
@@ -55,6 +57,9 @@ class Trainer(DefaultTrainer):
         optimizer = self.build_optimizer(cfg, model)
         clipping = cfg.SOLVER.CLIP_GRADIENTS
         clips_values = clipping.ENABLED and clipping.CLIP_TYPE == "value"
+        allow_void_batches(model)
+        weigh_by_total_batch(model)
+        sample_rois_by_image(model, lambda: self.seed, lambda: self.iter)
         guard_finite(model, optimizer, lambda: self.iter, clips_values)
         loop = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
         self._trainer = loop(distribute(model), self.build_train_loader(cfg), optimizer)

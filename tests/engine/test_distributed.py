@@ -1,0 +1,112 @@
+"""Two processes on a CPU against one with the same batch."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers.paths import ROOT
+from helpers.small_run import write_set_with_an_empty_image
+
+from tools.soak.small_runs import RUNS
+
+SCRIPT = ROOT / "tests/helpers/small_run.py"
+# No batch norm: its statistics are those of a process.
+CONTOUR = (
+    "MODEL.RECURRENCE.RULE", "crbp", "MODEL.RECURRENCE.CELL.NORM", "GN", "MODEL.RECURRENCE.READOUT_NORM", "LN",
+    "SOLVER.MAX_ITER", 4,
+)  # fmt: skip
+PANOPTIC = (
+    "MODEL.RESNETS.NORM", "GN", "MODEL.FPN.NORM", "GN", "MODEL.ROI_BOX_HEAD.NORM", "GN",
+    "MODEL.RECURRENCE.READOUT_NORM", "GN", "MODEL.RECURRENCE.PENALTY.REDUCTION", "mean",
+)  # fmt: skip
+TWO = ("--num-processes", 2)
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("datasets")
+    write_set_with_an_empty_image(folder)
+    return folder
+
+
+@pytest.fixture
+def run(root, tmp_path):
+    """run(name, place, *options, launcher, flags): a small run; its folder."""
+
+    def start(name, place, *options, launcher=(), flags=()):
+        arguments = RUNS[name].arguments(tmp_path / place, *flags)
+        command = [sys.executable, "-W", "ignore", *launcher, str(SCRIPT), *arguments, *map(str, options)]
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests", "OMP_NUM_THREADS": "1"}
+        environment |= {"SMALL_SETS": str(root)}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return tmp_path / place
+
+    return start
+
+
+def weights(folder, rank=0):
+    return torch.load(folder / f"rank_{rank}.pt", weights_only=True)
+
+
+def results(folder, name):
+    return json.loads((folder / "inference" / name / "results.json").read_text())
+
+
+def assert_same(folder):
+    """All processes ended with the same parameters, bit for bit."""
+    first, second = weights(folder), weights(folder, 1)
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def assert_close(one, two, tolerance):
+    one, two = weights(one), weights(two)
+    differences = {name: (two[name] - value).abs().max().item() for name, value in one.items()}
+    assert max(differences.values()) < tolerance, differences
+
+
+def test_pathfinder(run):
+    """And evaluation, in which the second process has no batch."""
+    one = run("every_step", "one", *CONTOUR, "DATALOADER.NUM_WORKERS", 0)
+    two = run("every_step", "two", *CONTOUR, "DATALOADER.NUM_WORKERS", 1, flags=TWO)
+    assert_same(two)
+    assert_close(one, two, 1e-6)
+    # Of equal logits up to rounding.
+    scores = [results(folder, "pathfinder_soak_val")["pathfinder"] for folder in (one, two)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+
+
+def test_torchrun(run):
+    one = run("stream", "one", *CONTOUR, "DATASETS.TEST", ())
+    two = run("stream", "two", *CONTOUR, "DATASETS.TEST", (), launcher=TORCHRUN)
+    assert_same(two)
+    assert_close(one, two, 1e-6)
+
+
+def test_panoptic(run):
+    options = (*PANOPTIC, "SOLVER.MAX_ITER", 3, "SOLVER.IMS_PER_BATCH", 4, "DATASETS.TEST", ())
+    one, two = run("panoptic", "one", *options), run("panoptic", "two", *options, flags=TWO)
+    assert_same(two)
+    assert_close(one, two, 1e-5)
+
+
+def test_a_process_whose_images_are_empty(run):
+    options = (*PANOPTIC, "SOLVER.MAX_ITER", 3, "SOLVER.IMS_PER_BATCH", 2, "DATASETS.TRAIN", "('half_empty',)",
+               "DATASETS.TEST", ())  # fmt: skip
+    one, two = run("panoptic", "one", *options), run("panoptic", "two", *options, flags=TWO)
+    assert_same(two)
+    assert_close(one, two, 1e-5)
+
+
+def test_evaluation(run):
+    trained = run("panoptic", "one", "SOLVER.MAX_ITER", 3, "TEST.STEPS_TO_EVALUATE", (2, 3))
+    options = ("MODEL.WEIGHTS", trained / "model_final.pth", "TEST.STEPS_TO_EVALUATE", (2, 3))
+    two = run("panoptic", "two", *options, flags=("--eval-only", *TWO))
+    name = "toy_panoptic_val"
+    assert results(two, name) == results(trained, name)
