@@ -22,6 +22,7 @@ from .finite import guard_finite
 from .hooks import MetricsWriter, RepeatablePreciseBN, ResumedEvaluation, ResumedMetrics, SeedEveryStep
 from .loaders import TrainLoader, build_test_loader, build_train_loader
 from .optimizer import build_optimizer, check_same_optimizer
+from .run_folder import KeepMetadata
 from .seeding import INITIAL_WEIGHTS, run_seed, seed_generators
 from .setup import check_inputs
 from .tasks import task_of
@@ -119,7 +120,7 @@ class Trainer(DefaultTrainer):
                 built[k] = RepeatablePreciseBN(period, self.model, loader, self.cfg.TEST.PRECISE_BN.NUM_ITER)
             elif isinstance(hook, hooks.EvalHook):
                 built[k] = ResumedEvaluation(metrics, period, self.evaluate)
-        return [SeedEveryStep(), metrics, *built]
+        return [SeedEveryStep(), metrics, KeepMetadata(), *built]
 
     def evaluate(self) -> dict:
         """Results of the model as it is now, which training keeps."""

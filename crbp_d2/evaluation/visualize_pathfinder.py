@@ -31,12 +31,12 @@ class PathfinderPictures(FirstPictures):
         by_step = output.get("sem_seg_by_step", {})
         if self.steps is None or self.steps not in by_step:
             name = "prediction" if self.steps is None else f"prediction, t = {self.steps}"
-            panels[name] = _overlay(stimulus, output["sem_seg"])
-        panels |= {f"prediction, t = {t}": _overlay(stimulus, logits) for t, logits in sorted(by_step.items())}
+            panels[name] = overlay(stimulus, output["sem_seg"])
+        panels |= {f"prediction, t = {t}": overlay(stimulus, logits) for t, logits in sorted(by_step.items())}
         path = self.folder / f"{record['image_id']:06d}.png"
         return path, {name: resize(panel) for name, panel in panels.items()}
 
 
-def _overlay(stimulus: np.ndarray, logits: Tensor) -> np.ndarray:
+def overlay(stimulus: np.ndarray, logits: Tensor) -> np.ndarray:
     found = (logits.argmax(dim=0) == 1).cpu().numpy()[..., None]
     return np.where(found, FOUND, stimulus // 2)

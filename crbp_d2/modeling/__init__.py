@@ -7,6 +7,7 @@ from .contour_head import ContourSegHead, FeedforwardContourHead
 from .contour_stem import ContourStem
 from .mask_head import RecurrentMaskHead
 from .meta_arch import RecurrentPanopticFPN
+from .seg_head import RecurrentSemSegHead
 
 __all__ = [
     "ContourSegHead",
@@ -14,6 +15,7 @@ __all__ = [
     "FeedforwardContourHead",
     "RecurrentMaskHead",
     "RecurrentPanopticFPN",
+    "RecurrentSemSegHead",
     "build_recurrence",
     "check_recurrence_config",
 ]

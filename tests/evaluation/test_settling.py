@@ -1,0 +1,82 @@
+"""Steps until a prediction settles, against running the model anew for each number of steps."""
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.structures import Boxes, Instances
+
+from crbp_d2.cells import ConvGRUCell
+from crbp_d2.evaluation.settling import SettlingStatistics, recorded_settling, settling_steps, unpadded
+from crbp_d2.modeling import ContourSegHead, RecurrentMaskHead
+from crbp_d2.recurrence import learning_rule
+
+STEPS = 6
+
+
+def test_a_label_settles_after_its_last_change():
+    labels = torch.tensor([[0, 0, 1, 5], [0, 1, 1, 0], [0, 1, 0, 5], [0, 1, 1, 5]])
+    assert settling_steps(labels).tolist() == [1, 2, 4, 3]
+
+
+def rule(channels):
+    torch.manual_seed(3)
+    cell = ConvGRUCell(channels, 3)
+    for parameter in cell.parameters():
+        torch.nn.init.normal_(parameter, std=0.6)
+    return learning_rule("rbp", cell, steps=STEPS, num_terms=2)
+
+
+def by_brute_force(predict):
+    """predict(t): labels; the first step from which on they are those of the last."""
+    labels = [predict(t) for t in range(1, STEPS + 1)]
+    settled = torch.full(labels[0].shape, STEPS)
+    for t in range(STEPS, 0, -1):
+        same = torch.stack([labels[u - 1] == labels[-1] for u in range(t, STEPS + 1)]).all(dim=0)
+        settled[same] = t
+    return settled
+
+
+@torch.no_grad()
+def test_a_contour_head_settles_pixel_by_pixel():
+    head = ContourSegHead({"stem": ShapeSpec(channels=4, stride=1)}, recurrence=rule(4), prior_prob=0.5).eval()
+    torch.nn.init.normal_(head.predictor.weight)
+    features = {"stem": torch.randn(2, 4, 8, 9)}
+    expected = by_brute_force(
+        lambda t: head.read_out(head.recurrence(features["stem"], steps=t).state[0]).argmax(dim=1)
+    )
+    statistics = SettlingStatistics(head)
+    statistics.reset()
+    head(features)
+    statistics.process([{"image": torch.zeros(1, 8, 9)}] * 2, [{}, {}])
+    with recorded_settling(head) as maps:
+        head(features)
+    assert torch.equal(maps[0], expected) and len(expected.unique()) > 2
+    figures = statistics.evaluate()["settling"]
+    assert figures == {"mean_steps": pytest.approx(expected.float().mean().item()), "max_steps": expected.max().item()}
+    head(features)
+    assert len(maps) == 1
+
+
+@torch.no_grad()
+def test_a_mask_head_settles_roi_by_roi():
+    head = RecurrentMaskHead(ShapeSpec(channels=4, height=5, width=5), recurrence=rule(4), num_classes=3, conv_dim=4)
+    torch.nn.init.normal_(head.eval().predictor.weight)
+    x, classes = torch.randn(3, 4, 5, 5), torch.tensor([2, 0, 1])
+    instances = [
+        Instances((20, 20), pred_boxes=Boxes(torch.tensor([[0.0, 0, 9, 9]] * n)), pred_classes=part)
+        for n, part in ((1, classes[:1]), (2, classes[1:]))
+    ]
+
+    def inside(t):
+        return head.read_out(head.recurrence(x, steps=t).state[0])[torch.arange(3), classes] > 0
+
+    expected = by_brute_force(inside)
+    with recorded_settling(head):
+        first, second = head(x, instances)
+    assert torch.equal(torch.cat([first.settling, second.settling]), expected) and len(expected.unique()) > 2
+
+
+def test_padding_is_left_out():
+    readout = torch.arange(64).view(8, 8)
+    assert unpadded(readout, (32, 20)).shape == (8, 5)
+    assert unpadded(readout, (7, 8)).shape == (7, 8)
