@@ -8,6 +8,7 @@ from detectron2.utils.file_io import PathManager
 from fvcore.common.config import BASE_KEY
 
 from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
+from crbp_d2.suggestions import did_you_mean, full_keys
 
 
 def merge_config_file(cfg: CfgNode, path: str) -> None:
@@ -25,7 +26,8 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
         # An unknown version, a value of another type than the default's.
         raise ValueError(f"{path}: {_one_line(error)}") from error
     except KeyError as error:
-        raise KeyError(f"{path}: {error.args[0]}") from error
+        key = str(error.args[0]).rsplit(" ", 1)[-1]
+        raise KeyError(f"{path}: {error.args[0]}{did_you_mean(key, full_keys(cfg))}") from error
 
 
 def _check(cfg: CfgNode, path: str, above: tuple[str, ...]) -> None:

@@ -6,6 +6,8 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
+from crbp_d2.suggestions import did_you_mean
+
 from .panoptic.reader import load_panoptic
 
 COCO_NAMES = (
@@ -44,7 +46,10 @@ def check_dataset_available(name: str) -> None:
     """
     if name not in DatasetCatalog.list():
         ours = [n for n in DatasetCatalog.list() if "panoptic" in n or "pathfinder" in n]
-        raise KeyError(f"no data set is named {name!r}; registered are, among others: {', '.join(ours)}")
+        raise KeyError(
+            f"no data set is named {name!r}; registered are, among others: {', '.join(ours)}"
+            f"{did_you_mean(name, DatasetCatalog.list())}"
+        )
     metadata = MetadataCatalog.get(name)
     if hasattr(metadata, "check_available"):
         metadata.check_available()

@@ -12,6 +12,7 @@ from torch import multiprocessing
 
 from crbp_d2.checkpoint.loading import Checkpointer
 
+from .dry_run import dry_run
 from .launch import launch
 from .lock import FolderTaken, RunLock
 from .settings import check_evaluation
@@ -45,6 +46,8 @@ def run(args: argparse.Namespace) -> dict:
     """What each process does."""
     try:
         cfg = _checked(args)
+        if args.dry_run:
+            return dry_run(cfg, args)
         with RunLock(cfg.OUTPUT_DIR):
             start_logging(cfg, args)
             results = _evaluate(cfg, args) if args.eval_only else _train(cfg, args)

@@ -12,6 +12,8 @@ from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
 from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY, ROI_HEADS_REGISTRY, ROI_MASK_HEAD_REGISTRY
 from detectron2.utils import comm
 
+from crbp_d2.suggestions import did_you_mean
+
 from .optimizer import OPTIMIZERS
 
 # value -> whether it is allowed, and what is.
@@ -123,7 +125,7 @@ def check_settings(cfg: CfgNode, *, train: bool = True, processes: int | None = 
     for key, (holds, allowed) in rules.items():
         value = _value(cfg, key)
         if not holds(value):
-            raise ValueError(f"{key} is {value!r}; allowed: {allowed}")
+            raise ValueError(f"{key} is {value!r}; allowed: {allowed}{did_you_mean(value, allowed.split(', '))}")
     mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
     if len(mean) != len(std):
         raise ValueError(f"MODEL.PIXEL_STD has {len(std)} values, but MODEL.PIXEL_MEAN {len(mean)}: {std} and {mean}")

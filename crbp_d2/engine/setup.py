@@ -17,7 +17,9 @@ from crbp_d2.config_file import merge_config_file
 from crbp_d2.data import check_class_counts, check_dataset_available, check_image_channels, register_toy_panoptic
 from crbp_d2.evaluation import check_steps_to_evaluate
 from crbp_d2.modeling import check_recurrence_config
+from crbp_d2.suggestions import did_you_mean, full_keys
 
+from . import registration
 from .launch import check_processes, world_size
 from .loaders import is_stream
 from .settings import check_settings
@@ -35,6 +37,12 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--untrained", action="store_true", help="let --eval-only evaluate random weights where there are no others"
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="try two iterations: memory, time for all; keeps nothing",
+    )
+    registration.add_arguments(parser)
     return parser
 
 
@@ -54,6 +62,7 @@ def start_logging(cfg: CfgNode, args: argparse.Namespace) -> None:
     """detectron2's default_setup: output folder, log, config.yaml and seeds."""
     default_setup(cfg, args)
     setup_logger(cfg.OUTPUT_DIR, distributed_rank=comm.get_rank(), name="crbp_d2")
+    registration.log_choices(args)
     if cfg.MODEL.DEVICE != merged_config(args).MODEL.DEVICE:
         logging.getLogger(__name__).warning("No CUDA device is available: running on the CPU.")
 
@@ -95,8 +104,14 @@ def merged_config(args: argparse.Namespace) -> CfgNode:
         cfg.merge_from_list(args.opts)
     except (AssertionError, KeyError, ValueError) as error:  # yacs: an unknown key, one without a value, another type
         text = error.args[0] if isinstance(error, KeyError) else error
-        raise ValueError(f"{text} (options {' '.join(map(str, args.opts))})") from error
+        raise ValueError(f"{text} (options {' '.join(map(str, args.opts))}){_nearest_key(cfg, args.opts)}") from error
+    registration.register_from(args, cfg)
     return cfg
+
+
+def _nearest_key(cfg: CfgNode, opts: list) -> str:
+    known = set(full_keys(cfg))
+    return next((did_you_mean(key, known) for key in map(str, opts[::2]) if key not in known), "")
 
 
 def check_inputs(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> None:

@@ -89,6 +89,10 @@ TASKS = {
 }
 
 
+# Kinds without semantic maps.
+INSTANCES = ("coco", "lvis", "pascal_voc", "cityscapes_instance")
+
+
 def task_of(cfg: CfgNode) -> Task:
     """The task that all data sets of a config belong to.
 
@@ -113,6 +117,11 @@ def task_of(cfg: CfgNode) -> Task:
         raise ValueError(
             f"the data set {names[0]} has the evaluator_type {kind!r}, which needs the package {package}: run "
             f"`pip install {package}`"
+        )
+    if kind in INSTANCES and cfg.MODEL.META_ARCHITECTURE.endswith("PanopticFPN"):
+        raise ValueError(
+            f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, which also needs stuff, but the data set "
+            f"{names[0]} ({kind}) has instances alone: set it to 'GeneralizedRCNN'"
         )
     panoptic_outputs = kind != "coco_panoptic_seg" or cfg.MODEL.META_ARCHITECTURE.endswith("PanopticFPN")
     if cfg.TEST.STEPS_TO_EVALUATE and not (task.steps and panoptic_outputs):

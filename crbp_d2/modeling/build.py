@@ -16,6 +16,7 @@ from crbp_d2.recurrence import PENALTIES, RULES, SOLVERS, Recurrence, learning_r
 from crbp_d2.recurrence.compiled import check_compiler
 from crbp_d2.recurrence.penalties import REDUCTIONS
 from crbp_d2.recurrence.solvers.early_exit import mixes_samples
+from crbp_d2.suggestions import did_you_mean
 
 # Of the mask head; the contour heads take those of the cells.
 READOUT_NORMS = ("", "BN", "SyncBN", "GN")
@@ -85,7 +86,8 @@ def _requirement(name: str, node: CfgNode) -> Callable[[bool, str, str], None]:
             value = node
             for part in key.split("."):
                 value = value[part]
-            raise ValueError(f"{name}.{key} is {value!r}; allowed: {allowed}")
+            hint = did_you_mean(value, allowed.split(", "))
+            raise ValueError(f"{name}.{key} is {value!r}; allowed: {allowed}{hint}")
 
     return require
 

@@ -2,6 +2,8 @@
 
 from typing import Generic, TypeVar
 
+from crbp_d2.suggestions import did_you_mean
+
 Row = TypeVar("Row")
 
 
@@ -29,4 +31,4 @@ class Table(dict[str, Row], Generic[Row]):
         return row
 
     def __missing__(self, name: str) -> Row:
-        raise ValueError(f"unknown {self.kind} {name!r}; known: {', '.join(sorted(self))}")
+        raise ValueError(f"unknown {self.kind} {name!r}; known: {', '.join(sorted(self))}{did_you_mean(name, self)}")

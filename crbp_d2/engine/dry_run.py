@@ -1,0 +1,82 @@
+"""A training tried out: two iterations and one evaluated image, and nothing kept."""
+
+import argparse
+import datetime
+import resource
+import sys
+import tempfile
+import time
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
+from detectron2.utils import comm
+from detectron2.utils.events import EventStorage
+from detectron2.utils.logger import setup_logger
+
+from .registration import log_choices
+from .seeding import STEP, seed_generators
+from .trainer import Trainer
+
+ITERATIONS = 2
+
+
+def dry_run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
+    """Run two iterations of a checked config and predict on one image; logs seconds, peak memory and the time left.
+
+    Returns {"seconds", "peak_memory", "time_left"}: of the second iteration, in bytes (of the GPU, else of the
+    process), and of the whole training in seconds.
+
+    Raises:
+        FileNotFoundError, ValueError, FloatingPointError: what training would raise.
+    """
+    logger = setup_logger(distributed_rank=comm.get_rank(), name="crbp_d2")
+    log_choices(args)
+    cfg = cfg.clone()
+    cfg.defrost()
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.OUTPUT_DIR = folder
+        cfg.freeze()
+        trainer = Trainer(cfg)
+        trainer.resume_or_load(resume=False)
+        on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        with EventStorage(0) as trainer.storage:
+            trainer.model.train()
+            for trainer.iter in range(ITERATIONS):
+                start = time.perf_counter()
+                seed_generators(trainer.seed, STEP, trainer.iter, comm.get_rank())
+                trainer.run_step()
+                seconds = time.perf_counter() - start
+            losses = {name: scalar[0] for name, scalar in trainer.storage.latest().items() if "loss" in name}
+        for name in cfg.DATASETS.TEST[:1]:
+            trainer.model.eval()
+            with torch.no_grad():
+                trainer.model(next(iter(trainer.build_test_loader(cfg, name))))
+    memory = torch.cuda.max_memory_allocated() if on_gpu else _process_peak()
+    left = seconds * cfg.SOLVER.MAX_ITER
+    logger.info(
+        "Dry run: config, data (%s) and weights are fine; %d iterations ran. losses: %s",
+        _described(cfg), ITERATIONS, ", ".join(f"{name} {value:.3g}" for name, value in losses.items()),
+    )  # fmt: skip
+    logger.info(
+        "%.2f s an iteration, peak memory %.2f GiB (%s), %s for the %d iterations of SOLVER.MAX_ITER; nothing was kept",
+        seconds, memory / 2**30, "GPU" if on_gpu else "process", datetime.timedelta(seconds=int(left)),
+        cfg.SOLVER.MAX_ITER,
+    )  # fmt: skip
+    return {"seconds": seconds, "peak_memory": memory, "time_left": left}
+
+
+def _process_peak() -> int:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _described(cfg: CfgNode) -> str:
+    parts = []
+    for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
+        metadata = MetadataCatalog.get(name)
+        counts = [f"{len(metadata.get(f'{kind}_classes') or ())} {kind}" for kind in ("thing", "stuff")]
+        parts.append(f"{name}: {' and '.join(counts)} classes")
+    return ", ".join(parts)

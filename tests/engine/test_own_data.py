@@ -1,0 +1,100 @@
+"""Data sets, dry runs and misspelt names from the command line alone."""
+
+import json
+import logging
+
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from helpers import panoptic_set
+from helpers.paths import ROOT
+
+from crbp_d2.data import write_instances_json
+from crbp_d2.engine.run import main
+
+TOY = ["--config-file", str(ROOT / "configs/quick/panoptic_R18_crbp_toy.yaml")]
+TINY = ["SOLVER.IMS_PER_BATCH", "2", "SOLVER.MAX_ITER", "1", "DATALOADER.NUM_WORKERS", "0", "MODEL.DEVICE", "cpu",
+        "MODEL.RECURRENCE.STEPS", "2", "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST", "64", "TEST.PICTURES",
+        "0", "MODEL.RPN.POST_NMS_TOPK_TEST", "5"]  # fmt: skip
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Folder of a set in own form; forgets what a test registers."""
+    panoptic_set.write_set(tmp_path)
+    before = set(DatasetCatalog.list())
+    yield tmp_path
+    for name in set(DatasetCatalog.list()) - before:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def panoptic(root, name):
+    return ["--register", name, str(root / "panoptic.json"), str(root / "panoptic"), str(root / "images")]
+
+
+def test_registered_data_decide_sets_and_class_counts(own):
+    main([*TOY, *panoptic(own, "own_train"), *panoptic(own, "own_val"), "OUTPUT_DIR", str(own / "run"), *TINY])
+    assert (own / "run/inference/own_val/results.json").exists() and not (own / "run/inference/own_train").exists()
+    log = (own / "run/log.txt").read_text()
+    for key, value in (("ROI_HEADS.NUM_CLASSES", 2), ("SEM_SEG_HEAD.NUM_CLASSES", 3)):
+        assert f"MODEL.{key} is {value}: " in log
+    assert json.loads((own / "run/metadata.json").read_text())["thing_classes"] == ["cat", "dog"]
+
+
+def test_keys_on_the_command_line_win(own):
+    with pytest.raises(SystemExit, match="MODEL.ROI_HEADS.NUM_CLASSES is 7"):
+        main([*TOY, *panoptic(own, "own_set"), "OUTPUT_DIR", str(own / "run"), "MODEL.ROI_HEADS.NUM_CLASSES", "7"])
+
+
+def test_instances_in_cocos_format_train_a_model_without_stuff(own):
+    panoptic_set.register(own, "own_source")
+    write_instances_json("own_source", str(own / "instances.json"))
+    named = ["--register-coco", "own_coco", str(own / "instances.json"), str(own / "images")]
+    main([*TOY, *named, "OUTPUT_DIR", str(own / "run"), *TINY])
+    assert set(json.loads((own / "run/inference/own_coco/results.json").read_text())) == {"bbox", "segm"}
+    assert "META_ARCHITECTURE is 'GeneralizedRCNN'" in (own / "run/log.txt").read_text()
+
+
+def test_a_dry_run_keeps_nothing(own, caplog):
+    before = set(own.iterdir())
+    with caplog.at_level(logging.INFO, logger="crbp_d2"):
+        logging.getLogger("crbp_d2").propagate = True
+        figures = main([*TOY, "--dry-run", *panoptic(own, "own_set"), "OUTPUT_DIR", str(own / "run"), *TINY,
+                        "SOLVER.MAX_ITER", "600"])  # fmt: skip
+    assert set(own.iterdir()) == before
+    assert figures["peak_memory"] > 2**20 and figures["time_left"] == pytest.approx(600 * figures["seconds"])
+    assert "2 thing and 3 stuff classes" in caplog.text and "600 iterations" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "arguments,meant",
+    [
+        (["MODEL.RECURRENCE.STEP", "3"], "MODEL.RECURRENCE.STEPS"),
+        (["MODEL.RECURENCE.RULE", "crbp"], "MODEL.RECURRENCE.RULE"),
+        (["DATASETS.TRAIN", "('toy_panoptic_trian',)"], "toy_panoptic_train"),
+        (["SOLVER.OPTIMIZER", "AdmaW"], "AdamW"),
+        (["MODEL.RECURRENCE.RULE", "crpb"], "crbp"),
+        (["MODEL.RECURRENCE.CELL.NAME", "HGRUCel"], "HGRUCell"),
+        (["MODEL.ROI_MASK_HEAD.NAME", "RecurentMaskHead"], "RecurrentMaskHead"),
+    ],
+)
+def test_a_misspelt_name_is_answered_with_the_nearest_one(tmp_path, arguments, meant):
+    with pytest.raises(SystemExit) as stopped:
+        main([*TOY, "OUTPUT_DIR", str(tmp_path), *arguments])
+    assert f"did you mean '{meant}'" in str(stopped.value)
+
+
+def test_a_misspelt_key_of_a_file_too(tmp_path):
+    (tmp_path / "own.yaml").write_text("MODEL:\n  RECURRENCE:\n    STEP: 3\n")
+    with pytest.raises(SystemExit, match="own.yaml.*did you mean 'MODEL.RECURRENCE.STEPS'"):
+        main(["--config-file", str(tmp_path / "own.yaml")])
+
+
+@pytest.mark.parametrize(
+    "content,expected", [("[]", "categories"), ('{"categories": [{"id": 1}]}', "name"), ("{", "instances.json")]
+)
+def test_a_file_that_holds_no_instances_is_named(tmp_path, content, expected):
+    (tmp_path / "instances.json").write_text(content)
+    named = ["--register-coco", "own_none", str(tmp_path / "instances.json"), str(tmp_path)]
+    with pytest.raises(SystemExit, match=f"instances.json.*{expected}|{expected}"):
+        main([*TOY, *named, "OUTPUT_DIR", str(tmp_path / "run")])
