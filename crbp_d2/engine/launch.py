@@ -46,6 +46,10 @@ def check_processes(args: argparse.Namespace) -> None:
             f"--num-gpus is {args.num_gpus}, but this machine has {gpus}; `--num-gpus 0 --num-processes "
             f"{args.num_gpus}` starts as many processes on the CPU"
         )
+    if args.num_machines > 1 and args.dist_url == "auto" and not under_torchrun():
+        raise ValueError(
+            f"--num-machines is {args.num_machines}, so --dist-url must name the first one, such as tcp://HOST:PORT"
+        )
     if under_torchrun() and max(processes, args.num_gpus) > 1:
         raise ValueError(
             f"--num-gpus is {args.num_gpus} and --num-processes {processes}, but torchrun has started the processes "

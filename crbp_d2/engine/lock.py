@@ -1,5 +1,6 @@
 """One run a folder."""
 
+import errno
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import portalocker
 from detectron2.utils import comm
 
 FILE = "run.lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class FolderTaken(RuntimeError):
@@ -54,6 +56,9 @@ class RunLock:
             )
             self._file = self._lock.acquire()
         except portalocker.LockException as error:
+            if _is_unsupported(error):
+                logging.getLogger(__name__).warning("%s cannot be locked, so nothing keeps other runs out", self.path)
+                return
             raise FolderTaken(
                 f"OUTPUT_DIR {os.path.dirname(self.path)} is used by {_describe(_read(self.path))}; wait for it or "
                 "stop it, or choose another OUTPUT_DIR"
@@ -83,6 +88,12 @@ class RunLock:
         if self._file is not None:
             os.close(self._file.fileno())
             self._file = None
+
+
+def _is_unsupported(error: portalocker.LockException) -> bool:
+    """Whether the file system has no locks."""
+    causes = (error, error.__cause__, error.__context__, *error.args)
+    return any(getattr(cause, "errno", None) in NO_LOCKS for cause in causes)
 
 
 def _read(path: str) -> str:

@@ -51,7 +51,8 @@ def run(args: argparse.Namespace) -> dict:
         with RunLock(cfg.OUTPUT_DIR):
             start_logging(cfg, args)
             results = _evaluate(cfg, args) if args.eval_only else _train(cfg, args)
-            verify_results(cfg, results or {})
+            if comm.is_main_process():
+                verify_results(cfg, results or {})
             return results
     except REPORTED as error:
         _exit(error)

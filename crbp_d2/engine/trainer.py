@@ -11,6 +11,7 @@ from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTraine
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
+from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from crbp_d2.checkpoint.loading import Checkpointer
@@ -50,6 +51,9 @@ class Trainer(DefaultTrainer):
         check_inputs(cfg, resume=resume)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         TrainerBase.__init__(self)
+        if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
+            # As detectron2's does, where nobody has set up a log.
+            setup_logger()
         self.cfg = cfg
         self.seed = run_seed(cfg.SEED)
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER

@@ -1,5 +1,6 @@
 """One run a folder."""
 
+import errno
 import json
 import os
 import socket
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import time
 
+import portalocker
 import pytest
 
 from crbp_d2.engine.lock import FILE, FolderTaken, RunLock
@@ -89,3 +91,12 @@ def test_a_worker_that_outlives_its_run_does_not_keep_the_lock(tmp_path):
         os.kill(worker, 9)
         os.close(read)
         os.close(write)
+
+
+def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch, caplog):
+    def unsupported(*args, **kwargs):
+        raise portalocker.LockException(OSError(errno.ENOLCK, "No locks available"))
+
+    monkeypatch.setattr(portalocker.Lock, "acquire", unsupported)
+    with RunLock(str(tmp_path)):
+        assert str(tmp_path) in caplog.text

@@ -214,6 +214,17 @@ def test_a_checkpoint_of_another_optimizer_or_model_stops_the_resume(tmp_path, m
     assert "model_0000001.pth" in message and "backbone.conv.weight" in message
 
 
+def test_weights_of_another_model_stop_training_and_evaluation(tmp_path):
+    path = tmp_path / "weights.pth"
+    torch.save({"model": {"other.weight": torch.ones(3)}}, path)
+    for flags in ((), ("--eval-only",)):
+        options = ("MODEL.WEIGHTS", path, "DATASETS.TEST", "('pathfinder_soak_val',)")
+        message = refusal("stream", tmp_path / "out", *options, flags=flags)
+        assert str(path) in message and "other.weight" in message
+    path.write_bytes(path.read_bytes()[:100])
+    assert str(path) in refusal("stream", tmp_path / "out", "MODEL.WEIGHTS", path)
+
+
 def test_a_full_disk_in_training_loses_nothing(tmp_path, monkeypatch):
     train("stream", tmp_path / "whole")
     replace = os.replace

@@ -100,6 +100,7 @@ def test_what_needs_a_gpu_says_so(flags, parts):
 def test_flags_that_contradict_each_other_or_the_batch():
     assert "--num-processes" in refusal("--num-gpus", 2, "--num-processes", 2)
     assert "--num-processes" in refusal("--num-processes", -1)
+    assert "--dist-url" in refusal("--num-machines", 2)
     message = refusal("--num-gpus", 0, "--num-processes", 3)
     assert "SOLVER.IMS_PER_BATCH" in message and "4" in message and "3" in message
 
