@@ -14,6 +14,7 @@ from crbp_d2.checkpoint.loading import Checkpointer
 
 from .dry_run import dry_run
 from .launch import launch
+from .lazy import is_lazy, lazy_config, run_lazy
 from .lock import FolderTaken, RunLock
 from .settings import check_evaluation
 from .setup import argument_parser, check_inputs, checked_config, has_checkpoint, start_logging
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> dict | None:
     args = argument_parser().parse_args(arguments)
     try:
         # Before any process is started.
-        _checked(args)
+        lazy_config(args) if is_lazy(args.config_file) else _checked(args)
     except REPORTED as error:
         _exit(error)
     try:
@@ -45,6 +46,8 @@ def main(arguments: list[str] | None = None) -> dict | None:
 def run(args: argparse.Namespace) -> dict:
     """What each process does."""
     try:
+        if is_lazy(args.config_file):
+            return run_lazy(args)
         cfg = _checked(args)
         if args.dry_run:
             return dry_run(cfg, args)

@@ -7,6 +7,7 @@ from .build import (
     build_instance_evaluator,
     build_panoptic_evaluator,
     build_semantic_evaluator,
+    panoptic_evaluator,
 )
 from .early_exit import EarlyStopStatistics
 from .panoptic import PanopticEvaluator
@@ -34,6 +35,7 @@ __all__ = [
     "build_semantic_evaluator",
     "check_steps_to_evaluate",
     "metric_tables",
+    "panoptic_evaluator",
     "pathfinder_table",
     "results_table",
     "write_results",

@@ -49,14 +49,14 @@ def build_instance_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEva
             use_fast_impl=_has_fast_cocoeval(),
             kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
         )
-    return _with_pictures(cfg, CatalogPictures(name, *_pictures(cfg, folder)), [scores])
+    return _with_pictures(CatalogPictures(name, *_pictures(cfg, folder)), [scores])
 
 
 def build_semantic_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
     """mIoU and accuracies of a data set of the kind sem_seg, and pictures."""
     PathManager.mkdirs(folder)
     semantic = SemSegEvaluator(name, output_dir=folder, sem_seg_loading_fn=_read_labels)
-    return _with_pictures(cfg, CatalogPictures(name, *_pictures(cfg, folder)), [semantic])
+    return _with_pictures(CatalogPictures(name, *_pictures(cfg, folder)), [semantic])
 
 
 def _read_labels(path: str, copy: bool = False, dtype: type = np.uint8) -> np.ndarray:
@@ -76,47 +76,60 @@ def build_cityscapes_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetE
         evaluators.append(IfPredicted("instances", CityscapesInstanceEvaluator(name)))
     if kind == "cityscapes_panoptic_seg":
         evaluators.append(IfPredicted("panoptic_seg", COCOPanopticEvaluator(name, folder)))
-    return _with_pictures(cfg, CatalogPictures(name, *_pictures(cfg, folder)), evaluators)
+    return _with_pictures(CatalogPictures(name, *_pictures(cfg, folder)), evaluators)
 
 
 def _pictures(cfg: CfgNode, folder: str) -> tuple[str, int]:
     return os.path.join(folder, "pictures"), cfg.TEST.PICTURES
 
 
-def _with_pictures(cfg: CfgNode, pictures: FirstPictures, evaluators: list[DatasetEvaluator]) -> DatasetEvaluators:
+def _with_pictures(pictures: FirstPictures, evaluators: list[DatasetEvaluator]) -> DatasetEvaluators:
     # First, because some evaluators change the predictions they are given.
-    return DatasetEvaluators([pictures, *evaluators] if cfg.TEST.PICTURES > 0 else evaluators)
+    return DatasetEvaluators([pictures, *evaluators] if pictures.count > 0 else evaluators)
 
 
 def build_panoptic_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    """Panoptic quality, box and mask AP, mIoU and cfg.TEST.PICTURES pictures of the data set `name`.
+    """panoptic_evaluator with the pictures and step counts of cfg.TEST."""
+    recurrence = cfg.MODEL.RECURRENCE
+    return panoptic_evaluator(
+        name,
+        folder,
+        pictures=cfg.TEST.PICTURES,
+        steps=tuple(cfg.TEST.STEPS_TO_EVALUATE),
+        marked=recurrence.TEST_STEPS or recurrence.STEPS,
+    )
 
-    Of these, what the model predicts: instances, a semantic map or both.
 
-    With TEST.STEPS_TO_EVALUATE, panoptic quality and mask AP after each of those step counts too. AP is measured
-    against the data set's instances JSON, or where it has none against instances derived from the panoptic
-    PNGs. Files go to `folder`.
+def panoptic_evaluator(
+    name: str, folder: str, *, pictures: int = 8, steps: tuple[int, ...] = (), marked: int = 0
+) -> DatasetEvaluator:
+    """Panoptic quality, box and mask AP, mIoU and pictures of a data set, of what the model predicts.
+
+    AP is measured against the data set's instances JSON, or where it has none against instances derived from the
+    panoptic PNGs.
+
+    Args:
+        name: a registered panoptic data set.
+        folder: where files go.
+        pictures: how many images are drawn.
+        steps: step counts after each of which panoptic quality and mask AP are measured too; see StepwisePanoptic.
+        marked: the model's own step count, marked in the figure of `steps`.
     """
     PathManager.mkdirs(folder)
     shadow, loading = _shadow(name, folder)
     instances = BoxAndMaskEvaluator(
         shadow, tasks=("bbox", "segm"), output_dir=folder, use_fast_impl=_has_fast_cocoeval()
     )
-    evaluators = [
+    evaluators: list[DatasetEvaluator] = [
         IfPredicted("panoptic_seg", PanopticEvaluator(name, folder)),
         IfPredicted("instances", instances),
         IfPredicted("sem_seg", SemSegEvaluator(shadow, output_dir=folder, **loading)),
     ]
-    usual = _with_pictures(cfg, PanopticPictures(name, *_pictures(cfg, folder)), evaluators)
-    if not cfg.TEST.STEPS_TO_EVALUATE:
+    usual = _with_pictures(PanopticPictures(name, os.path.join(folder, "pictures"), pictures), evaluators)
+    if not steps:
         return usual
-    steps, recurrence = tuple(cfg.TEST.STEPS_TO_EVALUATE), cfg.MODEL.RECURRENCE
     return StepwiseEvaluator(
-        usual,
-        PanopticQualityByStep(name, steps),
-        MaskPrecisionByStep(shadow, steps),
-        folder,
-        marked=recurrence.TEST_STEPS or recurrence.STEPS,
+        usual, PanopticQualityByStep(name, steps), MaskPrecisionByStep(shadow, steps), folder, marked=marked
     )
 
 

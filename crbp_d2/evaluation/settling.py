@@ -80,16 +80,23 @@ def _inside(logits: Tensor, instances: list[Instances]) -> Tensor:
 def image_map(output: dict, maps: list[Tensor], image_size: tuple[int, int]) -> np.ndarray:
     """H x W float: the step at which each pixel of a picture settled, not a number where nothing recurrent looked.
 
+    Within boxes that of the mask head, elsewhere that of a semantic head.
+
     Args:
         output: of the model for that one picture, run within `recorded_settling`.
         maps: what it yielded for it.
         image_size: of the picture as the model saw it, without padding.
     """
+    semantic = None
+    if maps:
+        part = unpadded(maps[-1][0], image_size).float()
+        sized = F.interpolate(part[None, None], size=output["sem_seg"].shape[-2:], mode="nearest")
+        semantic = sized[0, 0].cpu().numpy()
     instances = output.get("instances")
-    if instances is not None and instances.has("settling"):
-        return _paste(instances.to("cpu"))
-    part = unpadded(maps[-1][0], image_size).float()
-    return F.interpolate(part[None, None], size=output["sem_seg"].shape[-2:], mode="nearest")[0, 0].cpu().numpy()
+    if instances is None or not instances.has("settling"):
+        return semantic
+    in_boxes = _paste(instances.to("cpu"))
+    return in_boxes if semantic is None else np.where(np.isnan(in_boxes), semantic, in_boxes)
 
 
 def unpadded(readout: Tensor, image_size: tuple[int, int]) -> Tensor:

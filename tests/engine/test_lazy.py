@@ -1,0 +1,84 @@
+"""The LazyConfig twin: the YAML's model, and a training from the command line."""
+
+import json
+
+import pytest
+import torch
+from detectron2.config import LazyConfig, get_cfg, instantiate
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+from helpers import panoptic_set
+from helpers.paths import ROOT
+
+from crbp_d2 import add_crbp_config
+from crbp_d2.engine.run import main
+
+LAZY, YAML = str(ROOT / "configs/panoptic_R50_crbp.py"), str(ROOT / "configs/panoptic_R50_crbp.yaml")
+NARROW = ["model.roi_heads.num_classes=2", "model.sem_seg_head.num_classes=3", "model.roi_heads.batch_size_per_image=8",
+          "model.roi_heads.mask_head.recurrence.steps=2", "model.proposal_generator.post_nms_topk=[20,5]",
+          "train.init_checkpoint=''", "dataloader.train.total_batch_size=2", "dataloader.train.num_workers=0",
+          "dataloader.test.num_workers=0", "dataloader.test.mapper.augmentations.0.short_edge_length=64",
+          "dataloader.train.mapper.augmentations.0.short_edge_length=[64]", "train.max_iter=1"]  # fmt: skip
+
+
+def an_image(size=96):
+    generator = torch.Generator().manual_seed(0)
+    masks = torch.zeros(1, size, size, dtype=torch.bool)
+    masks[0, 10:60, 20:70] = True
+    instances = Instances((size, size), gt_boxes=Boxes(torch.tensor([[20.0, 10, 70, 60]])),
+                          gt_classes=torch.tensor([3]), gt_masks=BitMasks(masks))  # fmt: skip
+    image = torch.randint(0, 255, (3, size, size), generator=generator, dtype=torch.uint8)
+    return {"image": image, "instances": instances, "sem_seg": torch.full((size, size), 7)}
+
+
+def test_model_and_losses_are_those_of_the_yaml():
+    cfg = get_cfg()
+    add_crbp_config(cfg)
+    cfg.merge_from_file(YAML)
+    cfg.merge_from_list(
+        ["MODEL.DEVICE", "cpu", "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8, "MODEL.RECURRENCE.STEPS", 20]
+    )
+    by_yaml = build_model(cfg)
+    lazy = LazyConfig.apply_overrides(LazyConfig.load(LAZY), ["model.roi_heads.batch_size_per_image=8"])
+    by_lazy = instantiate(lazy.model)
+    by_lazy.load_state_dict(by_yaml.state_dict(), strict=True)
+    assert repr(by_lazy) == repr(by_yaml)
+    trained = [[name for name, p in model.named_parameters() if p.requires_grad] for model in (by_yaml, by_lazy)]
+    assert trained[0] == trained[1]
+    losses = []
+    for model in (by_yaml, by_lazy):
+        torch.manual_seed(1)
+        with EventStorage():
+            losses.append({name: loss.item() for name, loss in model([an_image()]).items()})
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert {"loss_mask", "loss_lipschitz", "loss_sem_seg"} < set(losses[0])
+
+
+def test_it_trains_and_evaluates_from_the_command_line(tmp_path):
+    panoptic_set.write_set(tmp_path)
+    panoptic_set.register(tmp_path, "lazy_set")
+    names = ["dataloader.train.dataset.names=lazy_set", "dataloader.test.dataset.names=lazy_set"]
+    try:
+        main(["--config-file", LAZY, *names, *NARROW, f"train.output_dir={tmp_path / 'run'}", "train.eval_period=1"])
+        results = json.loads((tmp_path / "run/inference/lazy_set/results.json").read_text())
+        assert {"panoptic_seg", "bbox", "segm", "sem_seg"} == set(results)
+        assert json.loads((tmp_path / "run/metadata.json").read_text())["thing_classes"] == ["cat", "dog"]
+        weights = f"train.init_checkpoint={tmp_path / 'run/model_final.pth'}"
+        again = main(["--config-file", LAZY, "--eval-only", *names, *NARROW, f"train.output_dir={tmp_path / 'again'}",
+                      weights])  # fmt: skip
+        assert again["panoptic_seg"]["PQ"] == pytest.approx(results["panoptic_seg"]["PQ"])
+    finally:
+        for name in ("lazy_set", "lazy_set_as_files"):
+            if name in DatasetCatalog.list():
+                DatasetCatalog.remove(name)
+                MetadataCatalog.remove(name)
+
+
+@pytest.mark.parametrize(
+    "options,expected", [(["train.max_itr=3"], "train.max_itr"), (["SOLVER.MAX_ITER", "3"], "key=value")]
+)
+def test_options_that_it_has_not_are_named(options, expected):
+    with pytest.raises(SystemExit, match=expected):
+        main(["--config-file", LAZY, *options])
