@@ -19,7 +19,7 @@ from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from crbp_d2.data import semantic_map, write_instances_json
+from crbp_d2.data import write_instances_json
 
 from .outputs import BoxAndMaskEvaluator, IfPredicted
 from .panoptic import PanopticEvaluator
@@ -116,14 +116,14 @@ def panoptic_evaluator(
         marked: the model's own step count, marked in the figure of `steps`.
     """
     PathManager.mkdirs(folder)
-    shadow, loading = _shadow(name, folder)
+    shadow = _shadow(name, folder)
     instances = BoxAndMaskEvaluator(
         shadow, tasks=("bbox", "segm"), output_dir=folder, use_fast_impl=_has_fast_cocoeval()
     )
     evaluators: list[DatasetEvaluator] = [
         IfPredicted("panoptic_seg", PanopticEvaluator(name, folder)),
         IfPredicted("instances", instances),
-        IfPredicted("sem_seg", SemSegEvaluator(shadow, output_dir=folder, **loading)),
+        IfPredicted("sem_seg", SemSegEvaluator(shadow, output_dir=folder, sem_seg_loading_fn=_read_labels)),
     ]
     usual = _with_pictures(PanopticPictures(name, os.path.join(folder, "pictures"), pictures), evaluators)
     if not steps:
@@ -133,14 +133,13 @@ def panoptic_evaluator(
     )
 
 
-def _shadow(name: str, folder: str) -> tuple[str, dict]:
+def _shadow(name: str, folder: str) -> str:
     """A registered copy of the data set that has what detectron2's evaluators read from files.
 
     detectron2 takes the path of the instances and of each semantic map from the catalog. The copy
     leaves the data set's own entries as they are.
     """
     records = DatasetCatalog.get(name)
-    derived = {r["pan_seg_file_name"]: r for r in records if "sem_seg_file_name" not in r}
     metadata = MetadataCatalog.get(name).as_dict()
     metadata.pop("name")
     if not PathManager.isfile(metadata.get("json_file") or ""):
@@ -152,16 +151,9 @@ def _shadow(name: str, folder: str) -> tuple[str, dict]:
     if shadow in DatasetCatalog.list():
         DatasetCatalog.remove(shadow)
         MetadataCatalog.remove(shadow)
-    with_files = [{"sem_seg_file_name": r.get("pan_seg_file_name"), **r} for r in records]
-    DatasetCatalog.register(shadow, lambda: with_files)
+    DatasetCatalog.register(shadow, lambda: records)
     MetadataCatalog.get(shadow).set(**metadata)
-    if not derived:
-        return shadow, {"sem_seg_loading_fn": _read_labels}
-
-    def load(path: str, copy: bool = False, dtype: type = np.uint8) -> np.ndarray:
-        return semantic_map(derived[path]).astype(dtype)
-
-    return shadow, {"sem_seg_loading_fn": load}
+    return shadow
 
 
 def _has_fast_cocoeval() -> bool:

@@ -15,6 +15,7 @@ from detectron2.utils.logger import log_first_n
 
 from ..images import Header, ImageError, UnreadableImageError, decoding
 from ..opening import is_file, read_json
+from .as_files import ThingAnnotation, semantic_path
 from .checks import VOID, check_panoptic_json
 from .faults import DatasetError, Fault, Faults, MissingFilesError
 from .values import whole_number
@@ -27,8 +28,8 @@ def load_panoptic(panoptic_json: str, panoptic_root: str, image_root: str, metad
     """Dataset dicts in detectron2's format.
 
     Beside the usual keys each has `pan_seg_file_name`, `segments_info` (contiguous `category_id`,
-    `isthing`, `iscrowd`, `id`) and, where there are thing classes, `annotations` without masks: those are read from
-    the PNG when they are needed.
+    `isthing`, `iscrowd`, `id`), `sem_seg_file_name` and, where there are thing classes, `annotations`: label maps and
+    masks are read from the PNG when they are asked for.
 
     Args:
         metadata: of `panoptic_metadata`, or detectron2's for its COCO names.
@@ -69,11 +70,17 @@ def _record(annotation: dict, image: dict, panoptic_root: str, image_root: str, 
     }
     if metadata["thing_classes"]:
         keys = ("bbox", "category_id", "iscrowd")
+        source = (record["pan_seg_file_name"], record["width"], record["height"])
         record["annotations"] = [
-            {**{key: segment[key] for key in keys if key in segment}, "bbox_mode": BoxMode.XYWH_ABS}
+            ThingAnnotation(
+                {**{key: segment[key] for key in keys if key in segment}, "bbox_mode": BoxMode.XYWH_ABS},
+                segment["id"],
+                *source,
+            )
             for segment in segments
             if segment["isthing"]
         ]
+    record["sem_seg_file_name"] = semantic_path(record)
     return record
 
 
