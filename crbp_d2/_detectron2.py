@@ -1,5 +1,7 @@
 """Imported first by every subpackage that needs detectron2, to fail with one clear sentence."""
 
+import warnings
+
 try:
     import detectron2  # noqa: F401
 except ModuleNotFoundError as error:
@@ -10,3 +12,8 @@ except ModuleNotFoundError as error:
         "in crbp_d2's folder, or install it from https://github.com/facebookresearch/detectron2.",
         name="detectron2",
     ) from None
+
+with warnings.catch_warnings():
+    # fvcore scripts functions as it is imported, which torch of today has a word about.
+    warnings.filterwarnings("ignore", message=".torch.jit.script")
+    import detectron2.layers  # noqa: F401

@@ -2,9 +2,10 @@
 
 from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
 
-from .catalog import check_class_counts, check_dataset_available, check_image_channels, rebind_coco
+from .catalog import check_class_counts, check_dataset_available, check_image_channels, check_same_classes, rebind_coco
 from .instance_mapper import InstanceDatasetMapper
 from .panoptic.dataset import register_panoptic, write_instances_json
+from .panoptic.doctor import check_panoptic_dataset
 from .panoptic.mapper import PanopticDatasetMapper
 from .panoptic.reader import semantic_map
 from .pathfinder.dataset import register_pathfinder, register_presets
@@ -21,6 +22,8 @@ __all__ = [
     "check_class_counts",
     "check_dataset_available",
     "check_image_channels",
+    "check_panoptic_dataset",
+    "check_same_classes",
     "generate_pathfinder",
     "register_panoptic",
     "register_pathfinder",

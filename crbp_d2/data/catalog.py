@@ -1,6 +1,8 @@
 """Checks of named data sets, and detectron2's COCO-panoptic names without the `panoptic_stuff_*` folders."""
 
+import itertools
 import os
+from collections.abc import Sequence
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
@@ -8,6 +10,7 @@ from detectron2.utils.file_io import PathManager
 
 from crbp_d2.suggestions import did_you_mean
 
+from .class_counts import wrong_class_counts
 from .panoptic.reader import load_panoptic
 
 COCO_NAMES = (
@@ -74,18 +77,25 @@ def check_class_counts(cfg: CfgNode, name: str) -> None:
     Raises:
         ValueError: names the config key and both counts.
     """
-    metadata = MetadataCatalog.get(name)
-    for key, node, classes in (
-        ("MODEL.ROI_HEADS.NUM_CLASSES", cfg.MODEL.ROI_HEADS, "thing_classes"),
-        ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", cfg.MODEL.SEM_SEG_HEAD, "stuff_classes"),
-    ):
-        count = len(getattr(metadata, classes, ()))
-        if count and count != node.NUM_CLASSES:
-            both = classes == "stuff_classes" and hasattr(metadata, "thing_classes")
-            note = " (the stuff classes and one for all things)" if both else ""
-            raise ValueError(
-                f"{key} is {node.NUM_CLASSES}, but the data set {name} has {count}{note}: set it to {count}"
-            )
+    for key, value in wrong_class_counts(cfg, MetadataCatalog.get(name).as_dict()):
+        raise ValueError(f"{key} {value.replace('the data set', f'the data set {name}')}: set it to the latter")
+
+
+def check_same_classes(names: Sequence[str]) -> None:
+    """Check that data sets that go together give each class the same number.
+
+    Raises:
+        ValueError: names two of them, and the first class that differs.
+    """
+    for key in ("thing_classes", "stuff_classes"):
+        tables = [(name, list(MetadataCatalog.get(name).get(key, ()))) for name in names]
+        for (first, expected), (name, classes) in itertools.pairwise(tables):
+            for k, (a, b) in enumerate(itertools.zip_longest(expected, classes)):
+                if a != b:
+                    raise ValueError(
+                        f"{first} and {name} do not have the same {key}: number {k} is {a!r} in the first and {b!r} in "
+                        "the second, so one would be taken for the other"
+                    )
 
 
 def check_image_channels(cfg: CfgNode, name: str) -> None:

@@ -14,7 +14,13 @@ from detectron2.utils.logger import setup_logger
 from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import merge_config_file
-from crbp_d2.data import check_class_counts, check_dataset_available, check_image_channels, register_toy_panoptic
+from crbp_d2.data import (
+    check_class_counts,
+    check_dataset_available,
+    check_image_channels,
+    check_same_classes,
+    register_toy_panoptic,
+)
 from crbp_d2.evaluation import check_steps_to_evaluate
 from crbp_d2.modeling import check_recurrence_config
 from crbp_d2.suggestions import did_you_mean, full_keys
@@ -132,6 +138,7 @@ def check_inputs(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> N
     for name in names:
         check_class_counts(cfg, name)
         check_image_channels(cfg, name)
+    check_same_classes(names)
     if streams := [name for name in cfg.DATASETS.TEST if is_stream(name)]:
         raise ValueError(f"DATASETS.TEST names {streams[0]}, which has no end; evaluate on the files of a _val set")
     if any(is_stream(name) for name in cfg.DATASETS.TRAIN) and len(cfg.DATASETS.TRAIN) > 1:

@@ -1,0 +1,347 @@
+"""Each kind of fault, put into a clean set of two images: the doctor finds it, and names file, image and value."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
+from helpers.panoptic_set import HEIGHT, WIDTH, ids_map, register
+from PIL import Image
+
+from crbp_d2 import add_crbp_config
+from crbp_d2.cli.check_dataset import main
+from crbp_d2.data import PanopticDatasetMapper, check_panoptic_dataset, write_instances_json
+from crbp_d2.data.images import encode_ids
+from crbp_d2.data.panoptic.doctor import PanopticFiles, check_panoptic_datasets
+from crbp_d2.data.panoptic.faults import MOST_ROWS
+from crbp_d2.data.panoptic.repair import repair_panoptic_dataset
+
+SAMPLE = Path(__file__).resolve().parents[4] / "shared/coco_sample/coco"
+ROTATED = Image.Exif()
+ROTATED[274] = 6
+
+
+def arguments(root):
+    return [str(root / "panoptic.json"), str(root / "panoptic"), str(root / "images")]
+
+
+def flags(root):
+    return [
+        *("--panoptic-json", str(root / "panoptic.json"), "--panoptic-root", str(root / "panoptic")),
+        *("--image-root", str(root / "images"), "--workers", "1"),
+    ]
+
+
+def edit(root, change, name="panoptic.json"):
+    data = json.loads((root / name).read_text())
+    change(data)
+    (root / name).write_text(json.dumps(data))
+
+
+def segment(data, k=0):
+    return data["annotations"][0]["segments_info"][k]
+
+
+def mode(root, kind, to):
+    path = root / kind / "004.png"
+    Image.open(path).convert(to).save(path)
+
+
+def sixteen_bits(root, kind):
+    path = str(root / kind / "004.png")
+    cv2.imwrite(path, cv2.imread(path).astype(np.uint16) * 257)
+
+
+def palette(root):
+    """The same ids, by a palette."""
+    ids = ids_map()
+    labels, inverse = np.unique(ids, return_inverse=True)
+    image = Image.fromarray(inverse.reshape(ids.shape).astype(np.uint8), "P")
+    image.putpalette([int(v) for label in labels for v in (label % 256, label // 256 % 256, label // 65536)])
+    image.save(root / "panoptic/004.png")
+
+
+def cut(root, kind):
+    path = root / kind / "004.png"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def smaller(root, kind):
+    Image.open(root / kind / "004.png").crop((0, 0, WIDTH - 1, HEIGHT)).save(root / kind / "004.png")
+
+
+def rotated(root, kind):
+    Image.open(root / kind / "004.png").save(root / kind / "004.png", exif=ROTATED)
+
+
+def other_png(root):
+    ids = ids_map()
+    ids[:2, :2] = 424242
+    (root / "panoptic/004.png").write_bytes(encode_ids(ids))
+
+
+def in_sub_folders(root):
+    for kind in ("images", "panoptic"):
+        for folder, old in (("a", "004.png"), ("b", "002.png")):
+            (root / kind / folder).mkdir()
+            shutil.move(root / kind / old, root / kind / folder / "000.png")
+    folders = {4: "a", 2: "b"}
+
+    def rename(data):
+        for entry in data["images"]:
+            entry["file_name"] = f"{folders[entry['id']]}/000.png"
+        for entry in data["annotations"]:
+            entry["file_name"] = f"{folders[entry['image_id']]}/000.png"
+
+    edit(root, rename)
+
+
+def json_fault(change):
+    return lambda root: edit(root, change)
+
+
+FAULTS = {
+    "missing PNG": (lambda root: (root / "panoptic/004.png").unlink(), "missing-file", 4, ""),
+    "missing image": (lambda root: (root / "images/002.png").unlink(), "missing-file", 2, ""),
+    "no folder": (lambda root: (root / "images").rename(root / "moved"), "missing-file", "", "folder"),
+    "cut PNG": (lambda root: cut(root, "panoptic"), "unreadable", 4, "004.png"),
+    "cut image": (lambda root: cut(root, "images"), "unreadable", 4, "004.png"),
+    "text as image": (lambda root: (root / "images/004.png").write_text("hello"), "unreadable", 4, "004.png"),
+    "grey PNG": (lambda root: mode(root, "panoptic", "L"), "png-format", 4, "grey"),
+    "grey image": (lambda root: mode(root, "images", "L"), "channels", 4, "grey"),
+    "RGBA PNG": (lambda root: mode(root, "panoptic", "RGBA"), "channels", 4, "RGBA"),
+    "RGBA image": (lambda root: mode(root, "images", "RGBA"), "channels", 4, "RGBA"),
+    "palette PNG": (palette, "channels", 4, "palette"),
+    "palette image": (lambda root: mode(root, "images", "P"), "channels", 4, "palette"),
+    "JPEG for PNG": (lambda root: Image.open(root / "panoptic/004.png").save(root / "panoptic/004.png", "JPEG"),
+                     "png-format", 4, "JPEG"),
+    "PNG of 16 bits": (lambda root: sixteen_bits(root, "panoptic"), "bits", 4, "16"),
+    "image of 16 bits": (lambda root: sixteen_bits(root, "images"), "bits", 4, "16"),
+    "small PNG": (lambda root: smaller(root, "panoptic"), "size", 4, "59 x 40"),
+    "small image": (lambda root: smaller(root, "images"), "size", 4, "59 x 40"),
+    "rotated image": (lambda root: rotated(root, "images"), "orientation", 4, "40 x 60"),
+    "rotated PNG": (lambda root: rotated(root, "panoptic"), "orientation", 4, "6"),
+    "id only in the PNG": (other_png, "segments", 4, "424242"),
+    "id only in the JSON": (json_fault(lambda d: segment(d).update(id=301)), "segments", 4, "301"),
+    "id 0": (json_fault(lambda d: segment(d).update(id=0)), "segment-id", 4, "0"),
+    "id of 2^24": (json_fault(lambda d: segment(d).update(id=2**24)), "segment-id", 4, str(2**24)),
+    "negative id": (json_fault(lambda d: segment(d).update(id=-3)), "segment-id", 4, "-3"),
+    "two segments of one id": (json_fault(lambda d: segment(d, 1).update(id=300)), "segment-doubled", 4, "300"),
+    "area": (json_fault(lambda d: segment(d).update(area=3)), "area", 4, "3"),
+    "negative area": (json_fault(lambda d: segment(d).update(area=-3)), "area", 4, "-3"),
+    "area that is not a number": (json_fault(lambda d: segment(d).update(area=float("nan"))), "area", 4, "nan"),
+    "box": (json_fault(lambda d: segment(d).update(bbox=[0, 0, 58, 15])), "box", 4, "58"),
+    "corners as box": (json_fault(lambda d: segment(d, 3).update(bbox=[20, 18, 50, 30])), "box", 4, "30, 12"),
+    "unlisted category": (json_fault(lambda d: segment(d).update(category_id=77)), "category-unlisted", 4, "77"),
+    "doubled category": (json_fault(lambda d: d["categories"].append(d["categories"][0])), "category-doubled", "", "9"),
+    "doubled name": (json_fault(lambda d: d["categories"][0].update(name="dog")), "category-doubled", "", "dog"),
+    "no categories": (json_fault(lambda d: d["categories"].clear()), "value", "", "0"),
+    "isthing of another kind": (json_fault(lambda d: d["categories"][0].update(isthing="yes")), "value", "", "yes"),
+    "crowd of another kind": (json_fault(lambda d: segment(d).update(iscrowd=2)), "value", 4, "2"),
+    "doubled image": (json_fault(lambda d: d["images"].append(d["images"][0])), "image-doubled", 4, "4"),
+    "two images of one file": (json_fault(lambda d: d["images"][0].update(file_name="002.png")), "image-doubled", 2,
+                               "002.png"),
+    "doubled annotation": (json_fault(lambda d: d["annotations"].append(d["annotations"][0])), "annotation-doubled", 4,
+                           "2"),
+    "annotation of no image": (json_fault(lambda d: d["annotations"][0].update(image_id=99)),
+                               "annotation-without-image", 99, "99"),
+    "image without annotation": (json_fault(lambda d: d["annotations"].pop(0)), "image-without-annotation", 4, ""),
+    "height of 0": (json_fault(lambda d: d["images"][0].update(height=0)), "value", 4, "0"),
+    "segment id as string": (json_fault(lambda d: segment(d).update(id="300")), "string-id", "", "300"),
+    "category as string": (json_fault(lambda d: segment(d).update(category_id="30")), "category-unlisted", 4, "30"),
+    "image id as string": (json_fault(lambda d: d["annotations"][0].update(image_id="4")), "annotation-without-image",
+                           "4", "4"),
+    "same name in sub-folders": (in_sub_folders, "same-file-name", 2, "a/000.png"),
+    "name that leaves its root": (json_fault(lambda d: d["images"][0].update(file_name="../images/004.png")),
+                                  "file-name", 4, "../images"),
+    "absolute name": (json_fault(lambda d: d["annotations"][0].update(file_name="/etc/004.png")), "file-name", 4,
+                      "/etc"),
+    "list for object": (lambda root: (root / "panoptic.json").write_text("[]"), "json", "", "list"),
+    "cut JSON": (lambda root: (root / "panoptic.json").write_text('{"images": ['), "json", "", "panoptic.json"),
+    "no JSON": (lambda root: (root / "panoptic.json").unlink(), "missing-file", "", ""),
+}  # fmt: skip
+MISSING_KEYS = [
+    *((key, lambda d, key=key: d.pop(key)) for key in ("images", "annotations", "categories")),
+    *((f"images[].{key}", lambda d, key=key: d["images"][0].pop(key)) 
+      for key in ("id", "file_name", "height", "width")),
+    *((f"annotations[].{key}", lambda d, key=key: d["annotations"][0].pop(key))
+      for key in ("image_id", "file_name", "segments_info")),
+    *((f"annotations[].segments_info[].{key}", lambda d, key=key: segment(d).pop(key))
+      for key in ("id", "category_id", "iscrowd", "area", "bbox")),
+    *((f"categories[].{key}", lambda d, key=key: d["categories"][0].pop(key)) for key in ("id", "name", "isthing")),
+]  # fmt: skip
+
+
+def test_a_clean_set_has_no_faults_and_gives_no_word(root, capsys):
+    assert check_panoptic_dataset(*arguments(root)) == []
+    assert check_panoptic_dataset(*arguments(root), workers=2) == []
+    assert main(flags(root)) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the two real COCO images are not beside this repository")
+def test_real_coco_images_are_clean():
+    files = SAMPLE / "annotations/panoptic_val2017.json", SAMPLE / "panoptic_val2017", SAMPLE / "val2017"
+    instances = str(SAMPLE / "annotations/instances_val2017.json")
+    assert check_panoptic_dataset(*map(str, files), instances_json=instances) == []
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_is_found(root, capsys, name):
+    corrupt, kind, image, value = FAULTS[name]
+    corrupt(root)
+    faults = check_panoptic_dataset(*arguments(root))
+    found = [f for f in faults if f.kind == kind]
+    assert found, faults
+    assert any(f.image == image and value in f.value and str(root) in f.file for f in found), found
+    assert main(flags(root)) == 1
+    assert kind in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key,remove", MISSING_KEYS, ids=[key for key, _ in MISSING_KEYS])
+def test_each_missing_key_is_found(root, key, remove):
+    edit(root, remove)
+    faults = check_panoptic_dataset(*arguments(root))
+    assert any(f.key == key and "is missing" in f.value for f in faults), faults
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_nothing_harmful_trains_in_silence(root, name):
+    """Either there is an error that names a file, or what is loaded is what the clean set gives."""
+    register(root)
+    clean = {record["image_id"]: record for record in DatasetCatalog.get("tiny")}
+    mapper = PanopticDatasetMapper(is_train=True, augmentations=[], image_format="RGB")
+    expected = {image_id: mapper(record) for image_id, record in clean.items()}
+    FAULTS[name][0](root)
+    harmful = any(not fault.harmless for fault in check_panoptic_dataset(*arguments(root)))
+    try:
+        register(root, name="tiny2")
+        loaded = [mapper(record) for record in DatasetCatalog.get("tiny2")]
+    except (ValueError, FileNotFoundError) as error:
+        assert harmful and "\n" not in str(error) and str(root) in str(error)
+    else:
+        assert not harmful
+        for sample in loaded:
+            truth = expected[sample["image_id"]]
+            assert (sample["sem_seg"] == truth["sem_seg"]).all()
+            assert (sample["instances"].gt_masks.tensor == truth["instances"].gt_masks.tensor).all()
+
+
+def test_a_detection_json_is_known_on_either_side(root):
+    register(root)
+    write_instances_json("tiny", str(root / "instances.json"))
+    assert check_panoptic_dataset(*arguments(root), instances_json=str(root / "instances.json")) == []
+    swapped = check_panoptic_dataset(
+        str(root / "instances.json"), *arguments(root)[1:], instances_json=str(root / "panoptic.json")
+    )  # fmt: skip
+    assert [f.kind for f in swapped] == ["detection-json", "instances"]
+
+
+@pytest.mark.parametrize("change,key,value", [
+    (lambda d: d["annotations"][0].update(area=5), "annotations[].area", "5"),
+    (lambda d: d["annotations"][0].update(bbox=[0, 0, 9, 9]), "annotations[].bbox", "9"),
+    (lambda d: d["annotations"][0].update(id=0), "annotations[].id", "0"),
+    (lambda d: d["annotations"].append(d["annotations"][0]), "annotations[].id", "1"),
+    (lambda d: d["annotations"][0].update(category_id=3), "annotations[].category_id", "3"),
+    (lambda d: d["annotations"][0].update(image_id=3), "annotations[].image_id", "image"),
+    (lambda d: d["annotations"][0].pop("iscrowd"), "annotations[].iscrowd", "missing"),
+    (lambda d: d["annotations"][0].pop("segmentation"), "annotations[].segmentation", "missing"),
+    (lambda d: d["annotations"][0].update(segmentation=[[1, 2, 3]]), "annotations[].segmentation", ""),
+    (lambda d: d["annotations"][0]["segmentation"].update(size=[60, 40]), "annotations[].segmentation", "[60, 40]"),
+    (lambda d: d["categories"].pop(), "categories[].id", "12"),
+    (lambda d: d["images"].pop(), "images[].id", "panoptic"),
+    (lambda d: d["images"][0].update(width=7), "images[].width", "7"),
+])  # fmt: skip
+def test_faults_of_the_instances_are_found(root, change, key, value):
+    register(root)
+    write_instances_json("tiny", str(root / "instances.json"))
+    edit(root, change, "instances.json")
+    faults = check_panoptic_dataset(*arguments(root), instances_json=str(root / "instances.json"))
+    assert any(f.key == key and value in f.value for f in faults), faults
+
+
+@pytest.mark.parametrize("change", [
+    lambda d: d["categories"].reverse(),
+    lambda d: d["categories"][0].update(name="dog") or d["categories"][2].update(name="cat"),
+    lambda d: d["categories"].append({"id": 40, "name": "hill", "isthing": 0}),
+])  # fmt: skip
+def test_tables_that_differ_between_sets_are_found(root, tmp_path_factory, capsys, change):
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(root, other, dirs_exist_ok=True)
+    sets = [PanopticFiles(*arguments(folder)) for folder in (root, other)]
+    assert check_panoptic_datasets(sets) == []
+    edit(other, change)
+    (fault,) = check_panoptic_datasets(sets)
+    assert fault.kind == "category-tables" and fault.file == sets[1].panoptic_json
+    assert main([*flags(root), *flags(other)]) == 1
+    assert "category-tables" in capsys.readouterr().out
+
+
+def test_class_counts_are_compared_with_a_config(root, tmp_path, capsys):
+    cfg = get_cfg()
+    add_crbp_config(cfg)
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2, 3
+    assert check_panoptic_dataset(*arguments(root), cfg=cfg) == []
+    path = tmp_path / "my.yaml"
+    path.write_text("MODEL: {ROI_HEADS: {NUM_CLASSES: 7}, SEM_SEG_HEAD: {NUM_CLASSES: 3}}")
+    assert main([*flags(root), "--config-file", str(path)]) == 1
+    out = capsys.readouterr().out
+    assert "MODEL.ROI_HEADS.NUM_CLASSES" in out and "is 7" in out and "SEM_SEG_HEAD" not in out
+    with pytest.raises(SystemExit) as stopped:
+        main([*flags(root), "--config-file", str(tmp_path / "no.yaml")])
+    assert stopped.value.code == 2 and "no.yaml" in capsys.readouterr().err
+
+
+def test_many_faults_of_a_kind_are_counted(root):
+    edit(root, lambda d: d["annotations"].extend({**d["annotations"][0], "image_id": 100 + k} for k in range(50)))
+    faults = [f for f in check_panoptic_dataset(*arguments(root)) if f.kind == "annotation-without-image"]
+    assert len(faults) == MOST_ROWS + 1 and "30 more" in faults[-1].value
+
+
+def test_options_that_do_not_go_together(root, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([*flags(root), *flags(root), "--panoptic-json", str(root / "panoptic.json")])
+    assert stopped.value.code == 2 and "--panoptic-root" in capsys.readouterr().err
+
+
+REPAIRED = ("area", "box", "corners as box", "negative area", "doubled category", "doubled image",
+            "doubled annotation", "annotation of no image", "image without annotation", "segment id as string",
+            "category as string", "image id as string", "palette PNG", "RGBA PNG", "id only in the JSON",
+            "rotated PNG", "two segments of one id")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPAIRED)
+def test_what_can_be_repaired_is(root, tmp_path_factory, capsys, name):
+    if name == "two segments of one id":
+        edit(root, lambda d: d["annotations"][0]["segments_info"].append(segment(d)))
+    elif name == "id only in the JSON":
+        edit(root, lambda d: d["annotations"][0]["segments_info"].append({**segment(d), "id": 5}))
+    else:
+        FAULTS[name][0](root)
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    out = tmp_path_factory.mktemp("fix") / "out"
+    assert main([*flags(root), "--fix", str(out)]) == 1
+    assert str(out) in capsys.readouterr().out
+    assert check_panoptic_dataset(*arguments(out)) == []
+    assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    register(out)
+    if "annotation" not in name:
+        record = next(r for r in DatasetCatalog.get("tiny") if r["image_id"] == 4)
+        assert sorted(s["id"] for s in record["segments_info"]) == [7, 300, 513, 70000, 65536 * 3]
+
+
+def test_a_repair_overwrites_nothing_and_writes_nowhere_else(root, tmp_path_factory):
+    files = PanopticFiles(*arguments(root))
+    with pytest.raises(FileExistsError):
+        repair_panoptic_dataset(files, str(root))
+    outside = tmp_path_factory.mktemp("outside")
+    edit(root, lambda d: d["images"][0].update(file_name=str(outside / "x.png")))
+    edit(root, lambda d: d["annotations"][0].update(file_name="../x.png"))
+    with contextlib.suppress(ValueError):
+        repair_panoptic_dataset(files, str(outside / "out"))
+    assert [path.name for path in outside.iterdir()] == ["out"]
