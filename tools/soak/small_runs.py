@@ -65,7 +65,11 @@ RUNS = {
 
 
 def register_small_sets(root: Path) -> None:
-    """The data sets of the runs; drawn into `root` when they are first used."""
+    """The data sets of the runs; drawn into `root` when they are first used.
+
+    One thread from here on: copies of a process that has used several would wait for those they do not have.
+    """
+    torch.set_num_threads(1)
     if "pathfinder_soak_train" not in DatasetCatalog.list():
         spec = PathfinderSpec(
             3, window=24, image_size=24, dash_length=2, dash_thickness=1, margin=1, seed_distance=6, border=2,
