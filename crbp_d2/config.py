@@ -109,3 +109,22 @@ def add_crbp_config(cfg: CN) -> None:
     cfg.TEST.STEPS_TO_EVALUATE = ()
     # Images of each test set that are written as pictures after an evaluation; 0: none.
     cfg.TEST.PICTURES = 8
+    # "group/metric" of an evaluation, for instance "panoptic_seg/PQ" or "pathfinder/F1" (with several test sets
+    # "set/group/metric"); the checkpoint with the largest one is kept as model_best.pth. "": none. Needs
+    # TEST.EVAL_PERIOD.
+    cfg.TEST.BEST_METRIC = ""
+    # Images of the first test set on which the training losses are computed at each TEST.EVAL_PERIOD, as scalars
+    # validation/...; 0: none.
+    cfg.TEST.VALIDATION_IMAGES = 0
+    # Also report after how many steps the predictions settle.
+    cfg.TEST.SETTLING = False
+
+    # Parts that the images of a batch are split in, one after the other: 1/ACCUMULATE of the memory for the same
+    # update (up to norms that use batch statistics, and losses that are means over a whole batch).
+    cfg.SOLVER.ACCUMULATE = 1
+    # Precision of SOLVER.AMP: "float16" (CUDA alone, with loss scaling) or "bfloat16".
+    cfg.SOLVER.AMP.DTYPE = "float16"
+    # An exponential moving average of the weights, which is evaluated in place of them and kept as model_ema.pth.
+    cfg.SOLVER.EMA = CN()
+    cfg.SOLVER.EMA.ENABLED = False
+    cfg.SOLVER.EMA.DECAY = 0.999

@@ -1,5 +1,7 @@
 """Optimizers by name."""
 
+import functools
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver import build_optimizer as build_sgd
@@ -7,6 +9,7 @@ from detectron2.solver.build import get_default_optimizer_params
 from torch import nn
 
 ADAPTIVE = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
+FULL_MODEL = "full_model"
 OPTIMIZERS = ("SGD", *ADAPTIVE)
 
 
@@ -48,22 +51,28 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def clip_gradients(optimizer: torch.optim.Optimizer, settings: CfgNode) -> None:
-    """Clip each parameter's gradient before each step, as detectron2 does, but pass over parameters without one.
+    """Clip gradients before each step: CLIP_TYPE "value" and "norm" each parameter's, as detectron2 does, "full_model"
+    by one norm over all of them. Parameters without a gradient are passed over.
 
     (detectron2's clipping by value ends in an error there.)
 
     Args:
         settings: SOLVER.CLIP_GRADIENTS.
     """
-
-    def clip(*_) -> None:
-        for parameter in (p for group in optimizer.param_groups for p in group["params"] if p.grad is not None):
-            if settings.CLIP_TYPE == "value":
-                nn.utils.clip_grad_value_(parameter, settings.CLIP_VALUE)
-            else:
-                nn.utils.clip_grad_norm_(parameter, settings.CLIP_VALUE, settings.NORM_TYPE)
-
+    clip = functools.partial(_clip, kind=settings.CLIP_TYPE, value=settings.CLIP_VALUE, norm_type=settings.NORM_TYPE)
     optimizer.register_step_pre_hook(clip)
+
+
+def _clip(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict, *, kind: str, value: float, norm_type: float):
+    parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if kind == FULL_MODEL:
+        nn.utils.clip_grad_norm_(parameters, value, norm_type)
+        return
+    for parameter in parameters:
+        if kind == "value":
+            nn.utils.clip_grad_value_(parameter, value)
+        else:
+            nn.utils.clip_grad_norm_(parameter, value, norm_type)
 
 
 def check_same_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str) -> None:

@@ -60,7 +60,7 @@ def read_metadata(folder: str, cfg: CfgNode) -> Metadata:
     """
     path = Path(folder, METADATA)
     if not path.is_file():
-        return _nameless(cfg)
+        return metadata_of(cfg)
     try:
         content = json.loads(path.read_text())
         content |= {key: dict(content[key]) for key in ID_MAPS if key in content}
@@ -70,7 +70,8 @@ def read_metadata(folder: str, cfg: CfgNode) -> Metadata:
     return Metadata(name=f"kept in {folder}", **content)
 
 
-def _nameless(cfg: CfgNode) -> Metadata:
+def metadata_of(cfg: CfgNode) -> Metadata:
+    """Class names of the registered training data, or made-up ones."""
     registered = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).as_dict() if cfg.DATASETS.TRAIN else {}
     if "thing_classes" in registered or "stuff_classes" in registered:
         kept = {key: registered[key] for key in (*KEPT, *ID_MAPS) if key in registered}
@@ -87,7 +88,7 @@ def load_run(folder: str, weights: str = "", opts: list[str] | None = None) -> t
 
     Args:
         folder: OUTPUT_DIR of the run.
-        weights: a checkpoint; by default model_best.pth, model_final.pth or the newest one, whichever is there first.
+        weights: a checkpoint; by default the first there is of model_best.pth, model_ema.pth, model_final.pth, newest.
         opts: keys and values in turn that change the config.
 
     Raises:
@@ -113,7 +114,7 @@ def load_run(folder: str, weights: str = "", opts: list[str] | None = None) -> t
 
 
 def _weights_in(folder: str) -> str:
-    for name in ("model_best.pth", "model_final.pth"):
+    for name in ("model_best.pth", "model_ema.pth", "model_final.pth"):
         if os.path.isfile(os.path.join(folder, name)):
             return os.path.join(folder, name)
     newest = next(newest_first(folder, {}), "")

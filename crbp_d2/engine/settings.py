@@ -14,7 +14,7 @@ from detectron2.utils import comm
 
 from crbp_d2.suggestions import did_you_mean
 
-from .optimizer import OPTIMIZERS
+from .optimizer import FULL_MODEL, OPTIMIZERS
 
 # value -> whether it is allowed, and what is.
 Rule = tuple[Callable[[object], bool], str]
@@ -98,7 +98,7 @@ TRAINING: dict[str, Rule] = {
     "SOLVER.WARMUP_ITERS": _whole(0),
     "SOLVER.WARMUP_FACTOR": _real(0),
     "SOLVER.WARMUP_METHOD": _one_of(("constant", "linear")),
-    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": _one_of(("norm", "value")),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": _one_of(("norm", "value", FULL_MODEL)),
     "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": _real(0, above=True),
     "SOLVER.CLIP_GRADIENTS.NORM_TYPE": (lambda value: value > 0, "numbers above 0"),
     "SOLVER.REFERENCE_WORLD_SIZE": _whole(0),
@@ -106,6 +106,10 @@ TRAINING: dict[str, Rule] = {
     "INPUT.MIN_SIZE_TRAIN": _every(_whole(0)),
     "INPUT.MAX_SIZE_TRAIN": SIZE,
     "TEST.EVAL_PERIOD": _whole(0),
+    "TEST.VALIDATION_IMAGES": _whole(0),
+    "SOLVER.ACCUMULATE": SIZE,
+    "SOLVER.AMP.DTYPE": _one_of(("float16", "bfloat16")),
+    "SOLVER.EMA.DECAY": _real(0, below=1),
     "TEST.PRECISE_BN.NUM_ITER": SIZE,
 }
 
@@ -133,6 +137,11 @@ def check_settings(cfg: CfgNode, *, train: bool = True, processes: int | None = 
         return
     if not cfg.DATASETS.TRAIN:
         raise ValueError("DATASETS.TRAIN is (); training needs a data set (--eval-only goes without)")
+    if cfg.TEST.BEST_METRIC and not (cfg.TEST.EVAL_PERIOD and cfg.DATASETS.TEST):
+        raise ValueError(
+            f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}, but TEST.EVAL_PERIOD is {cfg.TEST.EVAL_PERIOD} and "
+            f"DATASETS.TEST {tuple(cfg.DATASETS.TEST)}: a best checkpoint needs evaluations to choose by"
+        )
     processes = processes or comm.get_world_size()
     if cfg.SOLVER.IMS_PER_BATCH % processes:
         raise ValueError(
@@ -168,8 +177,15 @@ def _check_device(cfg: CfgNode) -> None:
     kind = device.type
     if kind == "cuda" and torch.cuda.is_available() and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but this machine has {torch.cuda.device_count()} GPUs")
-    if cfg.SOLVER.AMP.ENABLED and (kind != "cuda" or not torch.cuda.is_available()):
-        raise ValueError(f"SOLVER.AMP.ENABLED is True, which needs a CUDA device; MODEL.DEVICE is {cfg.MODEL.DEVICE!r}")
+    if (
+        cfg.SOLVER.AMP.ENABLED
+        and cfg.SOLVER.AMP.DTYPE != "bfloat16"
+        and (kind != "cuda" or not torch.cuda.is_available())
+    ):
+        raise ValueError(
+            f"SOLVER.AMP.ENABLED is True, which needs a CUDA device with SOLVER.AMP.DTYPE "
+            f"{cfg.SOLVER.AMP.DTYPE!r}; MODEL.DEVICE is {cfg.MODEL.DEVICE!r} (DTYPE 'bfloat16' runs there too)"
+        )
 
 
 def _value(cfg: CfgNode, key: str) -> object:

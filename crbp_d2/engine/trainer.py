@@ -1,5 +1,7 @@
 """Training and evaluation of models with recurrent heads."""
 
+import contextlib
+import functools
 import logging
 import os
 import weakref
@@ -7,7 +9,7 @@ from collections.abc import Iterable
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.engine import AMPTrainer, DefaultTrainer, HookBase, SimpleTrainer, TrainerBase, create_ddp_model, hooks
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
@@ -15,9 +17,10 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from crbp_d2.checkpoint.loading import Checkpointer
-from crbp_d2.evaluation import EarlyStopStatistics, write_results
+from crbp_d2.evaluation import EarlyStopStatistics, SettlingStatistics, write_results
 from crbp_d2.modeling import check_recurrence_config
 
+from .averaging import AveragedWeights, BestCheckpoint, WeightsOnly
 from .earlier_run import set_aside
 from .finite import guard_finite
 from .hooks import MetricsWriter, RepeatablePreciseBN, ResumedEvaluation, ResumedMetrics, SeedEveryStep
@@ -26,8 +29,10 @@ from .optimizer import build_optimizer, check_same_optimizer
 from .run_folder import KeepMetadata
 from .seeding import INITIAL_WEIGHTS, run_seed, seed_generators
 from .setup import check_inputs
+from .steps import PartwiseTrainer
 from .tasks import task_of
 from .total_batch import sample_rois_by_image, weigh_by_total_batch
+from .validation import PicturesOverSteps, ValidationLoss, validation_inputs
 from .void_batches import allow_void_batches
 
 
@@ -66,10 +71,13 @@ class Trainer(DefaultTrainer):
         weigh_by_total_batch(model)
         sample_rois_by_image(model, lambda: self.seed, lambda: self.iter)
         guard_finite(model, optimizer, lambda: self.iter, clips_values)
-        loop = AMPTrainer if cfg.SOLVER.AMP.ENABLED else SimpleTrainer
-        self._trainer = loop(distribute(model), self.build_train_loader(cfg), optimizer)
+        amp = getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None
+        self._trainer = PartwiseTrainer(
+            distribute(model), self.build_train_loader(cfg), optimizer, cfg.SOLVER.ACCUMULATE, amp
+        )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.average = AveragedWeights(model, cfg.SOLVER.EMA.DECAY, cfg.OUTPUT_DIR) if cfg.SOLVER.EMA.ENABLED else None
         self.metrics: MetricsWriter | None = None
         self.register_hooks(self.build_hooks())
 
@@ -124,11 +132,33 @@ class Trainer(DefaultTrainer):
                 built[k] = RepeatablePreciseBN(period, self.model, loader, self.cfg.TEST.PRECISE_BN.NUM_ITER)
             elif isinstance(hook, hooks.EvalHook):
                 built[k] = ResumedEvaluation(metrics, period, self.evaluate)
-        return [SeedEveryStep(), metrics, KeepMetadata(), *built]
+        # The writers are last: what hooks log comes before.
+        writers = [built.pop()] if built and isinstance(built[-1], hooks.PeriodicWriter) else []
+        return [SeedEveryStep(), metrics, KeepMetadata(), *self.own_hooks(), *built, *self.best_hooks(), *writers]
+
+    def own_hooks(self) -> list[HookBase]:
+        """Those that keys of the config ask for."""
+        cfg, model, found = self.cfg, self.checkpointer.model, []
+        if self.average:
+            found.append(self.average)
+        if cfg.TEST.VALIDATION_IMAGES and cfg.DATASETS.TEST:
+            inputs = functools.partial(validation_inputs, cfg, cfg.TEST.VALIDATION_IMAGES)
+            found.append(ValidationLoss(cfg.TEST.EVAL_PERIOD, model, inputs))
+        if PicturesOverSteps.possible(cfg, model):
+            found.append(PicturesOverSteps(cfg, model, cfg.VIS_PERIOD))
+        return found
+
+    def best_hooks(self) -> list[HookBase]:
+        """What looks at the results of an evaluation, so that it comes after that."""
+        if not self.cfg.TEST.BEST_METRIC:
+            return []
+        test, weights = self.cfg.TEST, WeightsOnly(self.checkpointer.model, self.cfg.OUTPUT_DIR)
+        return [BestCheckpoint(test.EVAL_PERIOD, weights, test.BEST_METRIC, self.average)]
 
     def evaluate(self) -> dict:
-        """Results of the model as it is now, which training keeps."""
-        self._last_eval_results = self.test(self.cfg, self.model)
+        """Results of the model as it is now (of the averaged weights, if there are), which training keeps."""
+        with self.average.applied() if self.average else contextlib.nullcontext():
+            self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
 
     def build_writers(self) -> list[EventWriter]:
@@ -160,7 +190,7 @@ class Trainer(DefaultTrainer):
         task = task_of(cfg)
         if evaluators is None:
             evaluators = [
-                DatasetEvaluators([cls.build_evaluator(cfg, name), EarlyStopStatistics(model)])
+                DatasetEvaluators([cls.build_evaluator(cfg, name), *_statistics(cfg, model)])
                 for name in cfg.DATASETS.TEST
             ]
         results = super().test(cfg, task.model(cfg, model), evaluators)
@@ -178,6 +208,10 @@ def distribute(model: nn.Module) -> nn.Module:
     """The model in DistributedDataParallel where there are several processes, on GPUs or on the CPU."""
     on_cpu = next(model.parameters()).device.type == "cpu"
     return create_ddp_model(model, broadcast_buffers=False, **({"device_ids": None} if on_cpu else {}))
+
+
+def _statistics(cfg: CfgNode, model: nn.Module) -> list[DatasetEvaluator]:
+    return [EarlyStopStatistics(model), *([SettlingStatistics(model)] if cfg.TEST.SETTLING else [])]
 
 
 def inference_folder(cfg: CfgNode, dataset_name: str) -> str:

@@ -15,6 +15,7 @@ from .stepwise.panoptic import StepwisePanoptic
 from .pathfinder import PathfinderEvaluator
 from .visualize_pathfinder import PathfinderPictures
 from .visualize import CatalogPictures, PanopticPictures
+from .settling import SettlingStatistics
 from .stepwise.segmentor import StepwiseSegmentor, check_steps_to_evaluate
 from .stepwise.evaluator import StepwiseEvaluator
 from .results import metric_tables, pathfinder_table, results_table, write_results
@@ -26,6 +27,7 @@ __all__ = [
     "PanopticPictures",
     "PathfinderEvaluator",
     "PathfinderPictures",
+    "SettlingStatistics",
     "StepwiseEvaluator",
     "StepwisePanoptic",
     "StepwiseSegmentor",
