@@ -3,11 +3,13 @@
 import json
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
+from detectron2.utils.events import EventStorage, EventWriter, JSONWriter, TensorboardXWriter
 
 from crbp_d2.files import write_text
 
@@ -131,14 +133,41 @@ class MetricsWriter(EventWriter):
     def write(self) -> None:
         if self._writer is None:
             self._writer = JSONWriter(self.path, window_size=WINDOW)
-        try:
+        with _named(self.path):
             self._writer.write()
-        except OSError as error:
-            raise type(error)(error.errno, error.strerror, self.path) from error
 
     def close(self) -> None:
         if self._writer:
             self._writer.close()
+
+
+class TensorboardWriter(TensorboardXWriter):
+    """detectron2's, whose errors name the folder.
+
+    Raises (from `write` and `close`):
+        OSError: names the folder.
+    """
+
+    def __init__(self, folder: str):
+        super().__init__(folder)
+        self.folder = folder
+
+    def write(self) -> None:
+        with _named(self.folder):
+            super().write()
+
+    def close(self) -> None:
+        with _named(self.folder):
+            super().close()
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Have an OSError name a file."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror or str(error), error.filename or path) from error
 
 
 def _whole_lines(path: str) -> list[dict]:

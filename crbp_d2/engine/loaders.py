@@ -139,13 +139,20 @@ class AugmentedRecords(Dataset):
 
 
 def build_train_loader(cfg: CfgNode) -> TrainLoader:
-    """Batches of files in the order of detectron2's sampler, of a stream one record after the other."""
+    """Batches of files in the order of detectron2's sampler, of a stream one record after the other.
+
+    Raises:
+        ValueError: a data set has no record, or none that DATALOADER.FILTER_EMPTY_ANNOTATIONS keeps.
+    """
     mapper = task_of(cfg).mapper(cfg, is_train=True)
     settings = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS
     if any(is_stream(name) for name in cfg.DATASETS.TRAIN):
         return TrainLoader(DatasetCatalog.get(cfg.DATASETS.TRAIN[0]), mapper, itertools.count, *settings)
-    with seeded(0, SAMPLER):
-        records = build_detection_train_loader.from_config(cfg, mapper=mapper)["dataset"]
+    try:
+        with seeded(0, SAMPLER):
+            records = build_detection_train_loader.from_config(cfg, mapper=mapper)["dataset"]
+    except AssertionError as error:
+        raise ValueError(f"DATASETS.TRAIN {cfg.DATASETS.TRAIN} cannot be trained on: {error}") from error
 
     def order() -> Iterable[int]:
         sampler = build_detection_train_loader.from_config(cfg, mapper=mapper, dataset=records)["sampler"]

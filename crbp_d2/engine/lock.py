@@ -64,7 +64,8 @@ class RunLock:
                 "stop it, or choose another OUTPUT_DIR"
             ) from error
         # A worker of a data loader must not keep the lock when its run is killed.
-        os.register_at_fork(after_in_child=self._forget)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
         self._file.seek(0)
         if before := self._file.read():
             logging.getLogger(__name__).warning(

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
@@ -23,7 +23,14 @@ from crbp_d2.modeling import check_recurrence_config
 from .averaging import AveragedWeights, BestCheckpoint, WeightsOnly
 from .earlier_run import set_aside
 from .finite import guard_finite
-from .hooks import MetricsWriter, RepeatablePreciseBN, ResumedEvaluation, ResumedMetrics, SeedEveryStep
+from .hooks import (
+    MetricsWriter,
+    RepeatablePreciseBN,
+    ResumedEvaluation,
+    ResumedMetrics,
+    SeedEveryStep,
+    TensorboardWriter,
+)
 from .loaders import TrainLoader, build_test_loader, build_train_loader
 from .optimizer import build_optimizer, check_same_optimizer
 from .run_folder import KeepMetadata
@@ -164,7 +171,7 @@ class Trainer(DefaultTrainer):
     def build_writers(self) -> list[EventWriter]:
         folder = self.cfg.OUTPUT_DIR
         self.metrics = MetricsWriter(os.path.join(folder, "metrics.json"))
-        return [CommonMetricPrinter(self.max_iter), self.metrics, TensorboardXWriter(folder)]
+        return [CommonMetricPrinter(self.max_iter), self.metrics, TensorboardWriter(folder)]
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

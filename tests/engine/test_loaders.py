@@ -167,3 +167,15 @@ def test_a_stream_gives_every_stimulus_once_and_in_order(workers, pathfinder_con
     loader.first_batch = 10
     ids = [[record["image_id"] for record in batch] for batch in itertools.islice(loader, 4)]
     assert ids == [[30, 31, 32], [33, 34, 35], [36, 37, 38], [39, 40, 41]]
+
+
+def test_a_data_set_without_records_is_named(pathfinder_config):
+    DatasetCatalog.register("loader_test_empty", list)
+    MetadataCatalog.get("loader_test_empty").set(evaluator_type="pathfinder")
+    try:
+        cfg = pathfinder_config("DATASETS.TRAIN", ("loader_test_empty",), "DATASETS.TEST", ())
+        with pytest.raises(ValueError, match=r"DATASETS\.TRAIN.*loader_test_empty"):
+            build_train_loader(cfg)
+    finally:
+        DatasetCatalog.remove("loader_test_empty")
+        MetadataCatalog.remove("loader_test_empty")

@@ -252,6 +252,15 @@ def test_metrics_on_a_full_disk_are_named(tmp_path, monkeypatch):
     assert "metrics.json" in message and "No space left" in message
 
 
+def test_tensorboard_on_a_full_disk_is_named(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torch.utils.tensorboard.SummaryWriter.add_scalar", full)
+    message = refusal("stream", tmp_path / "out")
+    assert str(tmp_path / "out") in message and "No space left" in message
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_data_that_vanish_in_training_are_named_and_the_run_goes_on(tmp_path, monkeypatch, small_sets, workers):
     # More than the workers read ahead.

@@ -185,6 +185,16 @@ def test_every_key_of_the_tables_exists(pathfinder_config):
 
 
 @pytest.mark.slow
+def test_a_missing_detectron2_is_named_in_one_line(tmp_path):
+    # One of this name that cannot be imported, before the real one.
+    (tmp_path / "detectron2.py").write_text("raise ModuleNotFoundError('', name='detectron2')\n")
+    command = [sys.executable, str(ROOT / "tools/train_net.py"), "--config-file", str(ROOT / QUICK)]
+    environment = {"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 1 and "detectron2" in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
 def test_the_command_says_it_in_one_line_too(tmp_path):
     command = [sys.executable, "-W", "ignore", str(ROOT / "tools/train_net.py"), "--config-file", str(ROOT / QUICK)]
     done = subprocess.run(
