@@ -25,8 +25,8 @@ def add_crbp_config(cfg: CN) -> None:
     # all under the rules that unroll without a penalty. Needs a C++ compiler on the CPU, triton on CUDA.
     node.COMPILE = False
     # Norm between the last state and the readout. Mask head: "BN", "SyncBN", "GN" or "" (paper: SyncBN, which
-    # becomes "BN", with the same parameters, unless several GPUs train). Contour heads: the names of CELL.NORM
-    # (paper: BN).
+    # becomes "BN", with the same parameters, unless several GPUs train); MODEL.ROI_MASK_HEAD.NORM, where one is
+    # given, takes its place. Contour heads: the names of CELL.NORM (paper: BN).
     node.READOUT_NORM = "SyncBN"
 
     node.CELL = CN()

@@ -70,12 +70,10 @@ def check_recurrence_config(cfg: CfgNode) -> None:
             f"MODEL.RECURRENCE.PENALTY.WEIGHT is 0, which contradicts MODEL.RECURRENCE.RULE {node.RULE!r}: "
             f"give a positive weight, or RULE {without_penalty[node.RULE]!r}"
         )
-    recurrent = cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead"
-    if recurrent and cfg.MODEL.ROI_MASK_HEAD.NORM not in ("", node.READOUT_NORM):
-        raise ValueError(
-            f"MODEL.ROI_MASK_HEAD.NORM is {cfg.MODEL.ROI_MASK_HEAD.NORM!r}, but a recurrent head has no convolutions "
-            f"for it: leave it empty and set MODEL.RECURRENCE.READOUT_NORM (now {node.READOUT_NORM!r})"
-        )
+    if cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead":
+        require = _requirement("MODEL.ROI_MASK_HEAD", cfg.MODEL.ROI_MASK_HEAD)
+        # A recurrent head has no convolutions for this norm: it is that of the readout.
+        require(cfg.MODEL.ROI_MASK_HEAD.NORM in READOUT_NORMS, "NORM", ", ".join(map(repr, READOUT_NORMS)))
 
 
 def _requirement(name: str, node: CfgNode) -> Callable[[bool, str, str], None]:
@@ -211,7 +209,9 @@ def _check_compiler(device: str) -> None:
 
 def mask_head_settings(cfg: CfgNode) -> dict:
     """What the mask head takes from MODEL.RECURRENCE besides the recurrence itself."""
-    norm = cfg.MODEL.RECURRENCE.READOUT_NORM
+    head = cfg.MODEL.ROI_MASK_HEAD
+    named = head.NORM if head.NAME == "RecurrentMaskHead" else ""
+    norm = named or cfg.MODEL.RECURRENCE.READOUT_NORM
     several_gpus = comm.get_world_size() > 1 and torch.device(cfg.MODEL.DEVICE).type == "cuda"
     settings = contour_settings(cfg)
     return {**settings, "readout_norm": "BN" if norm == "SyncBN" and not several_gpus else norm}

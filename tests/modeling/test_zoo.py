@@ -1,0 +1,98 @@
+"""The recurrent head in every model of detectron2's zoo that has masks."""
+
+import os
+
+import pytest
+import torch
+from detectron2.config import get_cfg
+from detectron2.model_zoo import get_config_file
+from detectron2.modeling import build_model
+from detectron2.structures import Boxes, Instances, PolygonMasks
+from detectron2.utils.events import EventStorage
+
+from crbp_d2 import add_crbp_config
+from crbp_d2.modeling import RecurrentMaskHead, check_recurrence_config
+
+try:
+    from detectron2 import _C  # noqa: F401
+
+    COMPILED = True
+except ImportError:
+    COMPILED = False
+
+SIDE = 64
+SMALL = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.ROI_MASK_HEAD.NAME", "RecurrentMaskHead",
+         "MODEL.RECURRENCE.STEPS", 2, "MODEL.RECURRENCE.NEUMANN.TERMS", 1, "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 8,
+         "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.0, "TEST.DETECTIONS_PER_IMAGE", 3, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 20,
+         "MODEL.RPN.POST_NMS_TOPK_TEST", 20]  # fmt: skip
+
+
+def config_of(name):
+    cfg = get_cfg()
+    add_crbp_config(cfg)
+    cfg.merge_from_file(get_config_file(name), allow_unsafe=True)
+    return cfg
+
+
+def with_masks():
+    root = os.path.dirname(os.path.dirname(get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml")))
+    for folder, _, files in os.walk(root):
+        for file in files:
+            name = os.path.relpath(os.path.join(folder, file), root)
+            if file.endswith(".yaml") and os.sep in name and config_of(name).MODEL.MASK_ON:
+                yield name
+
+
+NAMES = sorted(with_masks())
+
+
+def an_image(cfg):
+    square = [10.0, 10, 50, 10, 50, 50, 10, 50]
+    instances = Instances((SIDE, SIDE), gt_boxes=Boxes(torch.tensor([[10.0, 10, 50, 50]])),
+                          gt_classes=torch.tensor([1]), gt_masks=PolygonMasks([[square]]))  # fmt: skip
+    record = {"image": torch.randint(0, 255, (3, SIDE, SIDE), dtype=torch.uint8), "instances": instances}
+    if cfg.MODEL.META_ARCHITECTURE == "PanopticFPN":
+        record["sem_seg"] = torch.ones(SIDE, SIDE, dtype=torch.long)
+    return record
+
+
+def build(name, *options):
+    cfg = config_of(name)
+    cfg.merge_from_list([*SMALL, *options])
+    # Deeper ones are the same blocks repeated.
+    cfg.MODEL.RESNETS.DEPTH = min(cfg.MODEL.RESNETS.DEPTH, 50)
+    check_recurrence_config(cfg)
+    return cfg, build_model(cfg)
+
+
+def test_all_of_them_are_found():
+    assert len(NAMES) == 49
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_it_builds_trains_a_step_and_infers(name):
+    if "dconv" in name and not COMPILED:
+        pytest.skip("deformable convolutions need detectron2's compiled part")
+    torch.manual_seed(0)
+    cfg, model = build(name)
+    assert isinstance(model.roi_heads.mask_head, RecurrentMaskHead)
+    with EventStorage():
+        losses = model([an_image(cfg)])
+    assert {"loss_mask", "loss_lipschitz"} < set(losses)
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.roi_heads.mask_head.parameters())
+    with torch.no_grad():
+        output = model.eval()([{"image": an_image(cfg)["image"], "height": SIDE, "width": SIDE}])[0]
+    assert output["instances"].pred_masks.shape[1:] == (SIDE, SIDE)
+
+
+def test_the_norm_of_the_head_is_that_of_the_readout():
+    name = next(name for name in NAMES if "dconv" not in name and config_of(name).MODEL.ROI_MASK_HEAD.NORM == "GN")
+    _, model = build(name)
+    assert isinstance(model.roi_heads.mask_head.norm, torch.nn.GroupNorm)
+
+
+def test_a_norm_that_the_readout_has_not_is_an_error():
+    with pytest.raises(ValueError, match="MODEL.ROI_MASK_HEAD.NORM is 'naiveSyncBN'"):
+        build("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", "MODEL.ROI_MASK_HEAD.NORM", "naiveSyncBN")
