@@ -25,6 +25,8 @@ def weigh_by_total_batch(model: nn.Module) -> None:
     Args:
         model: returns a dict of losses in training; not in DistributedDataParallel.
     """
+    if comm.get_world_size() == 1:
+        return
     counts: dict[str, int] = {}
     roi_heads = getattr(model, "roi_heads", None)
     mask_head = getattr(roi_heads, "mask_head", None)
@@ -46,7 +48,7 @@ def weigh_by_total_batch(model: nn.Module) -> None:
             counts["pixels"] = (inputs[1] != module.ignore_value).sum().item()
 
     def weigh(module: nn.Module, inputs: tuple, losses: dict[str, Tensor]) -> dict[str, Tensor] | None:
-        if not module.training or comm.get_world_size() == 1:
+        if not module.training:
             return None
         names = sorted({*counted.values()})
         own = torch.tensor([float(counts.get(name, 0)) for name in names], device=next(module.parameters()).device)

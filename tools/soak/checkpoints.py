@@ -131,7 +131,7 @@ def trial(number: int, seed: int, folder: Path, references: References) -> dict:
 def soak(count: int, seed: int, folder: Path, record) -> dict:
     """`count` trials; `record` is a Record that already holds those of earlier calls."""
     register_small_sets(folder / "datasets")
-    references = References(folder)
+    references = References(folder, timed=False)
     while len(record.rows) < count:
         record.add(trial(len(record.rows), seed, folder, references))
     wrong = [row for row in record.rows if row["problem"]]

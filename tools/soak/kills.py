@@ -9,17 +9,22 @@ from .small_runs import RUNS, difference, finish, kill_somewhere, register_small
 
 
 class References:
-    """Undisturbed runs, each made when it is first asked for: their folders and durations in seconds."""
+    """Undisturbed runs, each made when it is first asked for: their folders and durations in seconds.
 
-    def __init__(self, folder: Path):
+    Args:
+        folder: of their folders.
+        timed: make each run twice, as the first one draws its data set too.
+    """
+
+    def __init__(self, folder: Path, timed: bool = True):
         self.folder = folder
+        self.timed = timed
         self.durations: dict[str, float] = {}
 
     def __getitem__(self, name: str) -> tuple[Path, float]:
         place = self.folder / f"reference_{name}"
         if name not in self.durations:
-            # Data sets are drawn by the first run, so the second one's time counts.
-            for _ in range(2):
+            for _ in range(1 + self.timed):
                 shutil.rmtree(place, ignore_errors=True)
                 begun = time.monotonic()
                 if not finish(start(RUNS[name].arguments(place), self.folder / f"reference_{name}.log")):
