@@ -67,8 +67,11 @@ def check_dataset_available(name: str) -> None:
 
 
 def _needed(metadata: Metadata) -> list[str]:
-    keys = ["panoptic_json", "panoptic_root"] if hasattr(metadata, "panoptic_json") else ["json_file"]
-    return [getattr(metadata, key) for key in (*keys, "image_root") if getattr(metadata, key, None)]
+    if hasattr(metadata, "panoptic_json"):
+        keys = ("panoptic_json", "panoptic_root", "image_root", "image_dir")
+    else:
+        keys = ("json_file", "image_root", "sem_seg_root", "image_dir", "gt_dir", "dirname")
+    return [getattr(metadata, key) for key in keys if getattr(metadata, key, None)]
 
 
 def check_class_counts(cfg: CfgNode, name: str) -> None:

@@ -1,0 +1,62 @@
+"""Parameters and FLOPs of a model by part, and of its recurrences by step.
+
+tools/analyze_model.py --config-file configs/panoptic_R50_crbp.yaml --size 800 1333
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from detectron2.config import get_cfg
+from detectron2.modeling import build_model
+from tabulate import tabulate
+
+from crbp_d2.checkpoint.loading import Checkpointer
+from crbp_d2.config import add_crbp_config
+from crbp_d2.config_file import merge_config_file
+from crbp_d2.engine.analysis import analyze
+from crbp_d2.modeling import check_recurrence_config
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Raises SystemExit with one line on a config that cannot be used."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config-file", required=True, metavar="YAML")
+    parser.add_argument("--size", type=int, nargs=2, default=(800, 800), metavar=("H", "W"), help="of the image")
+    parser.add_argument("--weights", default="", help="default: random ones, which find other RoIs than trained ones")
+    parser.add_argument("opts", nargs=argparse.REMAINDER, metavar="KEY VALUE", help="change the config")
+    args = parser.parse_args(arguments)
+    if min(args.size) < 32:
+        parser.error(f"--size is {args.size[0]} {args.size[1]}; at least 32")
+    try:
+        cfg = get_cfg()
+        add_crbp_config(cfg)
+        merge_config_file(cfg, args.config_file)
+        cfg.merge_from_list(args.opts)
+        if not torch.cuda.is_available():
+            cfg.MODEL.DEVICE = "cpu"
+        check_recurrence_config(cfg)
+        model = build_model(cfg).eval()
+        if args.weights:
+            Checkpointer(model, complete=True).load(args.weights)
+    except (OSError, KeyError, ValueError, AssertionError) as error:
+        text = error.args[0] if isinstance(error, KeyError) else error
+        sys.exit(f"{Path(sys.argv[0]).name}: {' '.join(str(text).split())}")
+    parts, costs, rois = analyze(cfg, model, tuple(args.size))
+    total = parts[0].flops
+    rows = [[p.name, f"{p.parameters:,}", f"{p.flops / 1e9:.3f}", f"{p.flops / total:.1%}"] for p in parts]
+    print(tabulate(rows, ["part", "parameters", "GFLOPs", "fraction"], tablefmt="pipe", disable_numparse=True))
+    print(f"\nOne image of {args.size[0]} x {args.size[1]} px" + (f", {rois} RoIs in the mask head" if rois else ""))
+    if costs:
+        rows = [
+            [c.name, " x ".join(map(str, c.drive)), f"{c.parameters:,}", f"{c.flops / 1e9:.4f}", c.steps,
+             f"{c.steps * c.flops / 1e9:.3f}"]
+            for c in costs
+        ]  # fmt: skip
+        heads = ["recurrence", "one sample", "parameters of the cell", "GFLOPs a step", "steps", "GFLOPs a sample"]
+        print("\n" + tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
+
+
+if __name__ == "__main__":
+    main()
