@@ -90,3 +90,33 @@ def test_tools_that_a_page_names_can_be_called_as_it_says(page):
         assert os.access(path, os.X_OK) and path.read_text().startswith("#!/usr/bin/env python\n"), tool
     for config in set(re.findall(r"configs/[\w/]+\.yaml", text)):
         assert (ROOT / config).exists(), config
+
+
+def test_recipes_run_one_after_the_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    before = {name: DatasetCatalog[name] for name in DatasetCatalog.list() if name.startswith("toy_panoptic")}
+    forget = [*before, *(f"{name}_as_files" for name in before)]
+    kept = {name: MetadataCatalog.get(name) for name in before}
+    for name in forget:
+        if name in DatasetCatalog.list():
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+    namespace: dict = {"__name__": "recipes"}
+    try:
+        for block in blocks("docs/RECIPES.md"):
+            exec(block, namespace)
+    finally:
+        for name in [name for name in DatasetCatalog.list() if name.startswith("toy_panoptic")]:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        for name, load in before.items():
+            DatasetCatalog.register(name, load)
+            MetadataCatalog[name] = kept[name]
+    output = tmp_path / "output/panoptic_R18_crbp_toy"
+    assert (output / "model_best.pth").exists() and (output / "model_ema.pth").exists()
+    assert namespace["segmentation"].shape == (96, 96)
+    assert not namespace["trainer"].model.backbone.bottom_up.stem.conv1.weight.requires_grad
+    assert namespace["steps"].shape[1:] == (20, 20)
+    assert namespace["model"].sem_seg_head.recurrence.last_stats.steps > 0

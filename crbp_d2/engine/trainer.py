@@ -110,6 +110,7 @@ class Trainer(DefaultTrainer):
         super().load_state_dict(state_dict)
 
     def train(self) -> dict | None:
+        os.makedirs(self.cfg.OUTPUT_DIR, exist_ok=True)
         if self.start_iter >= self.max_iter:
             logging.getLogger(__name__).warning(
                 "The checkpoint has all of the %d iterations of SOLVER.MAX_ITER, so there is nothing to train",
