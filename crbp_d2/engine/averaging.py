@@ -99,6 +99,12 @@ class BestCheckpoint(hooks.BestCheckpointer):
         with self.average.applied() if self.average else contextlib.nullcontext():
             super()._best_checking()
 
+    def before_train(self) -> None:
+        # An evaluation comes after the checkpoint of its iteration, so a resumed run looks at its results again.
+        start = self.trainer.start_iter
+        if self._period and start and start % self._period == 0 and self.trainer.storage.latest().get(self._val_metric):
+            self._best_checking()
+
     def state_dict(self) -> dict:
         return {"metric": self.best_metric, "iteration": self.best_iter}
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from crbp_d2.checkpoint.loading import LAST, newest_first
 
-METRICS = "metrics.json"
+# Beside the checkpoints.
+FILES = (LAST, "metrics.json", "model_best.pth", "model_ema.pth")
 
 
 def set_aside(folder: str) -> Path | None:
@@ -23,7 +24,7 @@ def set_aside(folder: str) -> Path | None:
     while (place := Path(folder, f"earlier_run_{number}")).exists():
         number += 1
     place.mkdir()
-    for path in (*checkpoints, os.path.join(folder, LAST), os.path.join(folder, METRICS)):
+    for path in (*checkpoints, *(os.path.join(folder, name) for name in FILES)):
         if os.path.exists(path):
             os.replace(path, place / os.path.basename(path))
     logging.getLogger(__name__).warning(

@@ -3,6 +3,7 @@
 W: processes; n: what a loss is a mean over (RoIs, pixels) in this process; N: in all of them.
 """
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -81,24 +82,26 @@ def sample_rois_by_image(model: nn.Module, seed: Callable[[], int], iteration: C
     for stage, (part, method) in enumerate(samplers):
         module = getattr(model, part, None)
         if hasattr(module, method):
-            _seed_calls(module, method, lambda place, stage=stage: (seed(), ROI_SAMPLING, iteration(), stage, place))
+            key = functools.partial(_roi_key, seed, iteration, stage)
+            _seed_calls(module, method, iteration, key)
 
 
-def _seed_calls(module: nn.Module, method: str, key: Callable[[int], tuple[int, ...]]) -> None:
-    """Seed the generators before each call of a method, the k-th of which in a forward is about the k-th image."""
+def _roi_key(seed: Callable[[], int], iteration: Callable[[], int], stage: int, place: int) -> tuple[int, ...]:
+    return seed(), ROI_SAMPLING, iteration(), stage, place
+
+
+def _seed_calls(module: nn.Module, method: str, step: Callable[[], int], key: Callable[[int], tuple[int, ...]]) -> None:
+    """Seed the generators before each call of a method, the k-th of which in a step is about the k-th image."""
     original = getattr(module, method)
-    images = 0
-
-    def begin(*_) -> None:
-        nonlocal images
-        images = 0
+    current, images = step(), 0
 
     def seeded_call(*args, **kwargs):
-        nonlocal images
+        nonlocal current, images
+        if current != step():
+            current, images = step(), 0
         # As TrainLoader deals the images.
         seed_generators(*key(images * comm.get_world_size() + comm.get_rank()))
         images += 1
         return original(*args, **kwargs)
 
-    module.register_forward_pre_hook(begin)
     setattr(module, method, seeded_call)

@@ -89,6 +89,7 @@ def test_every_rule_resumes_exactly(rule, tmp_path, monkeypatch):
         ("DATASETS.TRAIN", "('pathfinder_soak_stream',)", "SOLVER.CLIP_GRADIENTS.ENABLED", True),
         ("SOLVER.OPTIMIZER", "SGD", "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", (3, 5)),
         ("TEST.EVAL_PERIOD", 2, "DATASETS.TEST", "('pathfinder_soak_val',)"),
+        ("SOLVER.EMA.ENABLED", True, "SOLVER.EMA.DECAY", 0.7, "SOLVER.ACCUMULATE", 2),
     ],
 )
 def test_other_settings_resume_exactly(options, tmp_path, monkeypatch):
@@ -173,6 +174,22 @@ def test_an_evaluation_that_a_kill_came_before_is_made_up_for(tmp_path, monkeypa
         train("stream", tmp_path / "parts", *options)
     train("stream", tmp_path / "parts", *options, flags=["--resume"])
     assert evaluations == [9, 19, 19, 30]
+    assert not difference(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_the_best_checkpoint_is_that_of_an_undisturbed_run(tmp_path, monkeypatch):
+    options = ("SOLVER.MAX_ITER", 13, "SOLVER.CHECKPOINT_PERIOD", 3, "TEST.EVAL_PERIOD", 3, "DATALOADER.NUM_WORKERS", 0,
+               "DATASETS.TEST", "('pathfinder_soak_val',)", "TEST.BEST_METRIC", "pathfinder/F1")  # fmt: skip
+    # Best at iteration 5, whose evaluation comes after the checkpoint of the same number.
+    figures = {2: 0.5, 5: 0.9, 8: 0.6, 11: 0.7, 13: 0.1}
+    monkeypatch.setattr(Trainer, "test", lambda *_: {"pathfinder": {"F1": figures[get_event_storage().iter]}})
+    train("stream", tmp_path / "whole", *options)
+    train("stream", tmp_path / "parts", *options, stop_at=6, monkeypatch=monkeypatch)
+    train("stream", tmp_path / "parts", *options, flags=["--resume"])
+    best = [torch.load(tmp_path / name / "model_best.pth", weights_only=True) for name in ("whole", "parts")]
+    fifth = torch.load(tmp_path / "whole/model_0000005.pth", weights_only=True)["model"]
+    for content in best:
+        assert all(torch.equal(content["model"][name], value) for name, value in fifth.items())
     assert not difference(tmp_path / "whole", tmp_path / "parts")
 
 
