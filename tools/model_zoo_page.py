@@ -118,13 +118,15 @@ Written by `python -m tools.model_zoo_page`; runs are added by their folders, `p
 
 ## COCO panoptic, val2017
 
-PQ in percent. Each row: {command("CONFIG", 8)}; memory in training in MB a GPU.
+PQ in percent. Each row as {command("panoptic_R50_crbp", 8)}; memory in training
+in MB a GPU.
 
 {markdown_table(["config", "parameters", "memory, ours", "memory, paper", "PQ, paper", "PQ, released", "ours"], coco)}
 
 ## Pathfinder, 14 dashes
 
-F1. Each row: `tools/generate_pathfinder.py --spec PF14`, then {command("CONFIG", 1)}.
+F1. Each row: `tools/generate_pathfinder.py --spec PF14`, then as
+{command("pathfinder/PF14_hgru_crbp", 1)}.
 
 {markdown_table(["config", "parameters", "F1, paper", "F1, released", "ours"], contours)}
 
