@@ -67,9 +67,10 @@ def lazy_config(args: argparse.Namespace) -> DictConfig:
 def run_lazy(args: argparse.Namespace) -> dict:
     """What each process does; results of the evaluation."""
     cfg = lazy_config(args)
-    with RunLock(cfg.train.output_dir):
+    with RunLock(cfg.train.output_dir) as lock:
         default_setup(cfg, args)
         setup_logger(cfg.train.output_dir, distributed_rank=comm.get_rank(), name="crbp_d2")
+        lock.log_notes()
         seed_generators(run_seed(cfg.train.get("seed", -1)), INITIAL_WEIGHTS)
         model = instantiate(cfg.model).to(cfg.train.device)
         if not args.eval_only:

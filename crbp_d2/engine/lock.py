@@ -22,7 +22,7 @@ class RunLock:
     """Keeps other runs out of a folder while a `with` block runs; the main process does it for all.
 
     The operating system frees a lock when its process ends, however it ends, so a stale lock is one whose file still
-    names a process: it is taken over, and logged.
+    names a process: it is taken over, and `notes` says so.
 
     Args:
         folder: is made if it is not there.
@@ -34,7 +34,13 @@ class RunLock:
 
     def __init__(self, folder: str):
         self.path = os.path.join(folder, FILE)
+        self.notes: list[str] = []
         self._file = None
+
+    def log_notes(self) -> None:
+        """Log what was found; the log itself lies in the folder, so it begins later."""
+        for note in self.notes:
+            logging.getLogger(__name__).warning(note)
 
     def __enter__(self) -> "RunLock":
         problem = None
@@ -57,7 +63,7 @@ class RunLock:
             self._file = self._lock.acquire()
         except portalocker.LockException as error:
             if _is_unsupported(error):
-                logging.getLogger(__name__).warning("%s cannot be locked, so nothing keeps other runs out", self.path)
+                self.notes.append(f"{self.path} cannot be locked, so nothing keeps other runs out")
                 return
             raise FolderTaken(
                 f"OUTPUT_DIR {os.path.dirname(self.path)} is used by {_describe(_read(self.path))}; wait for it or "
@@ -68,8 +74,8 @@ class RunLock:
             os.register_at_fork(after_in_child=self._forget)
         self._file.seek(0)
         if before := self._file.read():
-            logging.getLogger(__name__).warning(
-                "Taking over the lock %s of %s, which ended without freeing it", self.path, _describe(before)
+            self.notes.append(
+                f"Taking over the lock {self.path} of {_describe(before)}, which ended without freeing it"
             )
         self._write(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
 

@@ -51,8 +51,9 @@ def run(args: argparse.Namespace) -> dict:
         cfg = _checked(args)
         if args.dry_run:
             return dry_run(cfg, args)
-        with RunLock(cfg.OUTPUT_DIR):
+        with RunLock(cfg.OUTPUT_DIR) as lock:
             start_logging(cfg, args)
+            lock.log_notes()
             results = _evaluate(cfg, args) if args.eval_only else _train(cfg, args)
             if comm.is_main_process():
                 verify_results(cfg, results or {})

@@ -42,19 +42,20 @@ def test_a_second_run_is_refused_by_process_and_host_and_a_killed_one_taken_over
     assert owner in str(raised.value) and "OUTPUT_DIR" in str(raised.value) and str(tmp_path) in str(raised.value)
     holder.kill()
     holder.wait()
-    with RunLock(str(tmp_path)):
+    with RunLock(str(tmp_path)) as lock:
+        lock.log_notes()
         assert owner in caplog.text
         assert json.loads((tmp_path / FILE).read_text())["process"] == os.getpid()
 
 
-def test_a_lock_is_freed_without_a_trace(tmp_path, caplog):
+def test_a_lock_is_freed_without_a_trace(tmp_path):
     for _ in range(2):
         with RunLock(str(tmp_path / "new" / "folder")):
             pass
     with pytest.raises(RuntimeError, match="mine"), RunLock(str(tmp_path / "new" / "folder")):
         raise RuntimeError("mine")
-    with RunLock(str(tmp_path / "new" / "folder")):
-        assert not caplog.text
+    with RunLock(str(tmp_path / "new" / "folder")) as lock:
+        assert not lock.notes
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
@@ -64,10 +65,10 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"process": 3}', "text"])
-def test_a_lock_file_that_is_none_is_taken_over(tmp_path, content, caplog):
+def test_a_lock_file_that_is_none_is_taken_over(tmp_path, content):
     (tmp_path / FILE).write_text(content)
-    with RunLock(str(tmp_path)):
-        assert "another process" in caplog.text
+    with RunLock(str(tmp_path)) as lock:
+        assert len(lock.notes) == 1 and "another process" in lock.notes[0]
 
 
 def test_a_worker_that_outlives_its_run_does_not_keep_the_lock(tmp_path):
@@ -93,10 +94,10 @@ def test_a_worker_that_outlives_its_run_does_not_keep_the_lock(tmp_path):
         os.close(write)
 
 
-def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch, caplog):
+def test_a_file_system_without_locks_is_used_without(tmp_path, monkeypatch):
     def unsupported(*args, **kwargs):
         raise portalocker.LockException(OSError(errno.ENOLCK, "No locks available"))
 
     monkeypatch.setattr(portalocker.Lock, "acquire", unsupported)
-    with RunLock(str(tmp_path)):
-        assert str(tmp_path) in caplog.text
+    with RunLock(str(tmp_path)) as lock:
+        assert str(tmp_path) in lock.notes[0]

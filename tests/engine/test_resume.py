@@ -5,6 +5,7 @@ import json
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from detectron2.utils.events import get_event_storage
 from helpers.paths import ROOT
 
 from crbp_d2 import Trainer
+from crbp_d2.engine.lock import RunLock
 from crbp_d2.engine.run import main
 from crbp_d2.recurrence import RULES
 from tools.soak.small_runs import CONTRACTION, RUNS, difference, register_small_sets
@@ -298,6 +300,20 @@ def test_data_that_vanish_in_training_are_named_and_the_run_goes_on(tmp_path, mo
     images.with_name("gone").rename(images)
     train("panoptic", tmp_path / "parts", *options, flags=["--resume"])
     assert not difference(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_a_stale_lock_is_taken_over_with_a_line_in_the_log(tmp_path):
+    (tmp_path / "run.lock").write_text('{"process": 4194399, "host": "elsewhere"}')
+    train("stream", tmp_path)
+    log = (tmp_path / "log.txt").read_text()
+    assert "4194399" in log and "elsewhere" in log and not (tmp_path / "run.lock").read_text()
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with RunLock(str(tmp_path)):
+        message = refusal("stream", tmp_path)
+    assert str(os.getpid()) in message and socket.gethostname() in message
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
 
 
 def test_an_output_folder_that_cannot_be_written_is_named(tmp_path):
