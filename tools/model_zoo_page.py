@@ -118,8 +118,8 @@ Written by `python -m tools.model_zoo_page`; runs are added by their folders, `p
 
 ## COCO panoptic, val2017
 
-PQ in percent. Each row as {command("panoptic_R50_crbp", 8)}; memory in training
-in MB a GPU.
+PQ in percent; memory in training in MB a GPU. Each row as
+{command("panoptic_R50_crbp", 8)}.
 
 {markdown_table(["config", "parameters", "memory, ours", "memory, paper", "PQ, paper", "PQ, released", "ours"], coco)}
 

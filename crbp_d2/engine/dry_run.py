@@ -2,6 +2,7 @@
 
 import argparse
 import datetime
+import logging
 import resource
 import sys
 import tempfile
@@ -13,6 +14,9 @@ from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from detectron2.utils.logger import setup_logger
+
+from crbp_d2.data import check_panoptic_dataset
+from crbp_d2.data.panoptic.faults import DatasetError
 
 from .registration import log_choices
 from .seeding import STEP, seed_generators
@@ -32,6 +36,8 @@ def dry_run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
     """
     logger = setup_logger(distributed_rank=comm.get_rank(), name="crbp_d2")
     log_choices(args)
+    if comm.is_main_process():
+        _check_data(cfg, args)
     cfg = cfg.clone()
     cfg.defrost()
     with tempfile.TemporaryDirectory() as folder:
@@ -66,6 +72,22 @@ def dry_run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
         cfg.SOLVER.MAX_ITER,
     )  # fmt: skip
     return {"seconds": seconds, "peak_memory": memory, "time_left": left}
+
+
+def _check_data(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Look into every file of the panoptic sets that the command line registers; others are checked as they are used.
+
+    Raises:
+        DatasetError: the faults that harm.
+    """
+    for name, panoptic_json, png_root, image_root in getattr(args, "register", ()):
+        faults = check_panoptic_dataset(
+            panoptic_json, png_root, image_root, cfg=cfg, workers=max(cfg.DATALOADER.NUM_WORKERS, 1)
+        )
+        harmful = [fault for fault in faults if not fault.harmless]
+        if harmful:
+            raise DatasetError(harmful)
+        logging.getLogger(__name__).info("%s: every file is as it should be, %d notes", name, len(faults))
 
 
 def _process_peak() -> int:

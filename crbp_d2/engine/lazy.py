@@ -41,6 +41,9 @@ def lazy_config(args: argparse.Namespace) -> DictConfig:
     """
     if not os.path.isfile(args.config_file):
         raise ValueError(f"there is no config file {args.config_file!r} (--config-file)")
+    if unknown := [flag for flag in ("dry_run", "register", "register_coco") if getattr(args, flag, None)]:
+        flag = "--" + unknown[0].replace("_", "-")
+        raise ValueError(f"{flag} goes with a YAML config; {args.config_file} is a LazyConfig, which names its data")
     wrong = [option for option in args.opts if "=" not in option]
     if wrong:
         raise ValueError(f"{args.config_file} is a LazyConfig, whose options are key=value, not {wrong[0]!r}")

@@ -77,7 +77,8 @@ def test_it_trains_and_evaluates_from_the_command_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options,expected", [(["train.max_itr=3"], "train.max_itr"), (["SOLVER.MAX_ITER", "3"], "key=value")]
+    "options,expected",
+    [(["train.max_itr=3"], "train.max_itr"), (["SOLVER.MAX_ITER", "3"], "key=value"), (["--dry-run"], "--dry-run")],
 )
 def test_options_that_it_has_not_are_named(options, expected):
     with pytest.raises(SystemExit, match=expected):

@@ -57,13 +57,23 @@ def test_instances_in_cocos_format_train_a_model_without_stuff(own):
 
 def test_a_dry_run_keeps_nothing(own, caplog):
     before = set(own.iterdir())
-    with caplog.at_level(logging.INFO, logger="crbp_d2"):
-        logging.getLogger("crbp_d2").propagate = True
+    logger = logging.getLogger("crbp_d2")
+    # detectron2 keeps its loggers' records from the root's handlers.
+    logger.addHandler(caplog.handler)
+    try:
         figures = main([*TOY, "--dry-run", *panoptic(own, "own_set"), "OUTPUT_DIR", str(own / "run"), *TINY,
                         "SOLVER.MAX_ITER", "600"])  # fmt: skip
+    finally:
+        logger.removeHandler(caplog.handler)
     assert set(own.iterdir()) == before
     assert figures["peak_memory"] > 2**20 and figures["time_left"] == pytest.approx(600 * figures["seconds"])
     assert "2 thing and 3 stuff classes" in caplog.text and "600 iterations" in caplog.text
+
+
+def test_a_dry_run_looks_into_every_file(own):
+    (own / "panoptic/002.png").write_bytes((own / "panoptic/002.png").read_bytes()[:60])
+    with pytest.raises(SystemExit, match="002.png"):
+        main([*TOY, "--dry-run", *panoptic(own, "own_set"), "OUTPUT_DIR", str(own / "run"), *TINY])
 
 
 @pytest.mark.parametrize(
