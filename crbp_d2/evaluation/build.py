@@ -11,7 +11,6 @@ from detectron2.evaluation import (
     COCOPanopticEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
-    LVISEvaluator,
     PascalVOCDetectionEvaluator,
     SemSegEvaluator,
 )
@@ -21,7 +20,7 @@ from PIL import Image
 
 from crbp_d2.data import write_instances_json
 
-from .outputs import BoxAndMaskEvaluator, IfPredicted
+from .outputs import BoxAndMaskEvaluator, IfPredicted, LargeVocabularyEvaluator
 from .panoptic import PanopticEvaluator
 from .stepwise.evaluator import StepwiseEvaluator
 from .stepwise.mask_precision import MaskPrecisionByStep
@@ -37,7 +36,7 @@ def build_instance_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEva
     PathManager.mkdirs(folder)
     kind = MetadataCatalog.get(name).evaluator_type
     if kind == "lvis":
-        scores = LVISEvaluator(name, output_dir=folder)
+        scores = LargeVocabularyEvaluator(name, output_dir=folder)
     elif kind == "pascal_voc":
         scores = PascalVOCDetectionEvaluator(name)
     else:

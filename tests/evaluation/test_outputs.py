@@ -1,0 +1,37 @@
+"""What adapts evaluators to models and to packages."""
+
+import numpy as np
+from detectron2.evaluation import DatasetEvaluator
+
+from crbp_d2.evaluation.outputs import IfPredicted, numpy_float
+
+
+class Counting(DatasetEvaluator):
+    def reset(self):
+        self.seen = []
+
+    def process(self, inputs, outputs):
+        self.seen += inputs
+
+    def evaluate(self):
+        return {"seen": self.seen}
+
+
+def test_an_evaluator_sees_the_outputs_that_have_its_key():
+    evaluator = IfPredicted("instances", Counting())
+    evaluator.reset()
+    evaluator.process([1, 2, 3], [{"instances": 0}, {"sem_seg": 0}, {"instances": 0}])
+    assert evaluator.evaluate() == {"seen": [1, 3]}
+    evaluator.reset()
+    evaluator.process([1], [{"sem_seg": 0}])
+    assert evaluator.evaluate() == {}
+    # No image at all: the evaluator's own word counts.
+    evaluator.reset()
+    assert evaluator.evaluate() == {"seen": []}
+
+
+def test_numpys_old_name_of_float_is_lent():
+    assert not hasattr(np, "float")
+    with numpy_float():
+        assert vars(np)["float"] is float
+    assert not hasattr(np, "float")
