@@ -88,7 +88,7 @@ class StudyTrainer(Trainer):
     """Looks at validation stimuli as it trains, in place of evaluations."""
 
     def build_hooks(self) -> list[HookBase]:
-        hooks = [ProcessorTime(), *(hook for hook in super().build_hooks() if not isinstance(hook, EvalHook))]
+        hooks = [StepTimes(), *(hook for hook in super().build_hooks() if not isinstance(hook, EvalHook))]
         if hasattr(_unwrapped(self.model).sem_seg_head, "recurrence"):
             # Before the writers, which come last.
             hooks.insert(-1, Probe(self.cfg))
@@ -100,14 +100,17 @@ def _unwrapped(model: nn.Module) -> nn.Module:
     return getattr(model, "module", model)
 
 
-class ProcessorTime(HookBase):
-    """Processor seconds of each training step, which other work on the machine does not lengthen, into metrics.json."""
+class StepTimes(HookBase):
+    """Seconds of each training step into metrics.json, of the processor, which other work does not lengthen, and of
+    the clock. detectron2's own `time` leaves out the first iterations, which may be all of a short run."""
 
     def before_step(self) -> None:
-        self.start = time.process_time()
+        self.start = time.process_time(), time.perf_counter()
 
     def after_step(self) -> None:
-        self.trainer.storage.put_scalar("processor_time", time.process_time() - self.start)
+        processor, clock = self.start
+        self.trainer.storage.put_scalar("processor_time", time.process_time() - processor)
+        self.trainer.storage.put_scalar("wall_time", time.perf_counter() - clock)
 
 
 class Probe(HookBase):
@@ -201,7 +204,7 @@ def _training(output: Path, alone: bool) -> dict:
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
     rows = sorted({line["iteration"]: line for line in lines if "total_loss" in line}.items())
     # On one thread processor time is what a run takes that has a core to itself.
-    key = "processor_time" if alone else "time"
+    key = "processor_time" if alone else "wall_time"
     iteration = statistics.median(line[key] for _, line in rows if key in line)
 
     def column(key: str, of: list[tuple[int, dict]]) -> list:

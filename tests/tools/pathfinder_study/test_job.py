@@ -83,10 +83,11 @@ def test_a_killed_run_goes_on(tiny, monkeypatch):
     def after_step(hook):
         seen.append(hook.trainer.iter)
         hook.trainer.storage.put_scalar("processor_time", 0.5)
+        hook.trainer.storage.put_scalar("wall_time", 0.6)
         if seen == [0, 1, 2]:
             raise Killed
 
-    monkeypatch.setattr(study.ProcessorTime, "after_step", after_step)
+    monkeypatch.setattr(study.StepTimes, "after_step", after_step)
     with pytest.raises(Killed):
         study.run_job(job)
     assert not job.record.exists()

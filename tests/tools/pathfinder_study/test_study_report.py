@@ -145,7 +145,7 @@ def test_page_of_results(root):
     assert toy[0] == "PQ 82.05, PQ things 73.21, PQ stuff 93.10" and toy[2] == "another processor"
     assert "side by side: [000007](../tools/pathfinder_study/results/panoptic_toy/side_by_side/000007.jpg)." in page
     for target in re.findall(r"\]\(([^)]+)\)", page):
-        assert (root / target).exists() or (ROOT / target).exists(), target
+        assert (root / "docs" / target).exists() or (ROOT / "docs" / target).exists(), target
     widths = {len(row) for row in table_rows(page)}
     assert widths <= {3, 4, 5, 6, 14} and "nan" not in page and "None" not in page
     for config in re.findall(r"--config-file (configs/\S+\.yaml)", page):
