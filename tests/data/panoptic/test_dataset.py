@@ -102,6 +102,7 @@ def test_categories_that_cannot_be_used_are_named(root):
 def test_class_counts_name_the_key_and_both_values(root):
     register(root)
     cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "PanopticFPN"
     cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2, 3
     check_class_counts(cfg, "tiny")
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2
