@@ -1,29 +1,10 @@
-"""What convolutions by a transform share: derivatives of bilinear maps, and transforms of a weight.
-
-Derivatives of any order, without a look inside the maps.
-"""
+"""Derivatives of bilinear maps, of any order, without a look inside the maps."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
-
-
-class WeightTransform:
-    """Something computed from a weight, without a graph, for all convolutions with it as it is now."""
-
-    def __init__(self, weight: Tensor):
-        self.weight = weight
-        self.version = _version(weight)
-
-    def belongs_to(self, weight: Tensor) -> bool:
-        """Whether it is that of this tensor as it is now."""
-        return self.weight is weight and self.version == _version(weight)
-
-
-def _version(weight: Tensor) -> int | None:
-    # Tensors of inference mode count no versions.
-    return None if weight.is_inference() else weight._version
 
 
 def bilinear(
@@ -35,12 +16,22 @@ def bilinear(
 ) -> Tensor:
     """The value of a bilinear map of a and b; its gradients are gradient_a(g, b) and gradient_b(g, a).
 
+    All of them compute in the precision of a and b, whatever autocast says.
+
     One autograd function of both arguments could not tell a backward pass that wants both gradients from
     one that wants a single one (`ctx.needs_input_grad` only says what requires one), and a Neumann series
     would pay for a kernel's gradient with every term. So each argument has a node of its own, which
     autograd leaves out where it leads nowhere.
     """
-    result = _Branch.apply(a, value, gradient_a, (b,))
+
+    def owned() -> Tensor:
+        # Nobody could write into a view that is made within an autograd function.
+        result = value()
+        return result.clone() if result._is_view() else result
+
+    result = _Branch.apply(a, owned, gradient_a, (b,))
+    if not (torch.is_grad_enabled() and b.requires_grad):
+        return result
     return _Join.apply(result, _Branch.apply(b, lambda: result.new_zeros(()).expand_as(result), gradient_b, (a,)))
 
 
@@ -54,20 +45,28 @@ class _Branch(torch.autograd.Function):
     def forward(ctx, own: Tensor, value: Callable[[], Tensor], gradient: Callable, other: tuple[Tensor]) -> Tensor:
         ctx.gradient = gradient
         ctx.save_for_backward(*other)
-        return value()
+        with _without_autocast(own):
+            return value()
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        return ctx.gradient(g, *ctx.saved_tensors), None, None, None
+        with _without_autocast(g):
+            return ctx.gradient(g, *ctx.saved_tensors), None, None, None
 
 
 class _Join(torch.autograd.Function):
-    """`result`, with the gradient for both."""
+    """`result` itself, with the gradient for both. A view of it could not be written into afterwards."""
 
     @staticmethod
     def forward(ctx, result: Tensor, zero: Tensor) -> Tensor:
-        return result.view_as(result)
+        ctx.mark_dirty(result)
+        return result
 
     @staticmethod
     def backward(ctx, g: Tensor):
         return g, g
+
+
+def _without_autocast(tensor: Tensor) -> AbstractContextManager:
+    kind = tensor.device.type
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

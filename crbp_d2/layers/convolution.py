@@ -8,17 +8,20 @@ from collections.abc import Hashable
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
-from crbp_d2.recurrence.scope import solve_cache
 from crbp_d2.recurrence.state import widen
 
 from . import channels_last, fourier, winograd
-from .bilinear import WeightTransform
 from .cost_model import Problem, choose_method, supports
 from .timing import fastest
+from .tracing import is_compiled, is_traced
+from .transforms import TransformStore
 
 METHODS = ("auto", "benchmark", "direct", "channels_last", "fft", "winograd")
+
+# Those that leave the choice to the layer, or to nobody; they can be traced and exported.
+PLAIN = ("auto", "benchmark", "direct")
+PRECISIONS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 # What "benchmark" has found in this process: the fastest method. Threads that time at once agree on the first answer.
 _CHOICES: dict[Hashable, str] = {}
@@ -41,18 +44,20 @@ class HorizontalConv2d(nn.Conv2d):
         ValueError: an unknown method, "winograd" with another kernel size.
     """
 
-    _kept_from_compiler = False
     _announced = False
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = False, method: str = "auto"):
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         self.set_method(method)
+        self._transforms = TransformStore()
 
     def set_method(self, method: str) -> None:
         """Choose a method; see the class."""
         if method == "winograd" and self.kernel_size != (3, 3):
             raise ValueError(f"the method 'winograd' is for 3 x 3 kernels, not for {self.kernel_size}")
         self.method = _checked(method)
+        if method not in PLAIN:
+            self.keep_from_compiler()
 
     def forward(self, x: Tensor) -> Tensor:
         """x: N x C x H x W; the result: N x K x H x W."""
@@ -65,26 +70,38 @@ class HorizontalConv2d(nn.Conv2d):
 
     @classmethod
     def keep_from_compiler(cls) -> None:
-        """Have torch.compile call these convolutions, not look into them, where it would meet timings and caches."""
-        if not cls._kept_from_compiler:
-            cls.forward, cls._kept_from_compiler = torch.compiler.disable(cls.forward), True
+        """Have torch.compile call the other methods, not look into them: it would lose gradients of the weight."""
+        if not hasattr(cls._indirectly, "_torchdynamo_disable"):
+            cls._indirectly = torch.compiler.disable(cls._indirectly)
 
     def _method_for(self, x: Tensor, weight: Tensor) -> str:
-        chosen = self.method not in ("auto", "benchmark")
-        if self.method == "direct" or not chosen and _is_traced(x):
+        if self.method == "direct":
             return "direct"
-        # What is empty or has the wrong shape is left to torch.
-        if x.dim() != 4 or x.shape[1] != self.in_channels or x.numel() == 0:
+        if is_traced(x):
+            if self.method in PLAIN:
+                return "direct"
+            if not is_compiled():
+                raise RuntimeError(
+                    f"the method {self.method!r} of a convolution cannot be traced, exported or transformed by "
+                    "torch.func: choose 'auto' or 'direct'"
+                )
+        if not self._is_computable(x, weight):
             return "direct"
-        if chosen:
-            return self.method
         if self.method == "benchmark":
             method, reason = self._fastest(x, weight), "timed in this process"
-        else:
+        elif self.method == "auto":
             problem = Problem(len(x), self.in_channels, self.out_channels, *x.shape[2:], self.kernel_size[0])
             method, reason = choose_method(problem, _result_dtype(x), x.device.type), "by the cost model"
+        else:
+            return self.method
         self._announce(x, method, reason)
         return method
+
+    def _is_computable(self, x: Tensor, weight: Tensor) -> bool:
+        """Whether other methods compute this; what is empty, complex or does not fit is left to torch's own words."""
+        fits = x.dim() == 4 and x.shape[1] == self.in_channels and x.numel() > 0 and x.device == weight.device
+        same = x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type)
+        return fits and same and x.dtype in PRECISIONS and weight.dtype in PRECISIONS
 
     def _announce(self, x: Tensor, method: str, reason: str) -> None:
         """Log the first choice of this layer; a replica of DataParallel lives for one call alone."""
@@ -101,34 +118,21 @@ class HorizontalConv2d(nn.Conv2d):
         dtype = _result_dtype(x)
         if method == "channels_last":
             y = channels_last.correlate(x.to(dtype), weight.to(dtype))
+        elif method == "winograd":
+            kernel = self._transforms.get("winograd", weight, winograd.TransformedKernel)
+            y = winograd.correlate(widen(x), widen(weight), kernel)
         else:
-            correlate = winograd.correlate if method == "winograd" else fourier.correlate
-            y = correlate(widen(x), widen(weight), self._transform(x, weight, method))
+            size = fourier.transform_size(x.shape[-2:], self.kernel_size)
+            spectrum = self._transforms.get(size, weight, lambda weight: fourier.Spectrum(weight, size))
+            y = fourier.correlate(widen(x), widen(weight), spectrum)
         if bias is not None:
             y = y + bias.view(-1, 1, 1)
         return y.to(dtype)
 
-    def _transform(self, x: Tensor, weight: Tensor, method: str) -> WeightTransform:
-        """That of the solve that is running, or a new one outside of one."""
-        size = None if method == "winograd" else fourier.transform_size(x.shape[-2:], self.kernel_size)
-        cache = solve_cache()
-        found = None if cache is None else cache.get((self, size))
-        if found is None or not found.belongs_to(weight):
-            if size is None:
-                memory = None if cache is None else cache.setdefault(winograd, {})
-                found = winograd.TransformedKernel(weight, memory)
-            else:
-                found = fourier.Spectrum(weight, size)
-            if cache is not None:
-                cache[self, size] = found
-        return found
-
     def _fastest(self, x: Tensor, weight: Tensor) -> str:
-        # Within a solve the transform is there already from the second step on; outside it counts every time.
-        shared = solve_cache() is not None
         batch = (len(x) - 1).bit_length()
         key = (x.device, x.dtype, _result_dtype(x), self.in_channels, self.out_channels, *self.kernel_size,
-               *x.shape[2:], batch, shared)  # fmt: skip
+               *x.shape[2:], batch)  # fmt: skip
         if key not in _CHOICES:
             _CHOICES.setdefault(key, self._time(x, weight.detach()))
         return _CHOICES[key]
@@ -195,12 +199,3 @@ def _result_dtype(x: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
-
-
-def _is_traced(x: Tensor) -> bool:
-    """Whether what is called with x is to be recorded or transformed, so that nothing may depend on its values."""
-    if torch.jit.is_tracing() or torch.compiler.is_compiling():
-        return True
-    # Fake tensors and proxies are subclasses; those of torch.func and of forward mode do not show in the type.
-    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    return transformed or type(x) not in (Tensor, nn.Parameter)

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from crbp_d2.recurrence.state import widen
 
-from .bilinear import WeightTransform, bilinear
+from .bilinear import bilinear
+from .transforms import WeightTransform, outside_autograd
 
 Size = tuple[int, int]
 
@@ -61,7 +62,8 @@ class Spectrum(WeightTransform):
     def values(self) -> Tensor:
         """F x K x C, complex, in the weight's precision or float32."""
         if self._values is None:
-            self._values = _transform_kernel(self.weight.detach(), self.size)
+            with outside_autograd():
+                self._values = _transform_kernel(self.snapshot, self.size)
         return self._values
 
 
@@ -149,8 +151,8 @@ def _invert_kernel(z: Tensor, size: Size, kernel: Size) -> Tensor:
 
 def _roots(length: int, extent: int, like: Tensor) -> Tensor:
     """exp(2 pi i j k / length), j = 0 ... length - 1, k = -extent//2 ... extent//2; precision and device of `like`."""
-    j = torch.arange(length, device=like.device)
-    k = torch.arange(extent, device=like.device) - extent // 2
-    # Whole turns are taken off in whole numbers, or large j k would cost digits.
-    angle = (j[:, None] * k % length).to(like.dtype) * (2 * math.pi / length)
-    return torch.polar(torch.ones_like(angle), angle)
+    j = torch.arange(length, device="cpu")
+    k = torch.arange(extent, device="cpu") - extent // 2
+    # Whole turns are taken off in whole numbers, and the rest in float64, or large j k would cost digits.
+    angle = (j[:, None] * k % length).double() * (2 * math.pi / length)
+    return torch.polar(torch.ones_like(angle), angle).to(like.device, like.dtype.to_complex())

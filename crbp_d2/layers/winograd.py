@@ -1,23 +1,37 @@
 """3 x 3 convolutions by Winograd's minimal filtering F(4 x 4, 3 x 3), on tiles of 6 x 6 pixels with 4 x 4 outputs.
 
 With zero padding, the size kept, differentiable any number of times. 36 products of matrices take the
-place of 144 multiplications a tile and pair of channels, 4 times fewer (Lavin & Gray 2016, CVPR). The
-coefficients of its transforms, up to 8, make rounding errors about three times those of a direct convolution.
+place of 144 multiplications a tile and pair of channels, 4 times fewer (Lavin & Gray 2016, CVPR).
+
+Its transforms multiply by up to 8 and cancel sums of up to 19 times a value, so that its rounding errors are about 8
+times those of a direct convolution; `error_bounds` has the bound. Training in float32 does not feel this; where a
+fixed point is to be found to less than about 1e-5, the direct method is meant. Half precision would be too coarse,
+so its weights and images are converted to float32.
 
 N: batch; C, K: input and output channels; H x W: image size; R x Q: tiles of an image.
 """
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from crbp_d2.recurrence.state import widen
 
-from .bilinear import WeightTransform, bilinear
+from .bilinear import bilinear
+from .transforms import WeightTransform, outside_autograd
 
-# G of y = A^T ((G w G^T) . (B^T x B)) A; the other two are `_transform_input` and `_transform_output`.
+# y = A^T ((G w G^T) . (B^T x B)) A: B^T, G and A^T. The first and the last are what `_transform_input` and
+# `_transform_output` compute in fewer operations.
+INPUT = (
+    (4, 0, -5, 0, 1, 0),
+    (0, -4, -4, 1, 1, 0),
+    (0, 4, -4, -1, 1, 0),
+    (0, -2, -1, 2, 1, 0),
+    (0, 2, -1, -2, 1, 0),
+    (0, 4, 0, -5, 0, 1),
+)
 KERNEL = (
     (1 / 4, 0, 0),
     (-1 / 6, -1 / 6, -1 / 6),
@@ -26,6 +40,14 @@ KERNEL = (
     (1 / 24, -1 / 12, 1 / 6),
     (0, 0, 1),
 )
+OUTPUT = (
+    (1, 1, 1, 1, 1, 0),
+    (0, 1, -1, 2, -2, 0),
+    (0, 1, 1, 4, 4, 0),
+    (0, 1, -1, 8, -8, 1),
+)
+# Elements of the largest buffer of a workspace; that many a processor's caches hold.
+BLOCK = 2**20
 
 
 class TransformedKernel(WeightTransform):
@@ -33,38 +55,24 @@ class TransformedKernel(WeightTransform):
 
     Args:
         weight: K x C x 3 x 3.
-        memory: where convolutions keep the room they work in, which those of one solve need again and again and
-            may share; by default their own.
     """
 
-    def __init__(self, weight: Tensor, memory: dict[Hashable, Tensor] | None = None):
+    def __init__(self, weight: Tensor):
         super().__init__(weight)
         self._values: dict[bool, Tensor] = {}
-        self._memory = {} if memory is None else memory
 
     def values(self, mirrored: bool) -> Tensor:
         """36 x C x K; of the mirror image, which is the transpose's kernel, 36 x K x C."""
         if mirrored not in self._values:
-            weight = widen(self.weight.detach())
-            weight = weight.flip(2, 3) if mirrored else weight.transpose(0, 1)
-            matrix = weight.new_tensor(KERNEL)
-            transformed = torch.einsum("ak,ijkl,bl->abij", matrix, weight, matrix)
-            self._values[mirrored] = transformed.reshape(36, *weight.shape[:2]).contiguous()
+            with outside_autograd():
+                self._values[mirrored] = _transform_kernel(widen(self.snapshot), mirrored)
         return self._values[mirrored]
 
-    def room(self, name: str, like: Tensor, *shape: int) -> Tensor:
-        """Room of a shape, with anything in it: the same for every shape under a name."""
-        key, size = (name, like.dtype, like.device), math.prod(shape)
-        if key not in self._memory or self._memory[key].numel() < size:
-            self._memory[key] = like.new_empty(size)
-        return self._memory[key][:size].view(shape)
 
-    def bordered(self, like: Tensor, *shape: int) -> Tensor:
-        """Room of a shape for an image, with zeros where it was never written to."""
-        key = "bordered", shape, like.dtype, like.device
-        if key not in self._memory:
-            self._memory[key] = like.new_zeros(shape)
-        return self._memory[key]
+def _transform_kernel(weight: Tensor, mirrored: bool) -> Tensor:
+    weight = weight.flip(2, 3) if mirrored else weight.transpose(0, 1)
+    matrix = weight.new_tensor(KERNEL)
+    return torch.einsum("ak,ijkl,bl->abij", matrix, weight, matrix).reshape(36, *weight.shape[:2]).contiguous()
 
 
 def correlate(x: Tensor, weight: Tensor, kernel: TransformedKernel) -> Tensor:
@@ -110,31 +118,56 @@ def kernel_gradient(g: Tensor, x: Tensor) -> Tensor:
     )
 
 
+class _Workspace:
+    """Buffers of one call, so that no two threads share them."""
+
+    def __init__(self, like: Tensor):
+        self._like = like
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int) -> Tensor:
+        """A buffer of a shape with anything in it: the same for every shape under a name."""
+        size = math.prod(shape)
+        if name not in self._buffers or self._buffers[name].numel() < size:
+            self._buffers[name] = self._like.new_empty(size)
+        return self._buffers[name][:size].view(shape)
+
+
 def _filter(x: Tensor, kernel: TransformedKernel, mirrored: bool) -> Tensor:
-    """N x C x H x W -> N x K x H x W, channels last in between, so that the transforms add long rows."""
+    """N x C x H x W -> N x K x H x W, a few samples at a time."""
     values = kernel.values(mirrored)
     n, channels, height, width = x.shape
     maps = values.shape[2]
     rows, columns = -(-height // 4), -(-width // 4)
+    result = x.new_empty(n, maps, height, width)
+    block = min(n, max(1, BLOCK // (36 * rows * columns * max(channels, maps))))
+    padded = x.new_zeros(block, 4 * rows + 2, 4 * columns + 2, channels)
+    workspace = _Workspace(x)
+    for part, out in zip(x.split(block), result.split(block), strict=True):
+        filled = padded[: len(part)]
+        filled[:, 1 : height + 1, 1 : width + 1].copy_(part.permute(0, 2, 3, 1))
+        image = _filter_tiles(filled, values, workspace)
+        out.copy_(image[:, :height, :width].permute(0, 3, 1, 2))
+    return result
 
-    def room(name: str, *shape: int) -> Tensor:
-        return kernel.room(name, x, *shape)
 
+def _filter_tiles(padded: Tensor, values: Tensor, workspace: _Workspace) -> Tensor:
+    """N x (4 R + 2) x (4 Q + 2) x C -> N x 4 R x 4 Q x K: channels last, so that the transforms add long rows."""
+    n, channels, maps = len(padded), values.shape[1], values.shape[2]
+    rows, columns = padded.shape[1] // 4, padded.shape[2] // 4
+    take = workspace.take
     # Every second result lies where the one before the last was, which nobody needs any more.
-    padded = kernel.bordered(x, n, 4 * rows + 2, 4 * columns + 2, channels)
-    padded[:, 1 : height + 1, 1 : width + 1].copy_(x.permute(0, 2, 3, 1))
-    lines = room("odd", 6, n, rows, 4 * columns + 2, channels)
-    _transform_input(_overlapping(padded, 1), lines.unbind(), room("scratch", 2, *lines.shape[1:]))
-    tiles = room("even", 6, 6, n, rows, columns, channels)
-    _transform_input(_overlapping(lines, 3), tiles.unbind(1), room("scratch", 2, 6, *tiles.shape[2:]))
-    products = room("odd", 6, 6, n, rows, columns, maps)
+    lines = take("odd", 6, n, rows, 4 * columns + 2, channels)
+    _transform_input(_overlapping(padded, 1), lines.unbind(), take("scratch", 2, *lines.shape[1:]))
+    tiles = take("even", 6, 6, n, rows, columns, channels)
+    _transform_input(_overlapping(lines, 3), tiles.unbind(1), take("scratch", 2, 6, *tiles.shape[2:]))
+    products = take("odd", 6, 6, n, rows, columns, maps)
     torch.bmm(tiles.view(36, -1, channels), values, out=products.view(36, -1, maps))
-    halves = room("even", 4, *products.shape[1:])
-    _transform_output(products.unbind(), halves.unbind(), room("scratch", 2, *halves.shape[1:]))
-    y = room("odd", n, rows, 4, columns, 4, maps)
-    _transform_output(halves.unbind(1), y.permute(4, 2, 0, 1, 3, 5).unbind(), room("scratch", 2, 4, *halves.shape[2:]))
-    image = y.view(n, 4 * rows, 4 * columns, maps)[:, :height, :width]
-    return image.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+    halves = take("even", 4, *products.shape[1:])
+    _transform_output(products.unbind(), halves.unbind(), take("scratch", 2, *halves.shape[1:]))
+    y = take("odd", n, rows, 4, columns, 4, maps)
+    _transform_output(halves.unbind(1), y.permute(4, 2, 0, 1, 3, 5).unbind(), take("scratch", 2, 4, *halves.shape[2:]))
+    return y.view(n, 4 * rows, 4 * columns, maps)
 
 
 def _overlapping(x: Tensor, dim: int) -> Sequence[Tensor]:

@@ -5,18 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from crbp_d2.layers import winograd
-from crbp_d2.layers.winograd import KERNEL, TransformedKernel, correlate
-
-# B^T and A^T of F(4 x 4, 3 x 3) (Lavin & Gray 2016).
-DATA = (
-    (4, 0, -5, 0, 1, 0),
-    (0, -4, -4, 1, 1, 0),
-    (0, 4, -4, -1, 1, 0),
-    (0, -2, -1, 2, 1, 0),
-    (0, 2, -1, -2, 1, 0),
-    (0, 4, 0, -5, 0, 1),
-)
-OUTPUT = ((1, 1, 1, 1, 1, 0), (0, 1, -1, 2, -2, 0), (0, 1, 1, 4, 4, 0), (0, 1, -1, 8, -8, 1))
+from crbp_d2.layers.winograd import TransformedKernel, correlate
 
 SHAPES = [(2, 3, 6, 8, 4), (1, 2, 7, 5, 3), (3, 1, 1, 1, 2), (2, 4, 2, 9, 1)]
 
@@ -49,28 +38,28 @@ def test_second_derivatives_by_finite_differences():
     assert torch.autograd.gradgradcheck(lambda x, w: correlate(x, w, TransformedKernel(w)), (x, weight))
 
 
-def test_float32_errs_within_the_bound_of_its_transforms():
-    """Of every element: rounding of a chain of bilinear maps, by the sum of the magnitudes that pass through it.
+def test_transforms_are_their_matrices():
+    x = torch.randn(6, 5, 7, dtype=torch.float64)
+    for matrix, transform in (
+        (winograd.INPUT, winograd._transform_input),
+        (winograd.OUTPUT, winograd._transform_output),
+    ):
+        out = torch.empty(len(matrix), 5, 7, dtype=torch.float64)
+        transform(x.unbind(), out.unbind(), torch.empty(2, 5, 7, dtype=torch.float64))
+        truth = torch.einsum("ij,jkl->ikl", torch.tensor(matrix, dtype=torch.float64), x)
+        torch.testing.assert_close(out, truth, rtol=0, atol=1e-13)
 
-    A product of a sum over C channels with transforms of six terms in each of two directions on the way in and out has
-    at most C + 40 roundings; the sums are those of the transforms' absolute values (Higham 2002, section 3.1).
-    """
-    x, weight, _ = problem((2, 64, 14, 14, 64))
-    x, weight = x.detach(), weight.detach()
-    single = x.float(), weight.float()
-    ours = correlate(*single, TransformedKernel(single[1])).double()
-    truth = F.conv2d(*(part.double() for part in single), padding=1)
-    kernel, data, output = (torch.tensor(rows, dtype=torch.float64).abs() for rows in (KERNEL, DATA, OUTPUT))
-    padded = F.pad(x.abs(), (1, 5, 1, 5))[..., :18, :18]
-    tiles = padded.unfold(2, 6, 4).unfold(3, 6, 4)
-    tiles = torch.einsum("ai,ncrqij,bj->ncrqab", data, tiles, data)
-    products = torch.einsum(
-        "ncrqab,kcab->nkrqab", tiles, torch.einsum("ai,kcij,bj->kcab", kernel, weight.abs(), kernel)
-    )
-    sums = torch.einsum("ua,nkrqab,vb->nkruqv", output, products, output).flatten(4).flatten(2, 3)[..., :14, :14]
-    bound = (64 + 40) * torch.finfo(torch.float32).eps / 2 * sums
-    assert ((ours - truth).abs() <= bound).all()
-    assert sums.mean() < 300 * F.conv2d(x.abs(), weight.abs(), padding=1).mean()
+
+def test_samples_are_computed_in_blocks(monkeypatch):
+    x, weight, _ = problem((7, 3, 6, 8, 4))
+    whole = correlate(x, weight, TransformedKernel(weight))
+    # A tile has 36 coefficients of 4 channels, a sample 4 tiles: blocks of 3, 3 and 1.
+    monkeypatch.setattr(winograd, "BLOCK", 3 * 4 * 36 * 4)
+    shapes = []
+    filter_tiles = winograd._filter_tiles
+    monkeypatch.setattr(winograd, "_filter_tiles", lambda x, *more: shapes.append(len(x)) or filter_tiles(x, *more))
+    torch.testing.assert_close(correlate(x, weight, TransformedKernel(weight)), whole, rtol=0, atol=1e-12)
+    assert shapes == [3, 3, 1]
 
 
 def test_a_transform_is_computed_once_and_results_are_not_overwritten(monkeypatch):
@@ -97,16 +86,3 @@ def test_a_gradient_of_the_state_alone_costs_no_kernel_gradient(monkeypatch):
     monkeypatch.setattr(winograd, "kernel_gradient", lambda *args: pytest.fail("nobody reads it"))
     (found,) = torch.autograd.grad(y, x, g)
     torch.testing.assert_close(found, F.conv_transpose2d(g, weight, padding=1), rtol=1e-12, atol=1e-12)
-
-
-def test_kernels_may_share_the_room_they_work_in():
-    x, weight, g = problem((2, 3, 6, 8, 3))
-    memory = {}
-    weights = [weight.detach() * scale for scale in (1, -2)]
-    kernels = [TransformedKernel(w, memory) for w in weights]
-    for _ in range(2):
-        for w, kernel in zip(weights, kernels, strict=True):
-            torch.testing.assert_close(correlate(x, w, kernel), F.conv2d(x, w, padding=1))
-    alone = {}
-    correlate(x, weights[0], TransformedKernel(weights[0], alone))
-    assert memory.keys() == alone.keys()

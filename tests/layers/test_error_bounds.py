@@ -1,0 +1,91 @@
+"""The errors of every method against its bounds, and the bounds against what would be a fault."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from crbp_d2.layers.convolution import HorizontalConv2d
+from crbp_d2.layers.error_bounds import error_bound, typical_error
+
+# method, kernel size, channels, image size, batch
+CASES = [
+    (method, *problem)
+    for problem in ((3, 3, 9, 2), (3, 64, 14, 4), (5, 25, 30, 2), (7, 8, 48, 2), (15, 25, 40, 1))
+    for method in ("direct", "channels_last", "fft", "winograd")
+    if method != "winograd" or problem[0] == 3
+]
+
+
+def problem(kernel_size, channels, image, batch):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, channels, image, image, generator=generator)
+    weight = torch.randn(channels, channels, kernel_size, kernel_size, generator=generator)
+    return x, weight / weight[0].numel() ** 0.5
+
+
+def by(method, x, weight):
+    conv = HorizontalConv2d(weight.shape[1], len(weight), weight.shape[-1], method=method).requires_grad_(False)
+    conv.weight.copy_(weight)
+    return conv(x)
+
+
+def error(found, x, weight):
+    """Of float32, largest and root mean square."""
+    wrong = found.double() - F.conv2d(x.double(), weight.double(), padding=weight.shape[-1] // 2)
+    return wrong.abs().max().item(), wrong.square().mean().sqrt().item()
+
+
+@pytest.mark.parametrize("bright", [False, True])
+@pytest.mark.parametrize("method,kernel_size,channels,image,batch", CASES)
+def test_errors_are_within_the_bounds(method, kernel_size, channels, image, batch, bright):
+    x, weight = problem(kernel_size, channels, image, batch)
+    if bright:
+        x[..., image // 2, image // 2] = 1e4
+    largest, usual = error(by(method, x, weight), x, weight)
+    assert 0 < largest < error_bound(method, x, weight)
+    assert 0 < usual < typical_error(method, x, weight)
+
+
+@pytest.mark.parametrize("method,kernel_size,channels,image,batch", CASES)
+def test_products_in_a_lower_precision_would_exceed_what_is_typical(method, kernel_size, channels, image, batch):
+    x, weight = problem(kernel_size, channels, image, batch)
+    # A precision of 11 bits, as of TF32 and float16.
+    _, usual = error(by(method, x.half().float(), weight.half().float()), x, weight)
+    assert usual > typical_error(method, x, weight)
+
+
+@pytest.mark.parametrize("method,kernel_size", [("direct", 5), ("fft", 5), ("winograd", 3)])
+def test_the_guarantee_is_above_what_is_typical_and_goes_with_the_scales(method, kernel_size):
+    x, weight = problem(kernel_size, 8, 12, 2)
+    bound, typical = error_bound(method, x, weight), typical_error(method, x, weight)
+    assert bound > typical > 0
+    for function, value in ((error_bound, bound), (typical_error, typical)):
+        assert function(method, -3 * x, weight) == pytest.approx(3 * value)
+        assert function(method, x, 0.5 * weight) == pytest.approx(0.5 * value)
+        assert function(method, x.double(), weight) < 1e-8 * value
+
+
+def test_the_worst_image_for_a_direct_convolution():
+    x = torch.ones(1, 2, 5, 5)
+    weight = torch.full((1, 2, 3, 3), 0.25)
+    count = 2**-24 * 18
+    assert error_bound("direct", x, weight) == pytest.approx(count / (1 - count) * 18 * 0.25)
+
+
+def test_a_bright_pixel_costs_a_fourier_transform_the_digits_of_dim_ones():
+    """The error of "fft" is relative to the largest value of the image, that of "direct" to those a kernel reaches."""
+    x, weight = problem(5, 4, 32, 1)
+    far = (slice(None), slice(None), slice(20, 32), slice(20, 32))
+    errors = {}
+    for scale in (1.0, 1e6):
+        x[..., 4, 4] = scale
+        truth = F.conv2d(x.double(), weight.double(), padding=2)
+        errors[scale] = {m: (by(m, x, weight) - truth)[far].abs().max().item() for m in ("direct", "fft")}
+    assert errors[1e6]["fft"] > 1000 * errors[1.0]["fft"]
+    assert errors[1e6]["direct"] == errors[1.0]["direct"]
+
+
+def test_other_methods_have_no_bound():
+    x, weight = problem(3, 2, 5, 1)
+    with pytest.raises(ValueError, match="gemm"):
+        error_bound("gemm", x, weight)
