@@ -38,8 +38,8 @@ def add_crbp_config(cfg: CN) -> None:
     node.CELL.KERNEL_SIZE = 3
     # "GN", "BN" (batch statistics, no running averages), "LN" or "none".
     node.CELL.NORM = "GN"
-    # Steps that the gates' chronos biases spread the time constants up to (paper: STEPS); 1 or 2: all gates half open,
-    # so that the run settles sooner; 0: STEPS.
+    # Steps up to which chrono initialization spreads the gates' time constants (paper: STEPS); 0: STEPS; 1 or 2: all
+    # gates half open, so that the run settles sooner.
     node.CELL.TIMESCALE = 0
     # Of the HGRUCell: "printed" (the paper's equations) or "released" (those of the authors' parameters).
     node.CELL.FORM = "printed"

@@ -25,7 +25,7 @@ def build_cell(name: str, channels: int, **settings) -> nn.Module:
     """The cell of a name in CELLS.
 
     Raises:
-        ValueError: an unknown name, or a setting the cell refuses.
+        ValueError: an unknown name, or a setting that is invalid for the cell.
     """
     return CELLS[name](channels, **settings)
 

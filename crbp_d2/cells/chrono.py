@@ -1,18 +1,19 @@
-"""What the cells' gates share: their initial biases."""
+"""Chrono initialization of the gates' biases."""
 
 import torch
 from torch import Tensor
 
+from crbp_d2.layers.checks import check_whole
 
-def chronos_bias(channels: int, timescale: int) -> Tensor:
-    """Chronos initialisation: log u with u uniform in (1, timescale - 1), one value a channel.
 
-    A gate with bias -log u passes about 1/(1 + u) of its input, so the cell starts with time
-    constants spread up to `timescale` steps (Tallec & Ollivier 2018). Zero for timescale <= 2.
+def chrono_bias(channels: int, timescale: int) -> Tensor:
+    """log u with u uniform in (1, timescale - 1), one value a channel (Tallec & Ollivier 2018, ICLR).
+
+    A gate with bias -log u passes 1/(1 + u) of its input, so that the time constants of a cell's channels
+    are spread up to `timescale` steps. Zero for timescale <= 2: all gates start half open.
 
     Raises:
-        ValueError: timescale < 1.
+        ValueError: channels or timescale is not a whole number of at least 1.
     """
-    if timescale < 1:
-        raise ValueError(f"timescale must be at least 1 step, got {timescale}")
+    check_whole("chrono_bias", channels=channels, timescale=timescale)
     return torch.empty(channels).uniform_(1, max(timescale - 1, 1)).log()

@@ -6,11 +6,12 @@ N: batch; C: channels; H x W: image size; E: kernel size.
 import torch
 from torch import Tensor, nn
 
+from crbp_d2.layers.checks import check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
 from crbp_d2.recurrence.state import State
 
-from .chrono import chronos_bias
+from .chrono import chrono_bias
 
 
 class ConvGRUCell(nn.Module):
@@ -25,14 +26,15 @@ class ConvGRUCell(nn.Module):
         channels: C.
         kernel_size: E, odd.
         norm: name for `build_norm`.
-        timescale: steps the recurrence is meant to run; sets the chronos bias of u.
+        timescale: steps the recurrence is meant to run; sets the chrono initialization of the bias of u.
 
     Raises:
-        ValueError: kernel size, norm or timescale outside these.
+        ValueError: channels, kernel size, norm or timescale outside these.
     """
 
     def __init__(self, channels: int, kernel_size: int = 15, norm: str = "none", timescale: int = 20):
         super().__init__()
+        check_whole("ConvGRUCell", channels=channels, timescale=timescale)
         self.channels = channels
         self.input = horizontal_convolution(channels, 3 * channels, kernel_size, bias=True)
         self.gates = horizontal_convolution(channels, 2 * channels, kernel_size)
@@ -46,7 +48,7 @@ class ConvGRUCell(nn.Module):
         for convolution in (self.input, self.gates, self.candidate):
             for gate_weight in convolution.weight.split(self.channels):
                 nn.init.orthogonal_(gate_weight)
-        update = -chronos_bias(self.channels, timescale)
+        update = -chrono_bias(self.channels, timescale)
         zero = torch.zeros_like(update)
         self.input.bias.copy_(torch.cat([zero, update, zero]))
 

@@ -6,11 +6,12 @@ N: batch; C: channels; H x W: image size; E: kernel size.
 import torch
 from torch import Tensor, nn
 
+from crbp_d2.layers.checks import check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
 from crbp_d2.recurrence.state import State
 
-from .chrono import chronos_bias
+from .chrono import chrono_bias
 
 
 class ConvLSTMCell(nn.Module):
@@ -25,14 +26,15 @@ class ConvLSTMCell(nn.Module):
         channels: C.
         kernel_size: E, odd.
         norm: name for `build_norm`, over the 4 C channels of W h.
-        timescale: steps the recurrence is meant to run; sets the chronos biases of f and i.
+        timescale: steps the recurrence is meant to run; sets the chrono initialization of the biases of f and i.
 
     Raises:
-        ValueError: kernel size, norm or timescale outside these.
+        ValueError: channels, kernel size, norm or timescale outside these.
     """
 
     def __init__(self, channels: int, kernel_size: int = 15, norm: str = "none", timescale: int = 20):
         super().__init__()
+        check_whole("ConvLSTMCell", channels=channels, timescale=timescale)
         self.channels = channels
         self.input = horizontal_convolution(channels, 4 * channels, kernel_size, bias=True)
         self.recurrent = horizontal_convolution(channels, 4 * channels, kernel_size)
@@ -44,7 +46,7 @@ class ConvLSTMCell(nn.Module):
         for convolution in (self.input, self.recurrent):
             for gate_weight in convolution.weight.chunk(4):
                 nn.init.orthogonal_(gate_weight)
-        forget = chronos_bias(self.channels, timescale)
+        forget = chrono_bias(self.channels, timescale)
         zero = torch.zeros_like(forget)
         self.input.bias.copy_(torch.cat([-forget, forget, zero, zero]))
 

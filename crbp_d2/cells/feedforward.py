@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from crbp_d2.layers.checks import check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
 
@@ -16,12 +17,11 @@ class FeedforwardControl(nn.Sequential):
         norm: name for `build_norm`.
 
     Raises:
-        ValueError: kernel size or norm outside these, num_layers < 1.
+        ValueError: channels, kernel size, number of layers or norm outside these.
     """
 
     def __init__(self, channels: int, kernel_size: int = 15, num_layers: int = 6, norm: str = "BN"):
-        if num_layers < 1:
-            raise ValueError(f"FeedforwardControl: num_layers must be at least 1, got {num_layers}")
+        check_whole("FeedforwardControl", channels=channels, num_layers=num_layers)
         layers: list[nn.Module] = []
         for _ in range(num_layers):
             convolution = horizontal_convolution(channels, channels, kernel_size, bias=norm == "none")

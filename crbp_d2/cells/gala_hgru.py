@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crbp_d2.layers.checks import check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
 from crbp_d2.recurrence.state import State
 
-from .chrono import chronos_bias
+from .chrono import chrono_bias
 
 
 class GalaHGRUCell(nn.Module):
@@ -30,7 +31,7 @@ class GalaHGRUCell(nn.Module):
         channels: C, at least 4 and divisible by 4.
         kernel_size: E, odd.
         norm: name for `build_norm`.
-        timescale: steps the recurrence is meant to run; sets the chronos biases of both gates.
+        timescale: steps the recurrence is meant to run; sets the chrono initialization of both gates.
 
     Raises:
         ValueError: channels, kernel size, norm or timescale outside these.
@@ -38,7 +39,8 @@ class GalaHGRUCell(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int = 3, norm: str = "GN", timescale: int = 20):
         super().__init__()
-        if channels < 4 or channels % 4:
+        check_whole("GalaHGRUCell", channels=channels, timescale=timescale)
+        if channels % 4:
             raise ValueError(f"GalaHGRUCell: channels must be a multiple of 4, got {channels}")
         self.channels = channels
         self.channel_gate_1 = nn.Conv2d(channels, channels // 4, 1)
@@ -62,7 +64,7 @@ class GalaHGRUCell(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        bias = chronos_bias(self.channels, timescale)
+        bias = chrono_bias(self.channels, timescale)
         self.gate_bias.copy_(bias.view(-1, 1, 1))
         self.update_gate.bias.copy_(-bias)
 

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crbp_d2.layers.checks import check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
 from crbp_d2.recurrence.state import State
 
-from .chrono import chronos_bias
+from .chrono import chrono_bias
 
 FORMS = ("printed", "released")
 
@@ -36,17 +37,18 @@ class HGRUCell(nn.Module):
         channels: C.
         kernel_size: E, odd.
         norm: name for `build_norm`.
-        timescale: steps the recurrence is meant to run; sets the chronos biases of both gates.
+        timescale: steps the recurrence is meant to run; sets the chrono initialization of both gates.
         form: "printed" or "released".
 
     Raises:
-        ValueError: kernel size, norm, timescale or form outside these.
+        ValueError: channels, kernel size, norm, timescale or form outside these.
     """
 
     def __init__(
         self, channels: int, kernel_size: int = 15, norm: str = "BN", timescale: int = 20, form: str = "printed"
     ):
         super().__init__()
+        check_whole("HGRUCell", channels=channels, timescale=timescale)
         if form not in FORMS:
             raise ValueError(f"HGRUCell: form must be one of {', '.join(FORMS)}, got {form!r}")
         self.channels = channels
@@ -73,7 +75,7 @@ class HGRUCell(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.orthogonal_(module.weight)
-        bias = chronos_bias(self.channels, timescale)
+        bias = chrono_bias(self.channels, timescale)
         self.input_gate.bias.copy_(bias)
         self.update_gate.bias.copy_(-bias)
 

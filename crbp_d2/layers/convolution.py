@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from crbp_d2.recurrence.state import widen
 
 from . import channels_last, fourier, winograd
+from .checks import check_whole
 from .cost_model import Problem, choose_method, supports
 from .timing import fastest
 from .tracing import is_compiled, is_traced
@@ -166,10 +167,11 @@ def horizontal_convolution(
         kernel_size: E of the E x E kernel, odd.
 
     Raises:
-        ValueError: an even or non-positive kernel size.
+        ValueError: an even kernel size, or a number that is not whole or not positive.
     """
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f"kernel_size must be an odd number such as 3 or 15, got {kernel_size}")
+    check_whole("convolution", in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
+    if kernel_size % 2 == 0:
+        raise ValueError(f"convolution: kernel_size must be an odd number such as 3 or 15, got {kernel_size}")
     return HorizontalConv2d(in_channels, out_channels, kernel_size, bias)
 
 

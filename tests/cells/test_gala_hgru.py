@@ -47,7 +47,7 @@ def test_parameters_are_those_of_the_paper():
     assert "channel_gate_2.bias" not in shapes
 
 
-def test_chronos_biases_are_logarithms_of_opposite_sign():
+def test_chrono_biases_are_logarithms_of_opposite_sign():
     torch.manual_seed(0)
     cell = GalaHGRUCell(1024, timescale=20)
     bias = cell.gate_bias.detach().flatten()
