@@ -5,11 +5,11 @@ N: RoIs; C: channels; H x W: RoI size; E: kernel size.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from crbp_d2.layers.checks import check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
+from crbp_d2.layers.softplus import softplus
 from crbp_d2.recurrence.state import State
 
 from .chrono import chrono_bias
@@ -75,11 +75,11 @@ class GalaHGRUCell(nn.Module):
     def forward(self, drive: Tensor, state: State) -> State:
         """One step. drive: N x C x H x W; state: one tensor of the same shape."""
         (h,) = state
-        channel = self.channel_gate_2(F.softplus(self.channel_gate_1(h)))
-        spatial = self.spatial_gate_2(F.softplus(self.spatial_gate_1(h)))
+        channel = self.channel_gate_2(softplus(self.channel_gate_1(h)))
+        spatial = self.spatial_gate_2(softplus(self.spatial_gate_1(h)))
         gate = torch.sigmoid(channel * spatial + self.gate_bias)
         inhibition = self.inhibition_norm(self.inhibition(h * gate)) * (self.alpha * h + self.mu)
-        suppressed = F.softplus(drive - inhibition)
+        suppressed = softplus(drive - inhibition)
         update = torch.sigmoid(self.update_gate(suppressed))
-        candidate = F.softplus(self.excitation_norm(self.excitation(suppressed)))
+        candidate = softplus(self.excitation_norm(self.excitation(suppressed)))
         return (h + update * (candidate - h),)

@@ -5,11 +5,11 @@ N: batch; C: channels; H x W: image size; E: kernel size.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from crbp_d2.layers.checks import check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
+from crbp_d2.layers.softplus import softplus
 from crbp_d2.recurrence.state import State
 
 from .chrono import chrono_bias
@@ -88,12 +88,12 @@ class HGRUCell(nn.Module):
         (h,) = state
         gate = torch.sigmoid(self.input_gate(h))
         inhibition = self.inhibition_norm(self.inhibition(h * gate))
-        suppressed = F.softplus(drive - F.softplus((self.alpha * h + self.mu) * inhibition))
+        suppressed = softplus(drive - softplus((self.alpha * h + self.mu) * inhibition))
         update = torch.sigmoid(self.update_gate(suppressed))
         excitation = self.excitation_norm(self.excitation(suppressed))
         product = self.omega * excitation * suppressed
         if self.form == "printed":
-            candidate = F.softplus(self.nu * (excitation + suppressed) + product)
+            candidate = softplus(self.nu * (excitation + suppressed) + product)
             return (h + update * (candidate - h),)
-        candidate = F.softplus(self.kappa * suppressed + self.gamma * excitation + product)
-        return (F.softplus(h + update * (candidate - h)),)
+        candidate = softplus(self.kappa * suppressed + self.gamma * excitation + product)
+        return (softplus(h + update * (candidate - h)),)
