@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from .autograd import once_differentiated, reaches_beyond
 from .solvers.base import CONVERGED, AffineStep, Solution, SolveStats, Step, Visit, check_budget, warn_unconverged
-from .state import State
+from .state import State, vjp
 
 
 @dataclass
@@ -122,18 +122,19 @@ class Implicit:
         solution = Solution(previous, raw, before.steps + 1, more)
         if not torch.is_grad_enabled():
             return Trajectory(raw, solution)
+        if not reaches_beyond(raw, previous):  # A frozen recurrence: nobody wants the backward solve.
+            return Trajectory(tuple(part.detach() for part in raw), solution)
         return self._differentiate_at_fixed_point(solution)
 
     def _differentiate_at_fixed_point(self, solution: Solution) -> Trajectory:
         """The last state of `solution`, whose incoming gradient g is replaced by u = J^T u + g."""
         watched: list[SolveStats] = []
 
-        def vjp(v: State) -> State:
-            products = torch.autograd.grad(solution.state, solution.previous, v, retain_graph=True, allow_unused=True)
-            return tuple(torch.zeros_like(part) if p is None else p for p, part in zip(products, v, strict=True))
+        def product(v: State) -> State:
+            return vjp(solution.state, solution.previous, v, retain_graph=True)
 
         def solve(g: State) -> State:
-            solved = self.transpose.solve(AffineStep(vjp, g), g)
+            solved = self.transpose.solve(AffineStep(product, g), g)
             report = solved.report(self.transpose.tol or CONVERGED)
             self._warned = self._warned or warn_unconverged(self.transpose, report, "transposed solve")
             for stats in watched:
@@ -171,10 +172,12 @@ class _TransposeSolve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, solve: Callable[[State], State], *state: Tensor) -> State:
-        ctx.solve = solve
+        ctx.solve, ctx.state = solve, state
+        ctx.set_materialize_grads(True)
         return tuple(part.view_as(part) for part in state)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, *g: Tensor):
-        return (None, *ctx.solve(g))
+        with torch.no_grad():
+            u = ctx.solve(tuple(part.detach() for part in g))
+        return (None, *once_differentiated(u, (*ctx.state, *g)))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from .state import State, sample_norm, widen
+from .state import State, sample_norm, vjp, widen
 
 REDUCTIONS = ("mean", "sum")
 
@@ -31,10 +31,8 @@ class LipschitzPenalty:
     def __call__(self, previous: State, state: State) -> Tensor:
         """The unweighted penalty, a scalar. `state` must have been computed from `previous` with a graph."""
         ones = tuple(torch.ones_like(part) for part in state)
-        columns = torch.autograd.grad(state, previous, ones, create_graph=True, allow_unused=True)
-        total = sum(
-            (widen(column) - self.bound).clamp(min=0).square().sum() for column in columns if column is not None
-        )
+        columns = vjp(state, previous, ones, create_graph=True)
+        total = sum((widen(column) - self.bound).clamp(min=0).square().sum() for column in columns)
         if self.reduction == "sum":
             return total
         return total / max(sum(part.numel() for part in previous), 1)
@@ -74,19 +72,13 @@ class ContractionPenalty:
         """The unweighted penalty, a scalar. `state` must have been computed from `previous` with a graph."""
         v = _unit(tuple(torch.randn_like(part) for part in state))
         for _ in range(self.iterations):
-            v = _unit(_product(previous, state, v, retain_graph=True))
-        growth = sample_norm(_product(previous, state, v, create_graph=True))
+            v = _unit(vjp(state, previous, v, retain_graph=True))
+        growth = sample_norm(vjp(state, previous, v, create_graph=True))
         excess = (growth - self.bound).clamp(min=0).square()
         return excess.sum() if self.reduction == "sum" else excess.mean()
 
     def __repr__(self) -> str:
         return f"ContractionPenalty(bound={self.bound}, reduction={self.reduction!r}, iterations={self.iterations})"
-
-
-def _product(previous: State, state: State, v: State, **graph) -> State:
-    """v J, zero for tensors of the state that the step does not read."""
-    products = torch.autograd.grad(state, previous, v, allow_unused=True, **graph)
-    return tuple(torch.zeros_like(part) if p is None else p for p, part in zip(products, previous, strict=True))
 
 
 def _unit(v: State) -> State:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from .cell_step import CellStep, checked_state
 from .chunked import run_in_chunks
 from .compiled import compiled_step, prepare
 from .gradients import Implicit, Trajectory
@@ -134,6 +135,7 @@ class Recurrence(nn.Module):
             # The penalty differentiates the last step by its input, which is this one if there is only one step.
             state = tuple(part if part.requires_grad else part.detach().requires_grad_() for part in state)
 
+        step = CellStep(self.cell, self._call)
         states: list[State] | None = [] if record or self.supervision == "every" else None
         finite: list[Tensor] = []
 
@@ -144,10 +146,10 @@ class Recurrence(nn.Module):
 
         if self.early_stop is not None and not (self.training or torch.is_grad_enabled()):
             keep = None if states is None else states.append
-            solution = stop_early(self._step, drive, state, steps, self.early_stop, keep)
+            solution = stop_early(step, drive, state, steps, self.early_stop, keep)
             trajectory, stats = Trajectory(solution.state, solution), solution.report(self.early_stop)
         else:
-            trajectory = self.gradient.run(lambda h: self._step(drive, h), state, self.solver, steps, visit)
+            trajectory = self.gradient.run(lambda h: step(drive, h), state, self.solver, steps, visit)
             solution = trajectory.solution
             stats = solution.report(self.solver.tol)
             stats.nonfinite_step = _first_false(torch.stack(finite))
@@ -174,9 +176,10 @@ class Recurrence(nn.Module):
                 f"Recurrence: the drive is {describe((drive,))}, but {type(self.cell).__name__} takes N x {channels} "
                 "x ..."
             )
-        initial = self.cell.initial_state(drive)
+        initial = checked_state(self.cell.initial_state(drive), type(self.cell).__name__)
         if state is None:
             return initial
+        state = checked_state(state, type(self.cell).__name__)
         if [part.shape for part in state] != [part.shape for part in initial]:
             raise ValueError(
                 f"Recurrence: the state is {describe(state)}, but a drive of {describe((drive,))} takes one of "
@@ -184,17 +187,16 @@ class Recurrence(nn.Module):
             )
         return state
 
-    def _step(self, drive: Tensor, state: State) -> State:
+    def _call(self, drive: Tensor, state: State) -> State:
         # A penalty differentiates a step twice, an Implicit gradient once a product.
         recorded_once = self.penalty is None and not isinstance(self.gradient, Implicit)
         if self.compile_steps and (recorded_once or not torch.is_grad_enabled()):
-            new = compiled_step(self.cell, drive, state)
-        else:
-            new = self.cell(drive, state)
-        if [part.shape for part in new] != [part.shape for part in state]:
-            raise ValueError(f"Recurrence: the cell maps a state of {describe(state)} to one of {describe(new)}")
-        # Under autocast a step must not change the state's precision, or J would not be square.
-        return tuple(part.to(old.dtype) for part, old in zip(new, state, strict=True))
+            return compiled_step(self.cell, drive, state)
+        return self.cell(drive, state)
+
+    def __getstate__(self) -> dict:
+        """Without the statistics of the last run, whose callback belongs to the process."""
+        return {**self.__dict__, "last_stats": None}
 
     def extra_repr(self) -> str:
         penalty = f", penalty={self.penalty!r}" if self.penalty is not None else ""

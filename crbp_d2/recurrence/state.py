@@ -11,16 +11,58 @@ State = tuple[Tensor, ...]
 
 
 def sample_norm(state: State) -> Tensor:
-    """Euclidean norm of each sample over all tensors of the state: N values, float32 or wider."""
-    norms = [torch.linalg.vector_norm(widen(part).flatten(1), dim=1) for part in state]
-    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    """Euclidean norm of each sample over all tensors of the state: N values, float32 or wider.
+
+    Right wherever the norm itself can be represented: each sample is scaled by its largest element, whose square
+    alone may overflow or vanish.
+    """
+    norms = [_norm(widen(part).flatten(1)) for part in state]
+    return norms[0] if len(norms) == 1 else _norm(torch.stack(norms, dim=1))
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    """Of each row of N x D."""
+    if not vectors.shape[1]:
+        return vectors.new_zeros(len(vectors))
+    plain = torch.linalg.vector_norm(vectors, dim=1)
+    limits = torch.finfo(plain.dtype)
+    # Beyond these, squares of elements overflow, or lose digits below the smallest normal number.
+    safe = (plain > limits.tiny**0.5 / limits.eps) & plain.isfinite()
+    if vectors.device.type == "cpu" and safe.all():
+        return plain
+    largest = vectors.abs().amax(dim=1)
+    scale = torch.where((largest > 0) & largest.isfinite(), largest, 1)
+    return torch.where(safe, plain, torch.linalg.vector_norm(vectors / scale[:, None], dim=1) * scale)
+
+
+def relative_norm(change: Tensor, size: Tensor) -> Tensor:
+    """change / size of each sample; 0 where the change is 0, infinite where the size is."""
+    return torch.where(change == 0, change, torch.where(size.isinf(), torch.inf, change / size))
 
 
 def relative_change(previous: State, state: State) -> Tensor:
     """||state - previous|| / ||state|| of each sample: N values; 0 where both are zero, infinite where a norm is."""
     change = sample_norm(tuple(new - old for new, old in zip(state, previous, strict=True)))
-    size = sample_norm(state)
-    return torch.where(change == 0, change, torch.where(size.isinf(), torch.inf, change / size))
+    return relative_norm(change, sample_norm(state))
+
+
+def vjp(state: State, previous: State, v: State, **graph) -> State:
+    """v J with J the Jacobian of `state` in `previous`, zero where nothing depends on a tensor of `previous`.
+
+    Tensors of `state` without a graph are constants, which add nothing.
+
+    Args:
+        v: of the shapes of `state`.
+        graph: retain_graph, create_graph of torch.autograd.grad.
+    """
+    known = [(part, weight) for part, weight in zip(state, v, strict=True) if part.requires_grad]
+    inputs = [part for part in previous if part.requires_grad]
+    if not known or not inputs:
+        return tuple(torch.zeros_like(part) for part in previous)
+    outputs, weights = zip(*known, strict=True)
+    found = iter(torch.autograd.grad(outputs, inputs, weights, allow_unused=True, **graph))
+    products = [next(found) if part.requires_grad else None for part in previous]
+    return tuple(torch.zeros_like(part) if p is None else p for p, part in zip(products, previous, strict=True))
 
 
 def is_finite(state: State) -> Tensor:

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ..state import State, flatten, select, unflatten
+from ..state import State, flatten, relative_norm, sample_norm, select, unflatten
 from .base import Solution, Step, Visit, check_budget
 
 
@@ -58,13 +58,13 @@ class Accelerated(ABC):
         active = torch.ones_like(best, dtype=torch.bool)
         sample_steps = torch.zeros_like(active, dtype=torch.long)
         history = self.begin()
-        taken = 0
+        taken, scale = 0, None
         while taken < budget:
             f = flatten(step(unflatten(x, state)))
             taken += 1
             sample_steps = sample_steps + active
-            change, size = (f - x).norm(dim=1), f.norm(dim=1)
-            residual = torch.where(change == 0, change, change / size)
+            change, size = sample_norm((f - x,)), sample_norm((f,))
+            residual = relative_norm(change, size)
             better = active & (residual < best)  # false for NaN
             best = torch.where(better, residual, best)
             best_x, best_f = select(better, (x,), (best_x,))[0], select(better, (f,), (best_f,))[0]
@@ -74,5 +74,25 @@ class Accelerated(ABC):
             if taken == budget or not active.any():
                 break
             with torch.autocast(x.device.type, enabled=False):
-                (x,) = select(active, (history.propose(x, f),), (best_x,))
-        return Solution(unflatten(best_x, state), unflatten(best_f, state), taken, sample_steps)
+                if scale is None:
+                    scale = _scale(f)
+                proposed = history.propose(x, f) if scale is _ONE else history.propose(x / scale, f / scale) * scale
+                (x,) = select(active, (proposed,), (best_x,))
+        # Infinite where not one evaluation was finite.
+        residual = best if taken else None
+        return Solution(unflatten(best_x, state), unflatten(best_f, state), taken, sample_steps, residual)
+
+
+# No scaling: extrapolation multiplies elements with one another, which is safe at these sizes.
+_ONE = object()
+_SAFE = 1e-10, 1e10
+
+
+def _scale(f: Tensor) -> Tensor | object:
+    """A power of two for each sample, N x 1, that brings it near 1, as extrapolation is equivariant; or _ONE."""
+    largest = f.abs().amax(dim=1, keepdim=True) if f.shape[1] else f.new_ones(len(f), 1)
+    usual = ((largest > _SAFE[0]) & (largest < _SAFE[1])) | (largest == 0) | ~largest.isfinite()
+    if f.device.type == "cpu" and usual.all():
+        return _ONE
+    _, exponent = torch.frexp(largest)
+    return torch.where(usual, torch.ones_like(largest), torch.ldexp(torch.ones_like(largest), exponent.clamp(max=126)))

@@ -6,6 +6,7 @@ N: batch; D: elements of a sample's state; M: differences kept.
 import torch
 from torch import Tensor
 
+from ..state import sample_norm
 from .accelerated import Accelerated, Extrapolation
 from .base import check_budget
 
@@ -74,7 +75,7 @@ class _AndersonMixing(Extrapolation):
         self.gram = x.new_zeros(n, self.memory, self.memory)
 
     def _remember(self, point_change: Tensor, residual_change: Tensor) -> None:
-        length = residual_change.norm(dim=1, keepdim=True)
+        length = sample_norm((residual_change,))[:, None]
         length = torch.where(length == 0, 1, length)
         column = residual_change / length
         place = self.seen % self.memory

@@ -127,5 +127,5 @@ def check_budget(solver: str, **settings: float) -> None:
     for name, value in settings.items():
         if name == "tol" and not 0 < value < 1:
             raise ValueError(f"{solver}: tol must lie in (0, 1), got {value}")
-        if name != "tol" and (value < 1 or value != int(value)):
+        if name != "tol" and (not value >= 1 or value % 1):
             raise ValueError(f"{solver}: {name} must be a whole number of at least 1, got {value}")

@@ -32,8 +32,8 @@ class NeumannSeries:
     stops_at_tol = False
 
     def __init__(self, num_terms: int = 15, tol: float = 0.0, growth_limit: float = 10.0):
-        if num_terms < 0:
-            raise ValueError(f"NeumannSeries: num_terms must be at least 0, got {num_terms}")
+        if not num_terms >= 0 or num_terms % 1:
+            raise ValueError(f"NeumannSeries: num_terms must be a whole number of at least 0, got {num_terms}")
         if not 0 <= tol < 1:
             raise ValueError(f"NeumannSeries: tol must lie in [0, 1), got {tol}")
         if not growth_limit > 1:
