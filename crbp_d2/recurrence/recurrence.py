@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from .cell_step import CellStep, checked_state
-from .chunked import run_in_chunks
+from .chunked import Parameters, run_in_chunks
 from .compiled import compiled_step, prepare
 from .gradients import Implicit, Trajectory
 from .penalties import REDUCTIONS
@@ -128,14 +129,21 @@ class Recurrence(nn.Module):
         self.last_stats = output.stats
         return output
 
-    def _at_once(self, drive: Tensor, state: State, steps: int, record: bool) -> tuple[State, RecurrenceOutput]:
+    def _at_once(
+        self,
+        drive: Tensor,
+        state: State,
+        steps: int,
+        record: bool,
+        call: Callable[[Tensor, State], State] | None = None,
+    ) -> tuple[State, RecurrenceOutput]:
         """The second-last state, and the output."""
         penalized = self.penalty is not None and torch.is_grad_enabled() and drive.shape[0] > 0
         if penalized:
             # The penalty differentiates the last step by its input, which is this one if there is only one step.
             state = tuple(part if part.requires_grad else part.detach().requires_grad_() for part in state)
 
-        step = CellStep(self.cell, self._call)
+        step = CellStep(self.cell, call or self._call)
         states: list[State] | None = [] if record or self.supervision == "every" else None
         finite: list[Tensor] = []
 
@@ -161,11 +169,15 @@ class Recurrence(nn.Module):
 
     def _in_chunks(self, drive: Tensor, state: State, steps: int) -> RecurrenceOutput:
         @solve_scope()
-        def run(part: Tensor, start: State, steps: int) -> tuple[State, State, Tensor, SolveStats]:
-            previous, output = self._at_once(part, start, steps, record=False)
+        def run(part: Tensor, start: State, steps: int, parameters: Parameters, before_step: Callable[[], None]):
+            def call(drive: Tensor, state: State) -> State:
+                before_step()
+                return functional_call(self.cell, parameters, (drive, state))
+
+            previous, output = self._at_once(part, start, steps, record=False, call=call)
             return previous, output.state, output.penalty, output.stats
 
-        parameters = [p for p in self.cell.parameters() if p.requires_grad]
+        parameters = {name: p for name, p in self.cell.named_parameters() if p.requires_grad}
         mean = getattr(self.penalty, "reduction", None) == "mean"
         return RecurrenceOutput(*run_in_chunks(run, drive, state, steps, self.chunk_size, parameters, mean))
 

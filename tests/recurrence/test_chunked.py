@@ -91,6 +91,96 @@ def test_one_chunk_is_held_at_a_time(chunk_size, expected):
     assert max(held) == expected
 
 
+class Dropping(TanhCell):
+    """Drops states, or (DropConnect) weights."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.weights = weights
+        self.seen = []
+
+    def forward(self, drive, state):
+        (h,) = state
+        weight = nn.functional.dropout(self.weight, 0.3) if self.weights else self.weight
+        kept = torch.ones_like(h) if self.weights else nn.functional.dropout(torch.ones_like(h), 0.3)
+        self.seen.append((weight.detach() / self.weight.detach(), kept, h.detach()))
+        return (torch.tanh(h @ weight.T + drive @ self.input.T) * kept,)
+
+
+@pytest.mark.parametrize("weights", [False, True])
+def test_the_repeated_step_draws_the_numbers_of_the_first(weights):
+    cell = Dropping(weights)
+    drive = drive_for(cell, samples=5).requires_grad_()
+    state = learning_rule("rbp", cell, steps=6, num_terms=0, chunk_size=2)(drive).state[0]
+    last = cell.seen[5::6][:3]  # of each chunk
+    before = torch.get_rng_state()
+    found = gradients(cell, drive, loss_of((state,)))
+    assert torch.equal(torch.get_rng_state(), before)
+    parts = []
+    for (mask, kept, h), z in zip(last, drive.split(2), strict=True):
+        parts.append(torch.tanh(h @ (cell.weight * mask).T + z @ cell.input.T) * kept)
+    whole = torch.cat(parts)
+    torch.testing.assert_close(state, whole, rtol=0, atol=1e-15)
+    for a, b in zip(found, gradients(cell, drive, loss_of((whole,))), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("size", [1, 2])
+def test_the_contraction_penalty_of_a_chunk_is_that_of_its_samples_alone(reduction, size):
+    cell = TanhCell(rate=1.5)
+    drive = drive_for(cell, samples=4).requires_grad_()
+    settings = {"steps": 6, "penalty": "Contraction", "bound": 0.1, "reduction": reduction, "power_iterations": 1}
+    torch.manual_seed(3)
+    penalty = learning_rule("crbp", cell, chunk_size=size, **settings)(drive).penalty
+    torch.randn(7)  # other draws between the passes
+    found = gradients(cell, drive, penalty)
+    torch.manual_seed(3)
+    alone = [learning_rule("crbp", cell, **settings)(part).penalty for part in drive.split(size)]
+    truth = torch.stack(alone).mean() if reduction == "mean" else torch.stack(alone).sum()
+    torch.testing.assert_close(penalty, truth, rtol=0, atol=1e-14)
+    for a, b in zip(found, gradients(cell, drive, truth), strict=True):
+        assert b.abs().max() > 1e-4
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
+
+
+def test_parameters_of_a_functional_call_get_their_gradients():
+    cell = TanhCell()
+    drive = drive_for(cell, samples=4)
+    recurrence = learning_rule("rbp", cell, steps=100, num_terms=100, chunk_size=3)
+    source = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+    others = {name: parameter.detach() * source for name, parameter in recurrence.named_parameters()}
+    state = torch.func.functional_call(recurrence, others, (drive,)).state
+    (found,) = torch.autograd.grad(loss_of(state), source, retain_graph=True)
+    unrolled = torch.func.functional_call(learning_rule("bptt", cell, steps=200), others, (drive,)).state
+    (truth,) = torch.autograd.grad(loss_of(unrolled), source)
+    torch.testing.assert_close(found, truth, rtol=1e-9, atol=0)
+    assert truth.abs() > 0.1
+
+
+def test_a_changed_parameter_and_a_foreign_tensor_raise():
+    cell = TanhCell()
+    drive = drive_for(cell, samples=4)
+    output = learning_rule("rbp", cell, steps=5, chunk_size=2)(drive)
+    with torch.no_grad():
+        cell.weight.mul_(1.1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.state[0].sum().backward()
+    cell.offset = torch.ones(5, dtype=torch.float64, requires_grad=True)
+    cell.forward = lambda drive, state: (TanhCell.forward(cell, drive, state)[0] + cell.offset,)
+    with pytest.raises(ValueError, match=r"chunk_size .*another tensor of shape \(5,\)"):
+        learning_rule("rbp", cell, steps=5, chunk_size=2)(drive)
+
+
+def test_a_second_derivative_through_chunks_raises():
+    cell = TanhCell()
+    drive = drive_for(cell, samples=4).requires_grad_()
+    state = learning_rule("rbp", cell, steps=5, chunk_size=2)(drive).state[0]
+    (first,) = torch.autograd.grad(state.sum(), drive, create_graph=True)
+    with pytest.raises(RuntimeError, match="second derivative"):
+        torch.autograd.grad(first.square().sum(), cell.weight)
+
+
 def test_small_batches_and_inference_run_at_once():
     cell = TanhCell()
     recurrence = learning_rule("crbp", cell, steps=5, chunk_size=4)
