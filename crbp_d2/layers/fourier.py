@@ -120,8 +120,9 @@ def _transform(x: Tensor, size: Size) -> Tensor:
 def _invert(y: Tensor, size: Size, image: Size) -> Tensor:
     """F x N x K -> N x K x H x W."""
     height, width = image
-    y = y.unflatten(0, (size[0], -1)).permute(2, 3, 0, 1)
-    return torch.fft.irfft2(y, s=size)[..., :height, :width].contiguous()
+    # The columns first, as they lie, so that the rows below the image need no more.
+    y = torch.fft.ifft(y.unflatten(0, (size[0], -1)), dim=0)[:height]
+    return torch.fft.irfft(y.permute(2, 3, 0, 1), n=size[1])[..., :width].contiguous()
 
 
 def _transform_kernel(weight: Tensor, size: Size) -> Tensor:
