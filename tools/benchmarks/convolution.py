@@ -184,7 +184,7 @@ def convolution_section(rows: Sequence[MethodTimes], steps: Iterable[StepTimes],
     direct = exp(mean(log(row.seconds["direct"] / row.seconds[row.fastest]) for row in rows))
     worst = max(row.loss for row in rows)
     return (
-        f"A convolution and its vector-Jacobian product in the input by every method, with {threads} threads; medians "
+        f"A convolution and its vector-Jacobian product in the input by every method, threads: {threads}; medians "
         "over rounds in\nwhich the methods take turns. What is computed from a kernel alone is computed once a solve "
         "and counts nowhere.\n`auto` is the method that the cost model chooses, and auto / fastest what the choice "
         f"loses on this machine:\n{loss:.2f} in the geometric mean over the rows and {worst:.2f} at worst; always "

@@ -42,7 +42,7 @@ def test_section_shows_milliseconds_the_choice_and_what_it_loses():
     assert cells[2][5:] == ["400.00", "200.00", "100.00", "-", "channels_last", "fft", "2.00"]
     assert cells[3][4:] == ["bfloat16", "400.00", "-", "-", "-", "direct", "direct", "1.00"]
     assert cells[-1] == ["a step", "500.00", "100.00", "125.00", "4.00"]
-    assert "with 2 threads" in text and "1.41" in text and "2.00" in text
+    assert "threads: 2" in text and "1.41" in text and "2.00" in text
 
 
 def test_a_panel_an_image_size():
