@@ -16,7 +16,8 @@ def add_crbp_config(cfg: CN) -> None:
     node.STEPS = 20
     # Cell evaluations in inference; 0: as many as in training.
     node.TEST_STEPS = 0
-    # Steps that tbptt differentiates (paper: 3 of 6).
+    # Steps that tbptt and progressive differentiate (paper: 3 of 6). progressive and crbp_random train with a number of
+    # steps drawn anew at each iteration, from TRUNCATION to 2 STEPS - TRUNCATION.
     node.TRUNCATION = 3
     # Samples whose last step is held at once in training under rbp, crbp and deq, which bounds the memory that grows
     # with the RoIs at the cost of two cell evaluations; 0: all.

@@ -11,6 +11,7 @@ from .solvers.base import AffineStep, Solution, SolveStats, UnconvergedWarning
 from .solvers.broyden import Broyden
 from .solvers.fixed_steps import FixedSteps
 from .solvers.neumann import NeumannSeries
+from .solvers.random_steps import RandomSteps
 
 __all__ = [
     "PENALTIES",
@@ -24,6 +25,7 @@ __all__ = [
     "Implicit",
     "LipschitzPenalty",
     "NeumannSeries",
+    "RandomSteps",
     "Recurrence",
     "RecurrenceOutput",
     "Rule",

@@ -117,7 +117,8 @@ class Recurrence(nn.Module):
         Warns:
             UnconvergedWarning: once, if a solver that stops at a tolerance does not get there.
         """
-        steps = self.solver.steps if steps is None else steps
+        if steps is None:
+            steps = self.solver.next_steps()
         if steps < 1:
             raise ValueError(f"Recurrence: steps must be at least 1, got {steps}")
         state = self._start(drive, state)

@@ -15,6 +15,7 @@ from .solvers.base import CONVERGED
 from .solvers.broyden import Broyden
 from .solvers.fixed_steps import FixedSteps
 from .solvers.neumann import NeumannSeries
+from .solvers.random_steps import RandomSteps
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,17 @@ def _accelerated(cls: type, *names: str) -> Part:
     return build
 
 
+def _random_steps(settings: RuleSettings) -> RandomSteps:
+    """From the recorded steps alone to as many more than `steps` as these are fewer, so `steps` on average."""
+    low = min(settings.truncation, settings.steps)
+    return RandomSteps(low, 2 * settings.steps - low, settings.steps)
+
+
 SOLVERS: Table[Part] = Table(
     "solver",
     {
         "FixedSteps": lambda s: FixedSteps(s.steps),
+        "RandomSteps": _random_steps,
         "Anderson": _accelerated(Anderson, "damping"),
         "Broyden": _accelerated(Broyden),
     },
@@ -123,6 +131,8 @@ RULES: Table[Rule] = Table(
         "cbptt": Rule(_unrolled, penalty=_penalty),
         "rbp": Rule(_neumann),
         "crbp": Rule(_neumann, penalty=_penalty),
+        "crbp_random": Rule(_neumann, solver="RandomSteps", penalty=_penalty),
+        "progressive": Rule(_truncated, solver="RandomSteps"),
         "deq": Rule(_same_solver, solver="Anderson"),
     },
 )

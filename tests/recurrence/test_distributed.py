@@ -57,8 +57,9 @@ def distributed(tmp_path_factory):
 
 @pytest.mark.parametrize("rule", RULES)
 def test_gradients_are_the_mean_over_processes(rule, distributed):
+    models = [Model(rule) for _ in range(WORLD)]
     for step in range(2):
-        single = [gradients(Model(rule), batch(rank, step)) for rank in range(WORLD)]
+        single = [gradients(model, batch(rank, step)) for rank, model in enumerate(models)]
         both = [results[rule][step] for results in distributed]
         for ours, other, *parts in zip(*both, *single, strict=True):
             assert torch.equal(ours, other)

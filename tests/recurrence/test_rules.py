@@ -9,6 +9,7 @@ from crbp_d2.recurrence import (
     FixedSteps,
     Implicit,
     NeumannSeries,
+    RandomSteps,
     Recurrence,
     Rule,
     Truncated,
@@ -40,7 +41,17 @@ def at_fixed_point(cell, drive):
     return push(cell, drive, state, torch.linalg.solve((identity - jacobian).mT, g[..., None])[..., 0])
 
 
-STEPS = {"bptt": 7, "cbptt": 7, "bptt_every_step": 7, "tbptt": 7, "rbp": 400, "crbp": 400, "deq": 400}
+STEPS = {
+    "bptt": 7,
+    "cbptt": 7,
+    "bptt_every_step": 7,
+    "tbptt": 7,
+    "rbp": 400,
+    "crbp": 400,
+    "crbp_random": 800,
+    "deq": 400,
+    "progressive": 7,
+}
 TRUTH = {
     "bptt": lambda cell, drive: unrolled(cell, drive, 7, 7),
     "cbptt": lambda cell, drive: unrolled(cell, drive, 7, 7),
@@ -49,6 +60,9 @@ TRUTH = {
     "rbp": at_fixed_point,
     "crbp": at_fixed_point,
     "deq": at_fixed_point,
+    "crbp_random": at_fixed_point,
+    # The first draw of 3 to 11 steps.
+    "progressive": lambda cell, drive: unrolled(cell, drive, RandomSteps(3, 11, 7).next_steps(), 3),
 }
 
 
@@ -128,8 +142,8 @@ def test_gradcheck(problem, rule):
 def test_loss_scale_only_scales_the_gradient(problem, rule):
     cell, drive = problem
     recurrence = learning_rule(rule, cell, steps=30, tol=1e-10)
-    plain = gradients(cell, drive, loss_of(recurrence(drive).state))
-    scaled = gradients(cell, drive, 65536 * loss_of(recurrence(drive).state))
+    plain = gradients(cell, drive, loss_of(recurrence(drive, steps=30).state))
+    scaled = gradients(cell, drive, 65536 * loss_of(recurrence(drive, steps=30).state))
     for a, b in zip(plain, scaled, strict=True):
         assert a.abs().max() > 0
         torch.testing.assert_close(a, b / 65536, rtol=1e-12, atol=0)
@@ -144,7 +158,7 @@ def test_gradient_of_a_sample_does_not_depend_on_a_slow_mate(rule):
 
     def gradient(drive):
         drive = drive.requires_grad_()
-        return torch.autograd.grad(recurrence(drive).state[0][0].sum(), drive)[0][0]
+        return torch.autograd.grad(recurrence(drive, steps=60).state[0][0].sum(), drive)[0][0]
 
     alone, together = gradient(fast.clone()), gradient(torch.cat([fast, slow]))
     torch.testing.assert_close(alone, together, rtol=1e-12, atol=0)

@@ -140,7 +140,7 @@ def _measure(rule: str, cell: TanhContraction, drive: Tensor, truth: Tensor) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UnconvergedWarning)
             with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
-                output = recurrence(drive)
+                output = recurrence(drive, steps=steps)
             evaluations.append(cell.evaluations)
             read = output.states if recurrence.supervision == "every" else [output.state]
             # The penalty counts towards the cost with weight 0, so that it does not change the gradient.

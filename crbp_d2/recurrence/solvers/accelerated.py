@@ -43,6 +43,10 @@ class Accelerated(ABC):
         self.steps = max_steps
         self.tol = tol
 
+    def next_steps(self) -> int:
+        """Evaluations at most of a run that names no number."""
+        return self.steps
+
     @abstractmethod
     def begin(self) -> Extrapolation:
         """A fresh history for one solve."""

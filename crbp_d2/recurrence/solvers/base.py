@@ -5,7 +5,7 @@ A solver has
 - `solve(step, state, steps=None, visit=None) -> Solution`: run at most `steps` evaluations of `step`, a
   map from one state to the next; `visit` sees the state after each. The transposed problem of an
   Implicit gradient is the same call with an AffineStep.
-- `steps`: its own number of evaluations.
+- `steps`: its own number of evaluations; `next_steps()`: that of a run that names none, the same but where it is drawn.
 - `tol`: the residual within which a sample counts as converged.
 - `stops_at_tol`: whether it stops there. If not, it is plain iteration, which can be unrolled.
 

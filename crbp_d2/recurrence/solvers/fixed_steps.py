@@ -22,6 +22,10 @@ class FixedSteps:
         self.steps = steps
         self.tol = tol
 
+    def next_steps(self) -> int:
+        """The number of steps of a run that names none."""
+        return self.steps
+
     def solve(self, step: Step, state: State, steps: int | None = None, visit: Visit | None = None) -> Solution:
         """Run `steps` steps (default: the solver's own; 0 is allowed) from `state`; `visit` sees each new state."""
         steps = self.steps if steps is None else steps

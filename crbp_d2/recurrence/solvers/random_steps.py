@@ -1,0 +1,57 @@
+"""Plain iteration, in training for a random number of steps."""
+
+import random
+
+import torch
+from torch import Tensor, nn
+
+from ..state import State
+from .base import CONVERGED, Solution, Step, Visit, check_budget
+from .fixed_steps import FixedSteps
+
+
+class RandomSteps(nn.Module):
+    """Plain iteration; in training the number of steps is drawn anew for each run (Bansal et al. 2022).
+
+    Under Truncated(k) all steps but the last k run without a graph, so the draw is of the state that these
+    start from, at the memory of k steps.
+
+    A draw depends on `seed` and on the number of draws before it alone, not on a global generator: it is the
+    same on all processes. That number is a buffer, which checkpoints hold, so a resumed training goes on with it.
+
+    Args:
+        low, high: steps of a training run, drawn uniformly from low to high, both included.
+        steps: those of a run in evaluation, or without gradients; default: half-way between low and high.
+        seed: of the draws.
+        tol: residual within which a sample is reported as converged; it never stops the run.
+
+    Raises:
+        ValueError: low, high or steps < 1, low > high, tol outside (0, 1).
+    """
+
+    stops_at_tol = False
+    draws: Tensor
+
+    def __init__(self, low: int, high: int, steps: int | None = None, seed: int = 0, tol: float = CONVERGED):
+        super().__init__()
+        steps = (low + high) // 2 if steps is None else steps
+        check_budget("RandomSteps", low=low, high=high, steps=steps, tol=tol)
+        if low > high:
+            raise ValueError(f"RandomSteps: low must be at most high, got {low} and {high}")
+        self.low, self.high, self.steps, self.seed, self.tol = low, high, steps, seed, tol
+        self.register_buffer("draws", torch.zeros((), dtype=torch.long))
+
+    def next_steps(self) -> int:
+        """The number of steps of a run that names none; in training with gradients a draw."""
+        if not (self.training and torch.is_grad_enabled()):
+            return self.steps
+        drawn = random.Random(f"{self.seed} {self.draws.item()}").randint(self.low, self.high)
+        self.draws += 1
+        return drawn
+
+    def solve(self, step: Step, state: State, steps: int | None = None, visit: Visit | None = None) -> Solution:
+        """Run `steps` steps (default: next_steps; 0 is allowed) from `state`; `visit` sees each new state."""
+        return FixedSteps(self.steps, self.tol).solve(step, state, self.next_steps() if steps is None else steps, visit)
+
+    def __repr__(self) -> str:
+        return f"RandomSteps({self.low}, {self.high}, {self.steps})"

@@ -1,0 +1,69 @@
+"""Random numbers of steps: what is drawn, where, and what a resumed or copied run draws."""
+
+import copy
+from collections import Counter
+
+import pytest
+import torch
+from helpers.problems import TanhCell, drive_for, iterate
+
+from crbp_d2.recurrence import RandomSteps, Recurrence, Truncated, learning_rule
+
+
+def draws(solver, count):
+    return [solver.next_steps() for _ in range(count)]
+
+
+def test_every_number_of_the_range_is_drawn_about_equally_often():
+    counts = Counter(draws(RandomSteps(2, 5), 4000))
+    # Five standard deviations of a binomial distribution.
+    assert set(counts) == {2, 3, 4, 5}
+    assert all(abs(count - 1000) < 5 * (4000 * 0.25 * 0.75) ** 0.5 for count in counts.values())
+    assert draws(RandomSteps(3, 3), 5) == [3] * 5
+
+
+def test_draws_depend_on_seed_and_place_alone():
+    first = RandomSteps(1, 50, seed=1)
+    torch.manual_seed(0)
+    expected = draws(first, 20)
+    torch.manual_seed(5)
+    other = RandomSteps(1, 50, seed=1)
+    begun = draws(other, 8)
+    resumed = RandomSteps(1, 50, seed=1)
+    resumed.load_state_dict(copy.deepcopy(other.state_dict()))
+    assert begun + draws(resumed, 12) == expected
+    assert draws(RandomSteps(1, 50, seed=2), 20) != expected
+
+
+@pytest.mark.parametrize("rule", ["progressive", "crbp_random"])
+def test_training_draws_and_evaluation_runs_a_fixed_number(rule):
+    cell = TanhCell()
+    drive = drive_for(cell)
+    recurrence = learning_rule(rule, cell, steps=12, truncation=6)
+    taken = [recurrence(drive).stats.steps for _ in range(30)]
+    assert taken == draws(RandomSteps(6, 18, 12), 30) and len(set(taken)) > 5
+    torch.testing.assert_close(recurrence(drive, steps=9).state[0], iterate(cell, drive, 9)[0], rtol=0, atol=1e-15)
+    before = recurrence.solver.draws.item()
+    with torch.no_grad():
+        assert recurrence(drive).stats.steps == 12
+    assert recurrence.eval()(drive).stats.steps == 12 and recurrence.solver.draws.item() == before == 30
+    assert list(recurrence.state_dict()) == ["cell.weight", "cell.input", "solver.draws"]
+
+
+def test_states_held_are_those_of_the_recorded_steps():
+    seen = []
+
+    class Watching(TanhCell):
+        def forward(self, drive, state):
+            seen.append(torch.is_grad_enabled())
+            return super().forward(drive, state)
+
+    cell = Watching()
+    stats = Recurrence(cell, RandomSteps(4, 30), Truncated(4))(drive_for(cell)).stats
+    assert seen == [False] * (stats.steps - 4) + [True] * 4
+
+
+@pytest.mark.parametrize("low,high,named", [(0, 3, "low"), (4, 3, "low must be at most high"), (1, 2.5, "high")])
+def test_ranges_that_are_none_raise(low, high, named):
+    with pytest.raises(ValueError, match=named):
+        RandomSteps(low, high)
