@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from crbp_d2.layers.convolution import METHODS, HorizontalConv2d
+from crbp_d2.layers.convolution import METHODS, PLAIN, HorizontalConv2d
 
 CASES = [
     (method, kernel_size)
@@ -42,6 +42,9 @@ def relative_error(found, truth):
 @pytest.mark.parametrize("method,kernel_size", CASES)
 def test_values_and_gradients(method, kernel_size, precision):
     dtype, autocast, result, tolerance = PRECISIONS[precision]
+    if result == torch.bfloat16 and method in PLAIN:
+        # For some processors, torch's own convolution adds up in bfloat16.
+        tolerance *= 2
     conv, x, g = problem(method, kernel_size, dtype)
     weight, bias, exact = (part.detach().double().requires_grad_() for part in (conv.weight, conv.bias, x))
     truth = F.conv2d(exact, weight, bias, padding=kernel_size // 2)
