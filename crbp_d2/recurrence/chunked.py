@@ -14,8 +14,8 @@ from .random_state import RandomState
 from .solvers.base import SolveStats
 from .state import State
 
-# (drive, state, steps, parameters by name, call before each step) -> last two states, penalty and statistics of a run
-# with the usual graph
+# (drive, state, steps, parameters by name, called before the recorded step) -> last two states, penalty and statistics
+# of a run with the usual graph
 Parameters = Mapping[str, Tensor]
 Run = Callable[[Tensor, State, int, Parameters, Callable[[], None]], tuple[State, State, Tensor, SolveStats]]
 

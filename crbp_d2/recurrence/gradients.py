@@ -173,7 +173,6 @@ class _TransposeSolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx, solve: Callable[[State], State], *state: Tensor) -> State:
         ctx.solve, ctx.state = solve, state
-        ctx.set_materialize_grads(True)
         return tuple(part.view_as(part) for part in state)
 
     @staticmethod

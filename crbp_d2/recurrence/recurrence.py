@@ -170,9 +170,11 @@ class Recurrence(nn.Module):
 
     def _in_chunks(self, drive: Tensor, state: State, steps: int) -> RecurrenceOutput:
         @solve_scope()
-        def run(part: Tensor, start: State, steps: int, parameters: Parameters, before_step: Callable[[], None]):
+        def run(part: Tensor, start: State, steps: int, parameters: Parameters, before_recorded: Callable[[], None]):
             def call(drive: Tensor, state: State) -> State:
-                before_step()
+                if not torch.is_grad_enabled():
+                    return self._call(drive, state)
+                before_recorded()
                 return functional_call(self.cell, parameters, (drive, state))
 
             previous, output = self._at_once(part, start, steps, record=False, call=call)
