@@ -2,9 +2,11 @@
 
 import pytest
 from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from helpers.paths import ROOT
 
 from crbp_d2 import add_crbp_config
+from tools.soak.small_runs import register_small_sets
 
 
 @pytest.fixture
@@ -19,3 +21,22 @@ def pathfinder_config():
         return cfg
 
     return build
+
+
+SETS = ("pathfinder_soak_train", "pathfinder_soak_val", "pathfinder_soak_stream",
+        "toy_panoptic_train", "toy_panoptic_val")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def small_sets(tmp_path_factory):
+    def forget():
+        for name in SETS:
+            if name in DatasetCatalog.list():
+                DatasetCatalog.remove(name)
+                MetadataCatalog.remove(name)
+
+    forget()
+    root = tmp_path_factory.mktemp("datasets")
+    register_small_sets(root)
+    yield root
+    forget()

@@ -86,8 +86,8 @@ def test_a_worker_that_outlives_its_run_does_not_keep_the_lock(tmp_path):
     worker = int(os.read(read, 100))
     os.waitpid(run, 0)
     try:
-        with RunLock(str(tmp_path)):
-            pass
+        with RunLock(str(tmp_path)) as lock:
+            assert len(lock.notes) == 1 and str(run) in lock.notes[0]
     finally:
         os.kill(worker, 9)
         os.close(read)

@@ -181,6 +181,7 @@ def test_every_key_of_the_tables_exists(pathfinder_config):
     for key in (*COMMON, *ROI_RULES, *TRAINING):
         node = cfg
         for part in key.split("."):
+            assert part in node, key
             node = node[part]
 
 

@@ -150,8 +150,8 @@ def test_loss_scale_only_scales_the_gradient(problem, rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_gradient_of_a_sample_does_not_depend_on_a_slow_mate(rule):
-    """The mate needs many more steps and terms than the sample."""
+def test_gradient_of_a_sample_does_not_depend_on_a_slow_sample(rule):
+    """The other needs many more steps and terms than the sample."""
     cell = TanhCell(rate=0.95)
     fast, slow = 5 * torch.ones(1, 5, dtype=torch.float64), 1e-3 * torch.ones(1, 5, dtype=torch.float64)
     recurrence = learning_rule(rule, cell, steps=60, tol=1e-6, neumann_tol=1e-6, num_terms=60)

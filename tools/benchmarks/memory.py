@@ -194,8 +194,8 @@ def recurrent_part_section(parts: list[RecurrentPart]) -> str:
             "",
             markdown_table(["phase", *(p.rule for p in parts)], phases),
             "",
-            f"What the {FORWARD} leaves is the recorded step (under bptt all of them) and the room that Winograd's",
-            f"convolutions work in; the {PENALTY} adds the graph of the product it differentiates, and its gradients",
-            f"wait in the recorded step while the {SERIES} runs, before the {BACKWARD} carries both on.",
+            f"What the {FORWARD} leaves is the recorded step (under bptt all of them) and the workspace of",
+            f"Winograd's convolutions; the {PENALTY} adds the graph of the product it differentiates, and its",
+            f"gradients wait in the recorded step while the {SERIES} runs, before the {BACKWARD} carries both on.",
         ]
     )

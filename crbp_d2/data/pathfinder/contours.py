@@ -112,7 +112,7 @@ def _attempt(spec: PathfinderSpec, rng: np.random.Generator) -> Contours | None:
         return None
     long = [contour.dashes() for contour in pair]
     ends = np.array([[dashes.tails[0], dashes.heads[-1]] for dashes in long])
-    # All four ends leave room for a dot, though one gets it: free space must not tell which.
+    # All four ends leave space for a dot, though one gets it: free space must not tell which.
     for contour_ends, other in zip(ends, long[::-1], strict=True):
         if _distances(contour_ends, other).min() < _dot_clearance(spec):
             return None

@@ -17,7 +17,7 @@ class NeumannSeries:
     so scaling g (by a loss scale, say) scales u and changes nothing else.
 
     A sample whose terms end larger than they began is counted as growing. Beyond `growth_limit` its
-    result is cut at the smallest term, as one sums an asymptotic series. The limit leaves room for
+    result is cut at the smallest term, as one sums an asymptotic series. The limit allows for
     Jacobians whose powers grow at first and shrink later.
 
     Args:

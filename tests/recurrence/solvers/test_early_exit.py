@@ -67,7 +67,7 @@ def test_every_sample_is_the_plain_run_cut_at_its_first_residual_within_tol(rule
             assert torch.equal(part[n], alone[0]) and torch.equal(part[n], plain[n])
 
 
-def test_batch_mates_and_their_order_make_no_difference():
+def test_other_samples_and_their_order_make_no_difference():
     drive = rates_drive()
     whole = run(RateCell(), drive)
     for chosen in ([2], [4, 0], [3, 1, 0, 4, 2], [1, 1]):

@@ -34,7 +34,7 @@ def test_tolerance_stops_each_sample_at_its_own_term():
     assert not found.growing.any()
 
 
-def test_a_sample_is_independent_of_slower_and_growing_batch_mates():
+def test_a_sample_is_independent_of_slower_and_growing_samples():
     series = NeumannSeries(num_terms=20, tol=1e-3)
     (alone,), _ = solve(series, diagonal(0.3), ones(1))
     (batch,), _ = solve(series, diagonal(0.99, 0.3, 3.0), ones(3))

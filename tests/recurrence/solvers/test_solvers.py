@@ -128,7 +128,7 @@ def test_expansive_linear_problems_are_solved_too(solver):
 
 
 @accelerated
-def test_a_sample_neither_waits_for_nor_feels_its_mates(make):
+def test_a_sample_neither_waits_for_nor_feels_the_others(make):
     weights = torch.stack([random_matrix(5, rate, seed) for seed, rate in enumerate((0.3, 0.97, 0.6))])
     drive = drive_for(TanhCell())
     start = (torch.zeros_like(drive),)
