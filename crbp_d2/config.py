@@ -22,9 +22,6 @@ def add_crbp_config(cfg: CN) -> None:
     # Samples whose last step is held at once in training under rbp, crbp and deq, which bounds the memory that grows
     # with the RoIs at the cost of two cell evaluations; 0: all.
     node.CHUNK_SIZE = 0
-    # Run cell steps through torch.compile: in inference, and in training all but the last one under rbp, crbp and deq,
-    # all under the rules that unroll without a penalty. Needs a C++ compiler on the CPU, triton on CUDA.
-    node.COMPILE = False
     # Norm between the last state and the readout. Mask head: "BN", "SyncBN", "GN" or "" (paper: SyncBN, which
     # becomes "BN", with the same parameters, unless several GPUs train); MODEL.ROI_MASK_HEAD.NORM, where one is
     # given, takes its place. Contour heads: the names of CELL.NORM (paper: BN).

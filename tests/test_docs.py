@@ -12,7 +12,7 @@ from helpers.paths import ROOT
 from crbp_d2 import add_crbp_config
 from crbp_d2.cells import CELLS
 from crbp_d2.modeling import build_recurrence
-from crbp_d2.recurrence import RULES, SOLVERS
+from crbp_d2.recurrence import PENALTIES, RULES, SOLVERS
 
 
 def blocks(page):
@@ -22,7 +22,7 @@ def blocks(page):
 @pytest.fixture
 def tables():
     """Rows that a page adds are taken out again."""
-    before = [(table, dict(table)) for table in (CELLS, SOLVERS, RULES)]
+    before = [(table, dict(table)) for table in (CELLS, SOLVERS, PENALTIES, RULES)]
     yield
     for table, rows in before:
         table.clear()
@@ -31,7 +31,7 @@ def tables():
 
 def test_extending_runs_and_its_names_work_in_a_config(tables):
     code = blocks("docs/EXTENDING.md")
-    assert len(code) == 5
+    assert len(code) == 8
     namespace = {}
     for block in code:
         exec(block, namespace)
@@ -43,6 +43,9 @@ def test_extending_runs_and_its_names_work_in_a_config(tables):
     recurrence = build_recurrence(cfg, 8)
     assert type(recurrence.cell).__name__ == "LeakyCell" and type(recurrence.solver).__name__ == "HeavyBall"
     assert recurrence.gradient.transpose.num_terms == 0
+    cfg.MODEL.RECURRENCE.RULE = "crbp"
+    cfg.MODEL.RECURRENCE.PENALTY.NAME = "Frobenius"
+    assert type(build_recurrence(cfg, 8).penalty).__name__ == "FrobeniusPenalty"
 
 
 def test_getting_started_registers_data_sets_of_ones_own(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from torch import nn
 
-from crbp_d2.recurrence import Recurrence
+from crbp_d2.recurrence import EarlyExit, Recurrence
 
 
 class EarlyStopStatistics(DatasetEvaluator):
@@ -22,7 +22,7 @@ class EarlyStopStatistics(DatasetEvaluator):
 
     def __init__(self, model: nn.Module):
         modules = [module for module in model.modules() if isinstance(module, Recurrence)]
-        self.recurrences = [module for module in modules if module.early_stop is not None]
+        self.recurrences = [module for module in modules if isinstance(module.solver, EarlyExit)]
         self.reset()
 
     def reset(self) -> None:
@@ -46,6 +46,6 @@ class EarlyStopStatistics(DatasetEvaluator):
         mean = steps / samples if samples else math.nan
         logging.getLogger(__name__).info(
             "Early stop at a residual of %g: %.2f steps, mean over %d samples, of which %d got there",
-            self.recurrences[0].early_stop, mean, samples, converged,
+            self.recurrences[0].solver.exit_tol, mean, samples, converged,
         )  # fmt: skip
         return {"recurrence": {"mean_steps": mean}}

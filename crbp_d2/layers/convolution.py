@@ -58,7 +58,7 @@ class HorizontalConv2d(nn.Conv2d):
             raise ValueError(f"the method 'winograd' is for 3 x 3 kernels, not for {self.kernel_size}")
         self.method = _checked(method)
         if method not in PLAIN:
-            self.keep_from_compiler()
+            self._keep_from_compiler()
 
     def forward(self, x: Tensor) -> Tensor:
         """x: N x C x H x W; the result: N x K x H x W."""
@@ -70,7 +70,7 @@ class HorizontalConv2d(nn.Conv2d):
         return self._indirectly(x, weight, bias, method)
 
     @classmethod
-    def keep_from_compiler(cls) -> None:
+    def _keep_from_compiler(cls) -> None:
         """Have torch.compile call the other methods, not look into them: it would lose gradients of the weight."""
         if not hasattr(cls._indirectly, "_torchdynamo_disable"):
             cls._indirectly = torch.compiler.disable(cls._indirectly)

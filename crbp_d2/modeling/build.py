@@ -6,16 +6,14 @@ from collections.abc import Callable
 import torch
 from detectron2.config import CfgNode
 from detectron2.utils import comm
-from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from crbp_d2.cells import CELLS, FeedforwardControl, build_cell
 from crbp_d2.cells.hgru import FORMS
 from crbp_d2.layers.convolution import METHODS, set_convolution
 from crbp_d2.layers.norms import NORMS
 from crbp_d2.recurrence import PENALTIES, RULES, SOLVERS, Recurrence, learning_rule
-from crbp_d2.recurrence.compiled import check_compiler
 from crbp_d2.recurrence.penalties import REDUCTIONS
-from crbp_d2.recurrence.solvers.early_exit import mixes_samples
 from crbp_d2.suggestions import did_you_mean
 
 # Of the mask head; the contour heads take those of the cells.
@@ -121,13 +119,14 @@ def _check_parts(node: CfgNode) -> None:
             f"MODEL.RECURRENCE.CELL.FORM is {node.CELL.FORM!r}, which only MODEL.RECURRENCE.CELL.NAME 'HGRUCell' has, "
             f"not {node.CELL.NAME!r}"
         )
-    if node.CHUNK_SIZE and mixes_samples(NORMS[node.CELL.NORM](1)):
+    if node.CHUNK_SIZE and isinstance(NORMS[node.CELL.NORM](1), _BatchNorm):
         raise ValueError(
             f"MODEL.RECURRENCE.CHUNK_SIZE is {node.CHUNK_SIZE}, which changes the batch whose statistics "
             f"MODEL.RECURRENCE.CELL.NORM {node.CELL.NORM!r} uses: leave it at 0, or use another norm"
         )
     try:
-        recurrence = learning_rule(node.RULE, nn.Identity(), **_rule_settings(node))
+        with torch.device("meta"):
+            recurrence = learning_rule(node.RULE, build_cell(node.CELL.NAME, 4), **_rule_settings(node))
     except ValueError as error:
         raise ValueError(f"MODEL.RECURRENCE with RULE {node.RULE!r}: {error}") from error
     if node.SOLVER.MAX_STEPS and not recurrence.solver.stops_at_tol:
@@ -146,7 +145,7 @@ def _check_early_stop(node: CfgNode, solver) -> None:
             f"and RULE {node.RULE!r}, {solver!r} stops every sample at a tolerance by itself: set ENABLED to False, or "
             "choose FixedSteps"
         )
-    if mixes_samples(NORMS[node.CELL.NORM](1)):
+    if isinstance(NORMS[node.CELL.NORM](1), _BatchNorm):
         raise ValueError(
             f"MODEL.RECURRENCE.EARLY_STOP.ENABLED is True, but MODEL.RECURRENCE.CELL.NORM {node.CELL.NORM!r} mixes the "
             "samples of a batch, so that a result would depend on which of the others have stopped: set ENABLED to "
@@ -192,19 +191,7 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
     )
     set_convolution(cell, node.CELL.CONVOLUTION)
     early_stop = node.EARLY_STOP.TOL if node.EARLY_STOP.ENABLED else None
-    if node.COMPILE:
-        _check_compiler(cfg.MODEL.DEVICE)
-    return learning_rule(node.RULE, cell, early_stop=early_stop, compile=node.COMPILE, **_rule_settings(node))
-
-
-def _check_compiler(device: str) -> None:
-    try:
-        check_compiler(device)
-    except RuntimeError as error:
-        raise ValueError(
-            f"MODEL.RECURRENCE.COMPILE is True, but {error}. It needs a C++ compiler on the CPU and triton on CUDA: "
-            "install what is missing, or set COMPILE to False"
-        ) from error
+    return learning_rule(node.RULE, cell, early_stop=early_stop, **_rule_settings(node))
 
 
 def mask_head_settings(cfg: CfgNode) -> dict:

@@ -1,14 +1,18 @@
 """Recurrences trained at their fixed point; pure torch."""
 
+from .chunked import Chunked
 from .diagnostics import contraction, lipschitz_coefficient, residuals, spectral_radius
 from .gradients import Implicit, Truncated, Unrolled
+from .interfaces import Cell, Gradient, Penalty, Solver, Step, Trajectory, TransposeSolver
 from .penalties import ContractionPenalty, LipschitzPenalty
 from .recurrence import Recurrence, RecurrenceOutput
 from .registry import Table
 from .rules import PENALTIES, RULES, SOLVERS, Rule, RuleSettings, learning_rule
+from .solution import Solution, SolveStats
 from .solvers.anderson import Anderson
-from .solvers.base import AffineStep, Solution, SolveStats, UnconvergedWarning
+from .solvers.base import AffineStep, UnconvergedWarning
 from .solvers.broyden import Broyden
+from .solvers.early_exit import EarlyExit
 from .solvers.fixed_steps import FixedSteps
 from .solvers.neumann import NeumannSeries
 from .solvers.random_steps import RandomSteps
@@ -20,11 +24,16 @@ __all__ = [
     "AffineStep",
     "Anderson",
     "Broyden",
+    "Cell",
+    "Chunked",
     "ContractionPenalty",
+    "EarlyExit",
     "FixedSteps",
+    "Gradient",
     "Implicit",
     "LipschitzPenalty",
     "NeumannSeries",
+    "Penalty",
     "RandomSteps",
     "Recurrence",
     "RecurrenceOutput",
@@ -32,7 +41,11 @@ __all__ = [
     "RuleSettings",
     "Solution",
     "SolveStats",
+    "Solver",
+    "Step",
     "Table",
+    "Trajectory",
+    "TransposeSolver",
     "Truncated",
     "UnconvergedWarning",
     "Unrolled",

@@ -1,57 +1,135 @@
-"""One step of a cell in a run: what it may do with its state, and what it has to return."""
+"""One step of a cell in a run: what it may do with its state, and what it has to return.
 
-from collections.abc import Callable
+N: samples of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from crbp_d2.checks import ContradictionError
+
+from .interfaces import Cell
 from .state import State, describe
 
 
 class CellStep:
-    """(drive, state) -> state for the steps of one run.
+    """state -> state for the steps of one run, with the drive held fixed.
 
     A solver needs the state it gave. So the first step gets a copy; of a cell that writes into it, so does every other.
 
     Args:
-        cell: for messages.
-        call: the cell, or what runs it.
+        cell: the module, for its parameters and for messages.
+        drive: N x ....
+        inference: see Step.
+        call: runs the cell; None: the module itself.
 
     Raises:
         ValueError: (when called) the cell returns no state, or one of another shape than it was given.
     """
 
-    def __init__(self, cell: nn.Module, call: Callable[[Tensor, State], State]):
-        self.name = type(cell).__name__
-        self.call = call
-        self.writes: bool | None = None
+    def __init__(
+        self,
+        cell: Cell,
+        drive: Tensor,
+        inference: bool = False,
+        call: Callable[[Tensor, State], State] | None = None,
+    ):
+        self.cell = cell
+        self.drive = drive
+        self.inference = inference
+        self.call = call or cell
+        self._writes: bool | None = None
 
-    def __call__(self, drive: Tensor, state: State) -> State:
-        if self.writes is False:
-            new = self.call(drive, state)
+    def __call__(self, state: State) -> State:
+        if self._writes is False:
+            given = self.call(self.drive, state)
         else:
             copy = tuple(part.clone() for part in state)
-            new = self.call(drive, copy)
-            self.writes = self.writes or any(map(_written_to, copy, state))
-        new = checked_state(new, self.name)
+            given = self.call(self.drive, copy)
+            self._writes = self._writes or any(map(_written_to, copy, state))
+        new = checked_state(given, self.cell)
         if [part.shape for part in new] != [part.shape for part in state]:
             raise ValueError(f"Recurrence: the cell maps a state of {describe(state)} to one of {describe(new)}")
         # Under autocast a step must not change the state's precision, or J would not be square.
         return tuple(part.to(old.dtype) for part, old in zip(new, state, strict=True))
 
+    def subset(self, samples: Tensor) -> CellStep:
+        """The step of some samples alone, by their indices."""
+        return self.through(self.call, self.drive[samples])
 
-def checked_state(state: object, cell: str) -> State:
+    def through(self, call: Callable[[Tensor, State], State], drive: Tensor) -> CellStep:
+        """The step of the same cell by another call, on another drive."""
+        step = CellStep(self.cell, drive, self.inference, call)
+        step._writes = self._writes
+        return step
+
+
+def start_state(cell: Cell, drive: Tensor, state: State | None) -> State:
+    """The state that a run starts from: the one given, or the cell's initial one.
+
+    Raises:
+        ValueError: a drive or state of another shape than the cell's.
+    """
+    channels = getattr(cell, "channels", None)
+    if channels is not None and (drive.dim() < 2 or drive.shape[1] != channels):
+        raise ValueError(
+            f"Recurrence: the drive is {describe((drive,))}, but {type(cell).__name__} takes N x {channels} x ..."
+        )
+    initial = checked_state(cell.initial_state(drive), cell)
+    if state is None:
+        return initial
+    state = checked_state(state, cell)
+    if [part.shape for part in state] != [part.shape for part in initial]:
+        raise ValueError(
+            f"Recurrence: the state is {describe(state)}, but a drive of {describe((drive,))} takes one of "
+            f"{describe(initial)}"
+        )
+    return state
+
+
+def checked_state(state: object, cell: Cell) -> State:
     """A state as a tuple.
 
     Raises:
         ValueError: it is no tuple or list of floating-point tensors.
     """
+    name = type(cell).__name__
     if not isinstance(state, tuple | list) or not state or not all(isinstance(part, Tensor) for part in state):
-        raise ValueError(f"Recurrence: a state of {cell} must be a tuple of tensors, got {type(state).__name__}")
+        raise ValueError(f"Recurrence: a state of {name} must be a tuple of tensors, got {type(state).__name__}")
     for part in state:
         if not part.is_floating_point():
-            raise ValueError(f"Recurrence: a state of {cell} must be of floating-point tensors, got {part.dtype}")
+            raise ValueError(f"Recurrence: a state of {name} must be of floating-point tensors, got {part.dtype}")
     return tuple(state)
+
+
+def check_samples_apart(cell: Cell, owner: str, **settings: object) -> None:
+    """Check that no batch norm makes the result of a sample depend on the others of its batch.
+
+    Args:
+        settings: what needs that.
+
+    Raises:
+        ContradictionError: names the settings, and `norm`.
+    """
+    parts = cell.modules() if isinstance(cell, nn.Module) else ()
+    mixing = [type(part).__name__ for part in parts if isinstance(part, _BatchNorm)]
+    if mixing:
+        raise ContradictionError(
+            {**settings, "norm": mixing[0]},
+            "it mixes the samples of a batch, so that results would depend on which others are in it; use another norm",
+            owner,
+        )
+
+
+def trainable(cell: Cell) -> Mapping[str, Tensor]:
+    """The cell's parameters that require a gradient, by name."""
+    named = cell.named_parameters() if isinstance(cell, nn.Module) else ()
+    return {name: parameter for name, parameter in named if parameter.requires_grad}
 
 
 @torch.no_grad()

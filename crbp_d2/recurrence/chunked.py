@@ -3,60 +3,137 @@
 N: samples; S: samples of a chunk.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
+
+from crbp_d2.checks import ContradictionError, SettingError, check_whole
 
 from .autograd import leaves_beyond, once_differentiated
+from .cell_step import CellStep, check_samples_apart, trainable
+from .gradients import Implicit
+from .interfaces import Cell, Penalty, Solver, Trajectory, Visit
+from .penalties import REDUCTIONS
 from .random_state import RandomState
-from .solvers.base import SolveStats
-from .state import State
-
-# (drive, state, steps, parameters by name, called before the recorded step) -> last two states, penalty and statistics
-# of a run with the usual graph
-Parameters = Mapping[str, Tensor]
-Run = Callable[[Tensor, State, int, Parameters, Callable[[], None]], tuple[State, State, Tensor, SolveStats]]
+from .scope import solve_scope
+from .solution import Solution, SolveStats
+from .state import State, vjp_or_none
 
 
-def run_in_chunks(
-    run: Run, drive: Tensor, state: State, steps: int, size: int, parameters: Parameters, mean: bool
-) -> tuple[State, Tensor, SolveStats]:
-    """State, penalty and statistics of a run over all samples, with the gradients of running them at once.
+class Chunked:
+    """An Implicit gradient that holds the last step of at most `size` samples at once, with the same results.
 
-    A chunk keeps its second-last state. In the backward pass its last step is computed once more, with
-    a graph that is gone before the next chunk's turn; that costs two evaluations a sample in all. It is computed under
-    the conditions of the first time: the same parameters, random numbers and autocast.
+    A chunk keeps its second-last state. In the backward pass its last step is computed once more, with a graph that
+    is gone before the next chunk's turn; that costs two evaluations a sample in all. It is computed under the
+    conditions of the first time: the same parameters, random numbers and autocast. Small batches, runs whose states
+    are recorded and those without gradients are not split.
 
     Args:
-        run: one chunk's run; its gradient must depend on the last step only.
-        drive: N x ....
-        state: where to start, N x ... each.
+        gradient: what differentiates each chunk.
         size: S; the last chunk may be smaller.
-        parameters: all that require a gradient, besides the drive.
-        mean: whether the penalty is a mean over samples, else a sum.
 
     Raises:
-        ValueError: the run uses a tensor that requires a gradient and is none of these.
+        TypeError: a gradient that is not Implicit.
+        SettingError: size < 1; (with the other parts) a penalty without a known `reduction`.
+        ContradictionError: (with the other parts) a batch norm, and whatever contradicts the gradient within.
     """
-    collected = _Collected(-(-len(drive) // size))
-    states, penalties = [], []
-    for k, (part, *start) in enumerate(zip(drive.split(size), *(s.split(size) for s in state), strict=True)):
-        *last, penalty = _Chunk.apply(run, collected, k, steps, tuple(parameters), part, *start, *parameters.values())
-        states.append(last)
-        penalties.append(penalty * (len(part) / len(drive)) if mean else penalty)
-    joined = tuple(torch.cat(parts) for parts in zip(*states, strict=True))
-    return joined, torch.stack(penalties).sum(), collected.stats()
+
+    def __init__(self, gradient: Implicit, size: int):
+        check_whole("Chunked", size=size)
+        if not isinstance(gradient, Implicit):
+            raise ContradictionError(
+                {"size": size, "gradient": gradient},
+                "chunks bound what an Implicit gradient holds; this one holds every step it unrolls",
+                "Chunked",
+            )
+        self.gradient = gradient
+        self.size = size
+
+    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: str) -> None:
+        """See Gradient; raises also for a batch norm, and for a penalty whose reduction is not known."""
+        self.gradient.check(cell, solver, penalty, supervision)
+        check_samples_apart(cell, "Chunked", size=self.size)
+        if penalty is not None and not (isinstance(penalty, Penalty) and penalty.reduction in REDUCTIONS):
+            given = penalty.reduction if isinstance(penalty, Penalty) else penalty
+            raise SettingError("penalty", given, "penalties whose `reduction` is 'mean' or 'sum'", "Chunked")
+
+    def run(
+        self,
+        step: CellStep,
+        state: State,
+        solver: Solver,
+        steps: int,
+        penalty: Penalty | None = None,
+        visit: Visit | None = None,
+    ) -> Trajectory:
+        """See Gradient.
+
+        Raises:
+            ValueError: the step uses a tensor that requires a gradient and is neither a parameter nor the drive.
+        """
+        count = len(step.drive)
+        if visit is not None or count <= self.size or not torch.is_grad_enabled():
+            return self.gradient.run(step, state, solver, steps, penalty, visit)
+        parameters = trainable(step.cell)
+        chunks = _Chunks(self.gradient, step, solver, steps, penalty, tuple(parameters))
+        states, penalties = [], []
+        starts = zip(*(part.split(self.size) for part in state), strict=True)
+        for k, (drive, start) in enumerate(zip(step.drive.split(self.size), starts, strict=True)):
+            chunks.forward.append(None)
+            chunks.backward.append(None)
+            *last, value = _Chunk.apply(chunks, k, drive, *start, *parameters.values())
+            states.append(last)
+            mean = penalty is not None and penalty.reduction == "mean"
+            penalties.append(value * (len(drive) / count) if mean else value)
+        joined = tuple(torch.cat(parts) for parts in zip(*states, strict=True))
+        return Trajectory(joined, chunks.stats(), None if penalty is None else torch.stack(penalties).sum())
+
+    def __repr__(self) -> str:
+        return f"Chunked({self.gradient!r}, {self.size})"
 
 
-class _Collected:
-    """Statistics of the chunks, put together in their order."""
+@dataclass
+class _Chunks:
+    """What the chunks of a run have in common, and their statistics in their order."""
 
-    def __init__(self, count: int):
-        self.forward: list[SolveStats | None] = [None] * count
-        self.backward: list[SolveStats | None] = [None] * count
-        self.whole: SolveStats | None = None
+    gradient: Implicit
+    step: CellStep
+    solver: Solver
+    steps: int
+    penalty: Penalty | None
+    names: tuple[str, ...]
+    forward: list[SolveStats | None] = field(default_factory=list)
+    backward: list[SolveStats | None] = field(default_factory=list)
+    whole: SolveStats | None = None
+
+    def record(
+        self, drive: Tensor, state: State, steps: int, parameters: tuple[Tensor, ...], random: RandomState | None = None
+    ) -> tuple[Solution, Tensor]:
+        """The run of one chunk and its penalty.
+
+        Args:
+            parameters: take the place of the cell's in the recorded step.
+            random: keeps the state of the generators before that step.
+        """
+
+        def call(drive: Tensor, state: State) -> State:
+            if not torch.is_grad_enabled():
+                return self.step.call(drive, state)
+            if random:
+                random.keep()
+            named = dict(zip(self.names, parameters, strict=True))
+            return functional_call(self.step.cell, named, (drive, state))  # type: ignore[arg-type]
+
+        with torch.enable_grad(), solve_scope():
+            solution = self.gradient.recorded(self.step.through(call, drive), state, self.solver, steps)
+            if self.penalty is None:
+                return solution, torch.zeros((), device=drive.device)
+            return solution, self.penalty(solution.previous, solution.state)
 
     def stats(self) -> SolveStats:
         self.whole = _join(self.forward)
@@ -66,9 +143,7 @@ class _Collected:
         """The backward pass of chunk k has run."""
         self.backward[k] = stats.transpose
         if all(report is not None for report in self.backward):
-            self.whole.transpose = _join(self.backward)
-            if self.whole.on_backward:
-                self.whole.on_backward(self.whole)
+            self.whole.report_backward(_join(self.backward))
 
 
 def _join(parts: list[SolveStats]) -> SolveStats:
@@ -84,50 +159,37 @@ class _Chunk(torch.autograd.Function):
     """One chunk's last state and penalty; the backward pass repeats its last step."""
 
     @staticmethod
-    def forward(
-        ctx,
-        run: Run,
-        collected: _Collected,
-        k: int,
-        steps: int,
-        names: tuple[str, ...],
-        drive: Tensor,
-        *tensors: Tensor,
-    ):
-        count = len(tensors) - len(names)
+    def forward(ctx: Any, chunks: _Chunks, k: int, drive: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        count = len(tensors) - len(chunks.names)
         state, parameters = tensors[:count], tensors[count:]
         random = RandomState(drive.device)
         # Leaves of the chunk's own, so that whatever else the graph leads to is known to be left out.
-        own = {name: tensor.detach().requires_grad_() for name, tensor in zip(names, parameters, strict=True)}
-        with torch.enable_grad():
-            previous, last, penalty, stats = run(drive.detach(), state, steps, own, random.keep)
-        for leaf in leaves_beyond((*last, penalty), (*previous, *own.values())):
+        own = tuple(tensor.detach().requires_grad_() for tensor in parameters)
+        solution, penalty = chunks.record(drive.detach(), state, chunks.steps, own, random)
+        for leaf in leaves_beyond((*solution.state, penalty), (*solution.previous, *own)):
             raise ValueError(
-                f"chunk_size repeats the last step with the cell's parameters, but it uses another tensor of shape "
-                f"{tuple(leaf.shape)} that requires a gradient: make it a parameter, or leave chunk_size at 0"
+                f"Chunked repeats the last step with the cell's parameters, but it uses another tensor of shape "
+                f"{tuple(leaf.shape)} that requires a gradient: make it a parameter, or do without chunks"
             )
-        collected.forward[k] = replace(stats, on_backward=None)
-        ctx.run, ctx.collected, ctx.k, ctx.count, ctx.names, ctx.random = run, collected, k, count, names, random
-        ctx.device = drive.device.type
+        chunks.forward[k] = solution.stats
+        ctx.chunks, ctx.k, ctx.count, ctx.random, ctx.device = chunks, k, count, random, drive.device.type
         ctx.autocast = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
-        ctx.save_for_backward(drive, *parameters, *(part.detach() for part in previous))
-        return (*(part.detach() for part in last), penalty.detach())
+        ctx.save_for_backward(drive, *parameters, *(part.detach() for part in solution.previous))
+        return (*(part.detach() for part in solution.state), penalty.detach())
 
     @staticmethod
-    def backward(ctx, *g: Tensor):
+    def backward(ctx: Any, *g: Tensor) -> tuple[Tensor | None, ...]:
+        chunks = ctx.chunks
         drive, *rest = ctx.saved_tensors
-        parameters, previous = rest[: len(ctx.names)], rest[len(ctx.names) :]
+        parameters, previous = rest[: len(chunks.names)], rest[len(chunks.names) :]
         enabled, dtype = ctx.autocast
         leaf = drive.detach().requires_grad_(drive.requires_grad)
-        own = {name: tensor.detach().requires_grad_() for name, tensor in zip(ctx.names, parameters, strict=True)}
+        own = tuple(tensor.detach().requires_grad_() for tensor in parameters)
         with torch.enable_grad(), torch.autocast(ctx.device, dtype=dtype, enabled=enabled), ctx.random.restored():
-            _, last, penalty, stats = ctx.run(leaf, tuple(previous), 1, own, lambda: None)
-            stats.on_backward = lambda finished: ctx.collected.finished(ctx.k, finished)
-        wanted = [tensor for tensor in (leaf, *own.values()) if tensor.requires_grad]
-        known = [(part, v.detach()) for part, v in zip((*last, penalty), g, strict=True) if part.requires_grad]
-        outputs, weights = zip(*known, strict=True) if known and wanted else ((), ())
+            solution, penalty = chunks.record(leaf, tuple(previous), 1, own)
+            solution.stats.on_backward = lambda stats: chunks.finished(ctx.k, stats)
+            last = chunks.gradient.differentiated(solution)
         with torch.no_grad():
-            found = iter(torch.autograd.grad(outputs, wanted, weights, allow_unused=True) if outputs else ())
-        gradients = [next(found, None) if tensor.requires_grad else None for tensor in (leaf, *own.values())]
-        gradients = once_differentiated(gradients, (drive, *parameters, *g))
-        return (None,) * 5 + (gradients[0], *(None,) * ctx.count, *gradients[1:])
+            gradients = vjp_or_none((*last, penalty), (leaf, *own), tuple(part.detach() for part in g))
+        found = once_differentiated(gradients, (drive, *parameters, *g))
+        return (None, None, found[0], *(None,) * ctx.count, *found[1:])

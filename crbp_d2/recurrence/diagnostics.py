@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .penalties import LipschitzPenalty
 from .scope import solve_scope
-from .state import State, flatten, relative_change, sample_norm, unflatten
+from .state import State, flatten, relative_change, sample_norm, unflatten, vjp
 
 # Up to this many elements the dense eigenvalues are found faster than the leading ones by iteration.
 DENSE = 64
@@ -98,8 +98,7 @@ class _TransposedJacobian:
         like = self.previous
         v = torch.zeros(self.samples, self.size, dtype=torch.float64, device=like[0].device)
         v[sample] = torch.from_numpy(np.asarray(vector, dtype=np.float64).reshape(-1))
-        found = torch.autograd.grad(self.state, like, unflatten(v, like), retain_graph=True, allow_unused=True)
-        found = tuple(torch.zeros_like(part) if f is None else f for f, part in zip(found, like, strict=True))
+        found = vjp(self.state, like, unflatten(v, like), retain_graph=True)
         return flatten(found)[sample].double().cpu().numpy()
 
 

@@ -1,43 +1,43 @@
-"""How the result of a run is differentiated.
+"""How the result of a run is differentiated; the interface is `Gradient` in interfaces.py."""
 
-A gradient has `run(step, state, solver, steps, visit) -> Trajectory` and `check(solver, supervision)`,
-which refuses what does not go together.
-"""
+from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from crbp_d2.checks import ContradictionError, check_whole
+
 from .autograd import once_differentiated, reaches_beyond
-from .solvers.base import CONVERGED, AffineStep, Solution, SolveStats, Step, Visit, check_budget, warn_unconverged
-from .state import State, vjp
-
-
-@dataclass
-class Trajectory:
-    """A finished run.
-
-    state: the last state, differentiable by the chosen gradient.
-    solution: its last two states with the plain graph of the step between them, for the penalty.
-    watch: tells the gradient where to report its backward solve.
-    """
-
-    state: State
-    solution: Solution
-    watch: Callable[[SolveStats], None] = lambda stats: None
+from .cell_step import CellStep
+from .interfaces import Cell, Penalty, Solver, Step, Trajectory, TransposeSolver, Visit
+from .solution import Solution
+from .solvers.base import AffineStep, warn_unconverged
+from .state import State, is_finite, vjp
 
 
 class Unrolled:
     """Back-propagation through time: autograd through every step; memory grows with their number."""
 
-    def run(self, step: Step, state: State, solver, steps: int, visit: Visit) -> Trajectory:
-        solution = solver.solve(step, state, steps, visit)
-        return Trajectory(solution.state, solution)
-
-    def check(self, solver, supervision: str) -> None:
+    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: str) -> None:
+        """Raise a ContradictionError for a solver that does not take plain steps."""
         _require_plain_steps(self, solver)
+
+    def run(
+        self,
+        step: CellStep,
+        state: State,
+        solver: Solver,
+        steps: int,
+        penalty: Penalty | None = None,
+        visit: Visit | None = None,
+    ) -> Trajectory:
+        """See Gradient."""
+        if penalty is not None:
+            state = _as_inputs(state)
+        return _finished(solver.solve(step, state, steps, visit), penalty)
 
     def __repr__(self) -> str:
         return "Unrolled()"
@@ -50,35 +50,46 @@ class Truncated:
         truncation: k, at least 1. A run of fewer steps is unrolled whole.
 
     Raises:
-        ValueError: truncation < 1.
+        SettingError: truncation < 1.
     """
 
     def __init__(self, truncation: int):
-        check_budget("Truncated", truncation=truncation)
+        check_whole("Truncated", truncation=truncation)
         self.truncation = truncation
 
-    def run(self, step: Step, state: State, solver, steps: int, visit: Visit) -> Trajectory:
-        kept = min(self.truncation, steps)
-        if steps > kept:
-            with torch.no_grad():
-                state = solver.solve(step, state, steps - kept, visit).state
-            state = _start_recording(state)
-        solution = solver.solve(step, state, kept, visit)
-        solution.steps = steps
-        return Trajectory(solution.state, solution)
-
-    def check(self, solver, supervision: str) -> None:
+    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: str) -> None:
+        """Raise a ContradictionError for a solver without plain steps or with too few, or a loss on every state."""
         _require_plain_steps(self, solver)
         if supervision == "every":
-            raise ValueError(
-                f"supervision 'every' reads every state, but {self} cuts the gradient of all but the last ones; "
-                "use Unrolled()"
+            raise ContradictionError(
+                {"supervision": supervision, "gradient": self},
+                "it cuts the gradient of all but the last states, which a loss on every state needs; use Unrolled()",
             )
         if self.truncation > solver.steps:
-            raise ValueError(
-                f"Truncated: truncation {self.truncation} exceeds the {solver.steps} steps of the solver; "
-                "use Unrolled(), or at most as many"
+            raise ContradictionError(
+                {"truncation": self.truncation, "steps": solver.steps},
+                "a run cannot be cut before its start; use Unrolled(), or at most as many",
+                "Truncated",
             )
+
+    def run(
+        self,
+        step: CellStep,
+        state: State,
+        solver: Solver,
+        steps: int,
+        penalty: Penalty | None = None,
+        visit: Visit | None = None,
+    ) -> Trajectory:
+        """See Gradient."""
+        kept = min(self.truncation, steps)
+        if kept == steps or not torch.is_grad_enabled():
+            return Unrolled().run(step, state, solver, steps, penalty, visit)
+        with torch.no_grad():
+            before = solver.solve(step, state, steps - kept, visit)
+        solution = solver.solve(step, _start_recording(before.state), kept, visit)
+        solution.stats = solution.stats.after(before.stats)
+        return _finished(solution, penalty)
 
     def __repr__(self) -> str:
         return f"Truncated({self.truncation})"
@@ -99,55 +110,81 @@ class Implicit:
         TypeError: transpose is not a solver.
     """
 
-    def __init__(self, transpose):
-        if not hasattr(transpose, "solve"):
+    def __init__(self, transpose: TransposeSolver):
+        if not isinstance(transpose, TransposeSolver):
             raise TypeError(f"Implicit: transpose must be a solver, got {type(transpose).__name__}")
         self.transpose = transpose
         self._warned = False
 
-    def check(self, solver, supervision: str) -> None:
+    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: str) -> None:
+        """Raise a ContradictionError for a loss on every state."""
         if supervision == "every":
-            raise ValueError(
-                "supervision 'every' reads states before the fixed point, which an Implicit gradient does not "
-                "differentiate; use it with Unrolled(), or Implicit with supervision 'last'"
+            raise ContradictionError(
+                {"supervision": supervision, "gradient": self},
+                "it does not differentiate the states before the fixed point, which a loss on every state needs; use "
+                "Unrolled(), or supervision 'last'",
             )
 
-    def run(self, step: Step, state: State, solver, steps: int, visit: Visit) -> Trajectory:
+    def run(
+        self,
+        step: CellStep,
+        state: State,
+        solver: Solver,
+        steps: int,
+        penalty: Penalty | None = None,
+        visit: Visit | None = None,
+    ) -> Trajectory:
+        """See Gradient."""
+        if not torch.is_grad_enabled() and not solver.stops_at_tol:
+            return _finished(solver.solve(step, state, steps, visit), None)
+        solution = self.recorded(step, state, solver, steps, visit)
+        finished = _finished(solution, penalty)
+        finished.state = self.differentiated(solution)
+        return finished
+
+    def recorded(self, step: Step, state: State, solver: Solver, steps: int, visit: Visit | None = None) -> Solution:
+        """A run whose last step alone is plain and has a graph, from a previous state that has none."""
         with torch.no_grad():
             before = solver.solve(step, state, steps - 1, visit)
         previous = _start_recording(before.state)
-        raw = step(previous)
-        visit(raw)
-        more = None if before.sample_steps is None else before.sample_steps + 1
-        solution = Solution(previous, raw, before.steps + 1, more)
-        if not torch.is_grad_enabled():
-            return Trajectory(raw, solution)
-        if not reaches_beyond(raw, previous):  # A frozen recurrence: nobody wants the backward solve.
-            return Trajectory(tuple(part.detach() for part in raw), solution)
-        return self._differentiate_at_fixed_point(solution)
+        new = step(previous)
+        if visit:
+            visit(new)
+        solution = Solution.of_steps(previous, new, [is_finite(new)], solver.tol)
+        solution.stats = solution.stats.after(before.stats)
+        return solution
 
-    def _differentiate_at_fixed_point(self, solution: Solution) -> Trajectory:
-        """The last state of `solution`, whose incoming gradient g is replaced by u = J^T u + g."""
-        watched: list[SolveStats] = []
+    def differentiated(self, solution: Solution) -> State:
+        """The last state of a recorded run, whose incoming gradient g is replaced by u = J^T u + g."""
+        if not torch.is_grad_enabled():
+            return solution.state
+        if not reaches_beyond(solution.state, solution.previous):
+            # A frozen recurrence: nobody wants the backward solve.
+            return tuple(part.detach() for part in solution.state)
 
         def product(v: State) -> State:
             return vjp(solution.state, solution.previous, v, retain_graph=True)
 
         def solve(g: State) -> State:
             solved = self.transpose.solve(AffineStep(product, g), g)
-            report = solved.report(self.transpose.tol or CONVERGED)
-            self._warned = self._warned or warn_unconverged(self.transpose, report, "transposed solve")
-            for stats in watched:
-                stats.transpose = report
-                if stats.on_backward:
-                    stats.on_backward(stats)
+            self._warned = self._warned or warn_unconverged(self.transpose, solved.stats, "transposed solve")
+            solution.stats.report_backward(solved.stats)
             return solved.state
 
-        state = _TransposeSolve.apply(solve, *solution.state)
-        return Trajectory(state, solution, watched.append)
+        return _TransposeSolve.apply(solve, *solution.state)
 
     def __repr__(self) -> str:
         return f"Implicit({self.transpose!r})"
+
+
+def _finished(solution: Solution, penalty: Penalty | None) -> Trajectory:
+    value = None if penalty is None else penalty(solution.previous, solution.state)
+    return Trajectory(solution.state, solution.stats, value)
+
+
+def _as_inputs(state: State) -> State:
+    """`state` with a graph to begin with: a penalty differentiates the only step of a run by it."""
+    return tuple(part if part.requires_grad else part.detach().requires_grad_() for part in state)
 
 
 def _start_recording(state: State) -> State:
@@ -159,11 +196,12 @@ def _start_recording(state: State) -> State:
     return tuple(part.detach().requires_grad_(recorded) for part in state)
 
 
-def _require_plain_steps(gradient, solver) -> None:
+def _require_plain_steps(gradient: Unrolled | Truncated, solver: Solver) -> None:
     if solver.stops_at_tol:
-        raise ValueError(
-            f"{gradient} differentiates plain steps, which {solver!r} does not take; use it with FixedSteps, "
-            "or the solver with an Implicit gradient"
+        raise ContradictionError(
+            {"solver": solver, "gradient": gradient},
+            "it differentiates plain steps, which the solver does not take; use FixedSteps, or the solver with an "
+            "Implicit gradient",
         )
 
 
@@ -171,12 +209,12 @@ class _TransposeSolve(torch.autograd.Function):
     """Identity forward; backward maps the gradients of all tensors of a state together through `solve`."""
 
     @staticmethod
-    def forward(ctx, solve: Callable[[State], State], *state: Tensor) -> State:
+    def forward(ctx: Any, solve: Callable[[State], State], *state: Tensor) -> State:
         ctx.solve, ctx.state = solve, state
         return tuple(part.view_as(part) for part in state)
 
     @staticmethod
-    def backward(ctx, *g: Tensor):
+    def backward(ctx: Any, *g: Tensor) -> tuple[Tensor | None, ...]:
         with torch.no_grad():
             u = ctx.solve(tuple(part.detach() for part in g))
         return (None, *once_differentiated(u, (*ctx.state, *g)))

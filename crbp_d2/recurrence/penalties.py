@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from crbp_d2.checks import check_choice, check_number, check_whole
+
 from .state import State, sample_norm, vjp, widen
 
 REDUCTIONS = ("mean", "sum")
@@ -20,7 +22,7 @@ class LipschitzPenalty:
         reduction: "mean" (Pathfinder) or "sum" (panoptic).
 
     Raises:
-        ValueError: a bound or reduction outside these.
+        SettingError: a bound or reduction outside these.
     """
 
     def __init__(self, bound: float = 0.9, reduction: str = "mean"):
@@ -57,13 +59,12 @@ class ContractionPenalty:
         iterations: rounds of power iteration, Jacobian products without a graph, at least 0.
 
     Raises:
-        ValueError: values outside these.
+        SettingError: values outside these.
     """
 
     def __init__(self, bound: float = 0.9, reduction: str = "mean", iterations: int = 3):
         _check("ContractionPenalty", bound, reduction)
-        if iterations < 0 or iterations != int(iterations):
-            raise ValueError(f"ContractionPenalty: iterations must be a whole number from 0, got {iterations}")
+        check_whole("ContractionPenalty", least=0, iterations=iterations)
         self.bound = bound
         self.reduction = reduction
         self.iterations = iterations
@@ -88,8 +89,6 @@ def _unit(v: State) -> State:
     return tuple((part * scale.view(-1, *[1] * (part.dim() - 1))).to(part.dtype) for part in v)
 
 
-def _check(name: str, bound: float, reduction: str) -> None:
-    if not 0 <= bound < 1:
-        raise ValueError(f"{name}: bound must lie in [0, 1), got {bound}")
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"{name}: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+def _check(owner: str, bound: float, reduction: str) -> None:
+    check_number(owner, "[0, 1)", bound=bound)
+    check_choice(owner, REDUCTIONS, reduction=reduction)

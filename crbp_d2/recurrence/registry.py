@@ -2,7 +2,7 @@
 
 from typing import Generic, TypeVar
 
-from crbp_d2.suggestions import did_you_mean
+from crbp_d2.checks import SettingError
 
 Row = TypeVar("Row")
 
@@ -11,7 +11,7 @@ class Table(dict[str, Row], Generic[Row]):
     """A dict from names to rows that knows what it holds.
 
     Args:
-        kind: what a row is, for messages, for instance "learning rule".
+        kind: what a row is, for messages, for instance "learning rule"; an unknown name raises a SettingError of it.
         rows: the rows to begin with.
     """
 
@@ -31,4 +31,4 @@ class Table(dict[str, Row], Generic[Row]):
         return row
 
     def __missing__(self, name: str) -> Row:
-        raise ValueError(f"unknown {self.kind} {name!r}; known: {', '.join(sorted(self))}{did_you_mean(name, self)}")
+        raise SettingError(self.kind, name, sorted(self))

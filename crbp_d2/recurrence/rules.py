@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from .chunked import Chunked
 from .gradients import Implicit, Truncated, Unrolled
 from .penalties import ContractionPenalty, LipschitzPenalty
 from .recurrence import Recurrence
@@ -13,6 +14,7 @@ from .registry import Table
 from .solvers.anderson import Anderson
 from .solvers.base import CONVERGED
 from .solvers.broyden import Broyden
+from .solvers.early_exit import EarlyExit
 from .solvers.fixed_steps import FixedSteps
 from .solvers.neumann import NeumannSeries
 from .solvers.random_steps import RandomSteps
@@ -26,8 +28,8 @@ class RuleSettings:
     penalty: a name in PENALTIES, of rules that have one. bound, reduction, power_iterations: see LipschitzPenalty,
     ContractionPenalty. solver: a name in SOLVERS, "" for the rule's own.
     tol: see Anderson and Broyden. max_steps: of a solver that stops at a tolerance, 0 for `steps`.
-    memory: of Anderson and Broyden, 0 for the solver's own. damping: of Anderson. chunk_size, early_stop,
-    compile: see Recurrence.
+    memory: of Anderson and Broyden, 0 for the solver's own. damping: of Anderson. chunk_size: of Chunked, around the
+    rule's gradient, 0 for none. early_stop: the residual of EarlyExit, around the rule's solver, None for none.
     """
 
     steps: int
@@ -45,7 +47,6 @@ class RuleSettings:
     damping: float = 1.0
     chunk_size: int = 0
     early_stop: float | None = None
-    compile: bool = False
 
 
 Part = Callable[[RuleSettings], Any]
@@ -159,13 +160,8 @@ def learning_rule(name: str, cell: nn.Module, steps: int, **settings) -> Recurre
     solver = SOLVERS[values.solver or rule.solver](values)
     penalty = rule.penalty(values) if rule.penalty else None
     gradient = rule.gradient(values, solver)
-    return Recurrence(
-        cell,
-        solver,
-        gradient,
-        penalty,
-        rule.supervision,
-        values.chunk_size,
-        values.early_stop,
-        values.compile,
-    )
+    if values.chunk_size:
+        gradient = Chunked(gradient, values.chunk_size)
+    if values.early_stop is not None:
+        solver = EarlyExit(solver, values.early_stop)
+    return Recurrence(cell, solver, gradient, penalty, rule.supervision)

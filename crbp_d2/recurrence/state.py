@@ -4,6 +4,8 @@ N: batch; D: elements of one sample over all tensors. Everything here treats the
 one vector per sample.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,23 +48,38 @@ def relative_change(previous: State, state: State) -> Tensor:
     return relative_norm(change, sample_norm(state))
 
 
-def vjp(state: State, previous: State, v: State, **graph) -> State:
+def vjp(state: State, previous: State, v: State, *, retain_graph: bool = False, create_graph: bool = False) -> State:
     """v J with J the Jacobian of `state` in `previous`, zero where nothing depends on a tensor of `previous`.
 
     Tensors of `state` without a graph are constants, which add nothing.
 
     Args:
         v: of the shapes of `state`.
-        graph: retain_graph, create_graph of torch.autograd.grad.
+        retain_graph, create_graph: as of torch.autograd.grad.
     """
-    known = [(part, weight) for part, weight in zip(state, v, strict=True) if part.requires_grad]
-    inputs = [part for part in previous if part.requires_grad]
-    if not known or not inputs:
-        return tuple(torch.zeros_like(part) for part in previous)
-    outputs, weights = zip(*known, strict=True)
-    found = iter(torch.autograd.grad(outputs, inputs, weights, allow_unused=True, **graph))
-    products = [next(found) if part.requires_grad else None for part in previous]
+    products = vjp_or_none(state, previous, v, retain_graph=retain_graph, create_graph=create_graph)
     return tuple(torch.zeros_like(part) if p is None else p for p, part in zip(products, previous, strict=True))
+
+
+def vjp_or_none(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    v: Sequence[Tensor],
+    *,
+    retain_graph: bool = False,
+    create_graph: bool = False,
+) -> list[Tensor | None]:
+    """`vjp` with None where nothing depends on an input: the package's only call of torch.autograd.grad."""
+    known = [(part, weight) for part, weight in zip(outputs, v, strict=True) if part.requires_grad]
+    wanted = [part for part in inputs if part.requires_grad]
+    if not known or not wanted:
+        return [None] * len(inputs)
+    ends, weights = zip(*known, strict=True)
+    products = torch.autograd.grad(
+        ends, wanted, weights, retain_graph=retain_graph or create_graph, create_graph=create_graph, allow_unused=True
+    )
+    found = iter(products)
+    return [next(found) if part.requires_grad else None for part in inputs]
 
 
 def is_finite(state: State) -> Tensor:

@@ -54,7 +54,7 @@ def test_any_cell_goes_with_any_rule(name, rule):
 
 
 def test_unknown_cells_are_refused():
-    with pytest.raises(ValueError, match="unknown cell 'LSTM'; known: ConvGRUCell, ConvLSTMCell"):
+    with pytest.raises(ValueError, match="cell is 'LSTM'; allowed: ConvGRUCell, ConvLSTMCell"):
         build_cell("LSTM", 8)
 
 

@@ -33,5 +33,5 @@ def test_layer_norm_is_over_all_of_a_sample():
 
 def test_none_is_nothing_and_unknown_names_are_refused():
     assert isinstance(build_norm("none", 4), nn.Identity)
-    with pytest.raises(ValueError, match="unknown norm 'IN'; known: BN, GN"):
+    with pytest.raises(ValueError, match="norm is 'IN'; allowed: BN, GN"):
         HGRUCell(8, 3, norm="IN")

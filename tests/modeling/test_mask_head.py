@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from crbp_d2 import add_crbp_config
 from crbp_d2.cells import ConvLSTMCell, GalaHGRUCell
 from crbp_d2.modeling import RecurrentMaskHead, RecurrentPanopticFPN
-from crbp_d2.recurrence import RULES, Broyden, UnconvergedWarning, learning_rule
+from crbp_d2.recurrence import RULES, Broyden, FixedSteps, UnconvergedWarning, learning_rule
 
 CLASSES = 3
 
@@ -186,7 +186,8 @@ def test_config_builds_the_head_it_describes():
 
 def test_config_has_rois_stop_early_in_inference_only():
     shape = ShapeSpec(channels=8, width=14, height=14)
-    assert build_mask_head(small_config(EARLY_STOP__TOL=0.2), shape).recurrence.early_stop is None
+    plain = build_mask_head(small_config(EARLY_STOP__TOL=0.2), shape).recurrence.solver
+    assert isinstance(plain, FixedSteps)
     torch.manual_seed(0)
     head = build_mask_head(small_config(EARLY_STOP__ENABLED=True, EARLY_STOP__TOL=0.2), shape)
     x = torch.randn(3, 8, 14, 14)
@@ -198,7 +199,7 @@ def test_config_has_rois_stop_early_in_inference_only():
         steps = head.recurrence.last_stats.sample_steps.tolist()
         assert max(steps) < 20
         for n, k in enumerate(result.pred_classes):
-            head.test_steps, head.recurrence.early_stop = steps[n], None
+            head.test_steps, head.recurrence.solver = steps[n], plain
             torch.testing.assert_close(result.pred_masks[n, 0], head.layers(x[n : n + 1])[0, k].sigmoid())
 
 

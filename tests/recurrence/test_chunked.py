@@ -8,7 +8,8 @@ from helpers.problems import TanhCell, drive_for, gradients, loss_of
 from torch import nn
 
 from crbp_d2.cells import GalaHGRUCell, HGRUCell
-from crbp_d2.recurrence import Anderson, Implicit, NeumannSeries, Recurrence, Unrolled, learning_rule
+from crbp_d2.checks import ContradictionError, SettingError
+from crbp_d2.recurrence import Chunked, FixedSteps, Implicit, NeumannSeries, Recurrence, Unrolled, learning_rule
 
 RULES = [
     ("crbp", {"reduction": "sum"}),
@@ -168,7 +169,7 @@ def test_a_changed_parameter_and_a_foreign_tensor_raise():
         output.state[0].sum().backward()
     cell.offset = torch.ones(5, dtype=torch.float64, requires_grad=True)
     cell.forward = lambda drive, state: (TanhCell.forward(cell, drive, state)[0] + cell.offset,)
-    with pytest.raises(ValueError, match=r"chunk_size .*another tensor of shape \(5,\)"):
+    with pytest.raises(ValueError, match=r"Chunked .*another tensor of shape \(5,\)"):
         learning_rule("rbp", cell, steps=5, chunk_size=2)(drive)
 
 
@@ -192,15 +193,39 @@ def test_small_batches_and_inference_run_at_once():
     assert cell.weight.grad is not None
 
 
+class Weighted:
+    """A penalty that is neither a mean nor a sum over samples."""
+
+    def __init__(self, reduction):
+        self.reduction = reduction
+
+    def __call__(self, previous, state):
+        return state[0].square().sum()
+
+
 def test_what_chunks_cannot_do_is_refused():
     cell, series = TanhCell(), Implicit(NeumannSeries(3))
-    solver = Anderson()
-    with pytest.raises(ValueError, match=r"chunk_size bounds what an Implicit gradient holds; Unrolled\(\) holds"):
-        learning_rule("bptt", cell, steps=4, chunk_size=2)
-    with pytest.raises(ValueError, match="chunk_size changes the batch that a batch norm"):
-        learning_rule("crbp", HGRUCell(4, 3), steps=4, chunk_size=2)
-    with pytest.raises(ValueError, match="chunk_size must be a whole number from 1, or 0 for all, got -1"):
-        Recurrence(cell, solver, series, chunk_size=-1)
-    with pytest.raises(ValueError, match="chunk_size needs a penalty whose attribute `reduction`"):
-        Recurrence(cell, solver, series, lambda previous, state: state[0].sum(), chunk_size=2)
-    assert isinstance(Recurrence(nn.Identity(), learning_rule("bptt", cell, 2).solver, Unrolled()), Recurrence)
+    with pytest.raises(ContradictionError, match=r"Chunked: size is 2, but gradient is Unrolled\(\)"):
+        Chunked(Unrolled(), 2)
+    with pytest.raises(ContradictionError, match="size is 2, but norm is 'BatchNorm2d'"):
+        Recurrence(HGRUCell(4, 3), FixedSteps(4), Chunked(series, 2))
+    for size in (0, -1, 2.0, True, "2", float("nan")):
+        with pytest.raises(SettingError, match=f"Chunked: size is {size!r}; allowed: whole numbers from 1"):
+            Chunked(series, size)
+    for penalty, given in ((Weighted("max"), "'max'"), (lambda previous, state: state[0].sum(), "<function")):
+        with pytest.raises(SettingError, match=f"penalty is {given}.*`reduction` is 'mean' or 'sum'"):
+            Recurrence(cell, FixedSteps(4), Chunked(series, 2), penalty)
+    with pytest.raises(ContradictionError, match="supervision is 'every'"):
+        Recurrence(cell, FixedSteps(4), Chunked(series, 2), supervision="every")
+    assert Recurrence(cell, FixedSteps(4), Chunked(series, 2), Weighted("sum")).penalty.reduction == "sum"
+
+
+def test_a_penalty_of_ones_own_is_exact_in_chunks():
+    cell = TanhCell()
+    drive = drive_for(cell, samples=5).requires_grad_()
+    found = []
+    for gradient in (Implicit(NeumannSeries(3)), Chunked(Implicit(NeumannSeries(3)), 2)):
+        penalty = Recurrence(cell, FixedSteps(4), gradient, Weighted("sum"))(drive).penalty
+        found.append((penalty, *gradients(cell, drive, penalty)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-13)

@@ -80,9 +80,9 @@ def test_a_state_that_the_step_does_not_read_has_no_growth():
 @pytest.mark.parametrize(
     "arguments,message",
     [
-        ({"bound": 1.0}, r"ContractionPenalty: bound must lie in \[0, 1\), got 1.0"),
-        ({"reduction": "max"}, "ContractionPenalty: reduction must be one of mean, sum, got 'max'"),
-        ({"iterations": -1}, "ContractionPenalty: iterations must be a whole number from 0, got -1"),
+        ({"bound": 1.0}, r"ContractionPenalty: bound is 1.0.*\[0, 1\)"),
+        ({"reduction": "max"}, "ContractionPenalty: reduction is 'max'; allowed: mean, sum"),
+        ({"iterations": -1}, "ContractionPenalty: iterations is -1.*whole numbers from 0"),
     ],
 )
 def test_refusals(arguments, message):

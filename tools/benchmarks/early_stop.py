@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from crbp_d2.evaluation import PanopticEvaluator
+from crbp_d2.recurrence import EarlyExit
 from tools.page import markdown_table
 
 from .plots import Panel
@@ -45,7 +46,8 @@ def measure_early_stop(
         steps: of an RoI at most.
     """
     head, settings = model.roi_heads.mask_head, [None, *tols]
-    before = head.test_steps, head.recurrence.early_stop, model.training
+    before = head.test_steps, head.recurrence.solver, model.training
+    plain = before[1].solver if isinstance(before[1], EarlyExit) else before[1]
     evaluators = [PanopticEvaluator(name) for _ in settings]
     times: list[list[float]] = [[] for _ in settings]
     roi_steps: list[list[int]] = [[] for _ in settings]
@@ -60,7 +62,8 @@ def measure_early_stop(
                 model(inputs)  # first calls choose kernels and allocate memory
             order = range(len(settings)) if number % 2 else reversed(range(len(settings)))
             for k in order:
-                head.recurrence.early_stop = settings[k]
+                tol = settings[k]
+                head.recurrence.solver = plain if tol is None else EarlyExit(plain, tol)
                 outputs = model(inputs)
                 evaluators[k].process(inputs, outputs)
                 taken = head.recurrence.last_stats.sample_steps.tolist()
@@ -69,7 +72,7 @@ def measure_early_stop(
                     times[k].append(clock.seconds)
     finally:
         clock.remove()
-        head.test_steps, head.recurrence.early_stop = before[:2]
+        head.test_steps, head.recurrence.solver = before[:2]
         model.train(before[2])
     return [
         EarlyStopCost(

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from crbp_d2.cells import GalaHGRUCell, HGRUCell
 from crbp_d2.layers.convolution import set_convolution
 from crbp_d2.recurrence import Anderson, Implicit, LipschitzPenalty, Recurrence, UnconvergedWarning, learning_rule
-from crbp_d2.recurrence.compiled import check_compiler
 from tools.page import markdown_table
 
 STEPS, TERMS = 20, 15
@@ -143,12 +142,9 @@ def compare_steps(problem: Problem, small: Problem, accelerated: dict, repeats: 
     """
 
     settings = {"crbp": {}, "crbp, accelerated": accelerated}
-    compiles = _compiles(problem.drive.device)
 
     def ways_on(problem: Problem) -> dict[str, Callable[[], None]]:
         recurrences = {name: problem.rule(**values) for name, values in settings.items()}
-        if compiles:
-            recurrences |= {f"{k}, compiled": problem.rule(compile=True, **v) for k, v in settings.items()}
         runs = {"plain reference": lambda: plain_and_direct(problem)}
         return runs | {name: lambda r=r: recurrence_step(problem, r) for name, r in recurrences.items()}
 
@@ -166,14 +162,6 @@ def compare_steps(problem: Problem, small: Problem, accelerated: dict, repeats: 
     ]
 
 
-def _compiles(device: torch.device) -> bool:
-    try:
-        check_compiler(device)
-    except RuntimeError:
-        return False
-    return True
-
-
 def plain_and_direct(problem: Problem) -> None:
     """`plain_step` with direct convolutions."""
     set_convolution(problem.cell, "direct")
@@ -187,8 +175,8 @@ def steps_section(rows: list[list[str]], repeats: int) -> str:
     return (
         f"One C-RBP training step: {STEPS} evaluations, a series of {TERMS} products, penalty, gradients of all "
         "parameters.\nThe plain reference runs the same with direct convolutions, one autograd.grad a term "
-        "(`plain_step` in\ntools/benchmarks/training_step.py); compiled is with `COMPILE`, where "
-        f"torch.compile works. Medians of\n{repeats} rounds in which each way had its turn. Gradient error: relative "
+        "(`plain_step` in\ntools/benchmarks/training_step.py). Medians of "
+        f"{repeats} rounds in which each way had its turn. Gradient error: relative "
         "distance from the gradient at the fixed point,\nsolved to a residual of 1e-5 in float64, on fewer or smaller "
         "samples; this and all else at initialisation.\n\n"
     ) + markdown_table(headers, rows)

@@ -8,8 +8,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from ..state import State, flatten, relative_norm, sample_norm, select, unflatten
-from .base import Solution, Step, Visit, check_budget
+from ..interfaces import Step, Visit
+from ..solution import Solution, SolveStats
+from ..state import State, flatten, is_finite, relative_norm, sample_norm, select, unflatten
+from .base import AnyCell, check_budget
 
 
 class Extrapolation(ABC):
@@ -20,7 +22,7 @@ class Extrapolation(ABC):
         """The point after x, whose step is f; all N x D."""
 
 
-class Accelerated(ABC):
+class Accelerated(AnyCell, ABC):
     """Fixed point by extrapolation, to a tolerance.
 
     Every sample ends at the point of its smallest residual ||F(h) - h|| / ||F(h)||, whatever comes
@@ -33,7 +35,7 @@ class Accelerated(ABC):
         tol: residual at which a sample is done.
 
     Raises:
-        ValueError: max_steps < 1, tol outside (0, 1).
+        SettingError: max_steps < 1, tol outside (0, 1).
     """
 
     stops_at_tol = True
@@ -61,6 +63,7 @@ class Accelerated(ABC):
         best = torch.full_like(x[:, 0], torch.inf)
         active = torch.ones_like(best, dtype=torch.bool)
         sample_steps = torch.zeros_like(active, dtype=torch.long)
+        nonfinite_step = torch.zeros_like(sample_steps)
         history = self.begin()
         taken, scale = 0, None
         while taken < budget:
@@ -69,6 +72,7 @@ class Accelerated(ABC):
             sample_steps = sample_steps + active
             change, size = sample_norm((f - x,)), sample_norm((f,))
             residual = relative_norm(change, size)
+            nonfinite_step = torch.where(active & ~is_finite((f,)), taken, nonfinite_step)
             better = active & (residual < best)  # false for NaN
             best = torch.where(better, residual, best)
             best_x, best_f = select(better, (x,), (best_x,))[0], select(better, (f,), (best_f,))[0]
@@ -82,9 +86,10 @@ class Accelerated(ABC):
                     scale = _scale(f)
                 proposed = history.propose(x, f) if scale is _ONE else history.propose(x / scale, f / scale) * scale
                 (x,) = select(active, (proposed,), (best_x,))
-        # Infinite where not one evaluation was finite.
-        residual = best if taken else None
-        return Solution(unflatten(best_x, state), unflatten(best_f, state), taken, sample_steps, residual)
+        # Infinite where not one evaluation was finite; without a step nothing has changed.
+        residual = best if taken else torch.zeros_like(best)
+        stats = SolveStats(taken, sample_steps, residual, residual <= self.tol, nonfinite_step)
+        return Solution(unflatten(best_x, state), unflatten(best_f, state), stats)
 
 
 # No scaling: extrapolation multiplies elements with one another, which is safe at these sizes.

@@ -6,9 +6,11 @@ N: batch; D: elements of a sample's state; M: differences kept.
 import torch
 from torch import Tensor
 
+from crbp_d2.checks import check_number, check_whole
+
 from ..state import sample_norm
 from .accelerated import Accelerated, Extrapolation
-from .base import check_budget
+from .base import CONVERGED
 
 
 class Anderson(Accelerated):
@@ -19,18 +21,17 @@ class Anderson(Accelerated):
 
     Args:
         memory: differences of earlier points to mix, M.
-        damping: share of the step F(x) in the mix, in (0, 1]; the rest is the point x. 1: undamped.
+        damping: fraction of the step F(x) in the mix, in (0, 1]; the rest is the point x. 1: undamped.
         tol, max_steps: see Accelerated.
 
     Raises:
-        ValueError: values outside these.
+        SettingError: values outside these.
     """
 
-    def __init__(self, memory: int = 5, damping: float = 1.0, tol: float = 1e-3, max_steps: int = 20):
+    def __init__(self, memory: int = 5, damping: float = 1.0, tol: float = CONVERGED, max_steps: int = 20):
         super().__init__(max_steps, tol)
-        check_budget("Anderson", memory=memory)
-        if not 0 < damping <= 1:
-            raise ValueError(f"Anderson: damping must lie in (0, 1], got {damping}")
+        check_whole("Anderson", memory=memory)
+        check_number("Anderson", "(0, 1]", damping=damping)
         self.memory = memory
         self.damping = damping
 
@@ -56,7 +57,7 @@ class _AndersonMixing(Extrapolation):
     def propose(self, x: Tensor, f: Tensor) -> Tensor:
         residual = f - x
         if self.last is None:
-            self._make_room(x)
+            self._allocate(x)
         else:
             self._remember(x - self.last[0], residual - self.last[1])
         self.last = x, residual
@@ -69,7 +70,7 @@ class _AndersonMixing(Extrapolation):
         weights, _ = torch.linalg.solve_ex(gram, _products(residual, self.columns[:, :kept])[..., None])
         return torch.baddbmm(mixed[:, None], weights.mT, self.shifts[:, :kept], alpha=-1)[:, 0]
 
-    def _make_room(self, x: Tensor) -> None:
+    def _allocate(self, x: Tensor) -> None:
         n, d = x.shape
         self.columns, self.shifts = x.new_zeros(n, self.memory, d), x.new_zeros(n, self.memory, d)
         self.gram = x.new_zeros(n, self.memory, self.memory)

@@ -6,8 +6,10 @@ N: batch; D: elements of a sample's state.
 import torch
 from torch import Tensor
 
+from crbp_d2.checks import check_whole
+
 from .accelerated import Accelerated, Extrapolation
-from .base import check_budget
+from .base import CONVERGED
 
 
 class Broyden(Accelerated):
@@ -21,12 +23,12 @@ class Broyden(Accelerated):
         tol, max_steps: see Accelerated.
 
     Raises:
-        ValueError: values outside these.
+        SettingError: values outside these.
     """
 
-    def __init__(self, memory: int = 20, tol: float = 1e-3, max_steps: int = 20):
+    def __init__(self, memory: int = 20, tol: float = CONVERGED, max_steps: int = 20):
         super().__init__(max_steps, tol)
-        check_budget("Broyden", memory=memory)
+        check_whole("Broyden", memory=memory)
         self.memory = memory
 
     def begin(self) -> Extrapolation:

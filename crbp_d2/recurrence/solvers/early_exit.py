@@ -1,64 +1,115 @@
 """Inference in which every sample stops by itself.
 
-N: batch.
+N: samples of the batch.
 """
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..state import State, is_finite, relative_change
-from .base import Solution, Visit
+from crbp_d2.checks import ContradictionError, check_number
+
+from ..cell_step import check_samples_apart
+from ..interfaces import Cell, Solver, Step, Visit
+from ..solution import Solution, SolveStats
+from ..state import State, relative_change
 
 
-def stop_early(
-    step: Callable[[Tensor, State], State],
-    drive: Tensor,
-    state: State,
-    steps: int,
-    tol: float,
-    visit: Visit | None = None,
-) -> Solution:
-    """Plain steps; a sample leaves the batch at the first of them whose residual is within `tol`.
+class EarlyExit(nn.Module):
+    """Plain steps of another solver; in inference a sample leaves the batch once its residual is within `tol`.
 
-    The residual is ||h_t - h_{t-1}|| / ||h_t||. Steps are taken with the samples that are left, so those
-    that have stopped cost nothing. A sample that turns non-finite is none of them: it goes on to the end.
+    The residual is ||h_t - h_{t-1}|| / ||h_t||. Steps are taken with the samples that are left, so those that have
+    stopped cost nothing, and what a sample gets does not depend on the others. One that turns non-finite goes on to
+    the end. In training, and wherever gradients are on, every sample takes all steps. Checkpoints are those of the
+    solver within.
 
     Args:
-        step: (drive, state) -> state, of a cell that does not mix samples.
-        drive: N x ...
-        steps: at most, at least 1.
-        visit: sees the state of all N samples after each step, that of a stopped one as it was.
+        solver: FixedSteps or RandomSteps, or another that is plain iteration.
+        tol: residual at which a sample is done, the attribute `exit_tol`; `tol` stays that of the solver within.
+
+    Raises:
+        SettingError: tol outside (0, 1).
+        ContradictionError: a solver that stops at a tolerance by itself; (with a cell) a batch norm.
     """
-    samples = torch.arange(len(drive), device=drive.device)
-    sample_steps, nonfinite_step = torch.zeros_like(samples), torch.zeros_like(samples)
-    residual = relative_change(state, state)
-    # Written to as samples stop.
-    last, last_previous = (tuple(part.clone() for part in state) for _ in range(2))
-    for taken in range(1, steps + 1):
-        previous, state = state, step(drive, state)
-        change = relative_change(previous, state)
-        if not change.isfinite().all():
-            newly_lost = ~is_finite(state) & (nonfinite_step[samples] == 0)
-            nonfinite_step[samples[newly_lost]] = taken
-        if visit:
-            visit(tuple(whole.index_copy(0, samples, part) for whole, part in zip(last, state, strict=True)))
-        # False for NaN.
-        stops = change <= tol if taken < steps else torch.ones_like(change, dtype=torch.bool)
-        if stops.any():
-            stopped = samples[stops]
-            for whole, part in zip(last + last_previous, state + previous, strict=True):
-                whole[stopped] = part[stops]
-            sample_steps[stopped] = taken
-            residual[stopped] = change[stops]
-            samples, drive, state = samples[~stops], drive[~stops], tuple(part[~stops] for part in state)
-        if not len(samples):
-            break
-    return Solution(last_previous, last, taken, sample_steps, residual, nonfinite_step=nonfinite_step)
 
+    stops_at_tol = False
 
-def mixes_samples(module: nn.Module) -> bool:
-    """Whether a batch norm makes a sample's result depend on the others of its batch."""
-    return any(isinstance(part, _BatchNorm) for part in module.modules())
+    def __init__(self, solver: Solver, tol: float = 1e-2):
+        super().__init__()
+        check_number("EarlyExit", "(0, 1)", tol=tol)
+        if solver.stops_at_tol:
+            raise ContradictionError(
+                {"tol": tol, "solver": solver},
+                "it stops every sample at a tolerance by itself; use FixedSteps, or leave early exit out",
+                "EarlyExit",
+            )
+        self.solver: Any = solver
+        self.exit_tol = tol
+
+    @property
+    def steps(self) -> int:
+        """Those of the solver within."""
+        return self.solver.steps
+
+    @property
+    def tol(self) -> float:
+        """Residual within which a sample counts as converged where all steps are taken."""
+        return self.solver.tol
+
+    def next_steps(self) -> int:
+        """The number of steps (in inference: at most) of a run that names none."""
+        return self.solver.next_steps()
+
+    def check(self, cell: Cell) -> None:
+        """Raise a ContradictionError for a cell that mixes the samples of a batch."""
+        self.solver.check(cell)
+        check_samples_apart(cell, "EarlyExit", tol=self.exit_tol)
+
+    def solve(self, step: Step, state: State, steps: int | None = None, visit: Visit | None = None) -> Solution:
+        """At most `steps` steps; `visit` sees the state of all N samples after each, that of a stopped one repeated."""
+        most = self.next_steps() if steps is None else steps
+        if not step.inference or not most:
+            return self.solver.solve(step, state, most, visit)
+        residual = relative_change(state, state)
+        samples = torch.arange(len(residual), device=residual.device)
+        sample_steps, nonfinite_step = torch.zeros_like(samples), torch.zeros_like(samples)
+        # Written to as samples stop.
+        last, last_previous = (tuple(part.clone() for part in state) for _ in range(2))
+        for taken in range(1, most + 1):
+            solution = self.solver.solve(step, state, 1)
+            state, change = solution.state, solution.stats.residual
+            first_lost = (solution.stats.nonfinite_step > 0) & (nonfinite_step[samples] == 0)
+            nonfinite_step[samples[first_lost]] = taken
+            if visit:
+                visit(tuple(whole.index_copy(0, samples, part) for whole, part in zip(last, state, strict=True)))
+            # False for NaN.
+            stops = change <= self.exit_tol if taken < most else torch.ones_like(change, dtype=torch.bool)
+            if stops.any():
+                stopped = samples[stops]
+                for whole, part in zip(last + last_previous, state + solution.previous, strict=True):
+                    whole[stopped] = part[stops]
+                sample_steps[stopped] = taken
+                residual[stopped] = change[stops]
+                samples, state = samples[~stops], tuple(part[~stops] for part in state)
+                step = step.subset(torch.nonzero(~stops).flatten())
+            if not len(samples):
+                break
+        stats = SolveStats(taken, sample_steps, residual, residual <= self.exit_tol, nonfinite_step)
+        return Solution(last_previous, last, stats)
+
+    # A checkpoint must load with and without early exit, so the solver within has the keys it would have alone.
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """That of the solver within, {} of one without any state."""
+        if isinstance(self.solver, nn.Module):
+            return self.solver.state_dict(*args, **kwargs)
+        return super().state_dict(*args, **kwargs)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for key in [key for key in state_dict if key.startswith(prefix)]:
+            state_dict[f"{prefix}solver.{key.removeprefix(prefix)}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def __repr__(self) -> str:
+        return f"EarlyExit({self.solver!r}, tol={self.exit_tol})"

@@ -1,10 +1,14 @@
 """Plain iteration."""
 
-from ..state import State
-from .base import CONVERGED, Solution, Step, Visit, check_budget
+from torch import Tensor
+
+from ..interfaces import Step, Visit
+from ..solution import Solution
+from ..state import State, is_finite
+from .base import CONVERGED, AnyCell, check_budget
 
 
-class FixedSteps:
+class FixedSteps(AnyCell):
     """Plain iteration, `steps` times for every sample.
 
     Args:
@@ -12,7 +16,7 @@ class FixedSteps:
         tol: residual within which a sample is reported as converged; it never stops the run.
 
     Raises:
-        ValueError: steps < 1, tol outside (0, 1).
+        SettingError: steps < 1, tol outside (0, 1).
     """
 
     stops_at_tol = False
@@ -28,13 +32,14 @@ class FixedSteps:
 
     def solve(self, step: Step, state: State, steps: int | None = None, visit: Visit | None = None) -> Solution:
         """Run `steps` steps (default: the solver's own; 0 is allowed) from `state`; `visit` sees each new state."""
-        steps = self.steps if steps is None else steps
         previous = state
-        for _ in range(steps):
+        finite: list[Tensor] = []
+        for _ in range(self.steps if steps is None else steps):
             previous, state = state, step(state)
+            finite.append(is_finite(state))
             if visit:
                 visit(state)
-        return Solution(previous, state, steps)
+        return Solution.of_steps(previous, state, finite, self.tol)
 
     def __repr__(self) -> str:
         return f"FixedSteps({self.steps})"

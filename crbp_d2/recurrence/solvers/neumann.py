@@ -1,13 +1,17 @@
 """The Neumann series for u = J^T u + g, with J the Jacobian of one step (Linsley et al. 2020, section 2).
 
-It has the interface of a solver (see solvers.py), for steps that are affine.
+It is a `TransposeSolver`: a solver for steps that are affine.
 """
 
 import torch
 from torch import Tensor
 
+from crbp_d2.checks import check_number, check_whole
+
+from ..interfaces import Visit
+from ..solution import Solution, SolveStats
 from ..state import State, add, sample_norm, select
-from .base import AffineStep, Solution, Visit
+from .base import CONVERGED, AffineStep
 
 
 class NeumannSeries:
@@ -26,18 +30,15 @@ class NeumannSeries:
         growth_limit: a term larger than this times the first ends the sample's series.
 
     Raises:
-        ValueError: num_terms < 0, tol outside [0, 1), growth_limit <= 1.
+        SettingError: num_terms < 0, tol outside [0, 1), growth_limit <= 1.
     """
 
     stops_at_tol = False
 
     def __init__(self, num_terms: int = 15, tol: float = 0.0, growth_limit: float = 10.0):
-        if not num_terms >= 0 or num_terms % 1:
-            raise ValueError(f"NeumannSeries: num_terms must be a whole number of at least 0, got {num_terms}")
-        if not 0 <= tol < 1:
-            raise ValueError(f"NeumannSeries: tol must lie in [0, 1), got {tol}")
-        if not growth_limit > 1:
-            raise ValueError(f"NeumannSeries: growth_limit must exceed 1, got {growth_limit}")
+        check_whole("NeumannSeries", least=0, num_terms=num_terms)
+        check_number("NeumannSeries", "[0, 1)", tol=tol)
+        check_number("NeumannSeries", "(1, inf)", growth_limit=growth_limit)
         self.num_terms = self.steps = num_terms
         self.tol = tol
         self.growth_limit = growth_limit
@@ -77,7 +78,8 @@ class NeumannSeries:
                     break
         growing = growing | (active & (norm > first))
         ratio = torch.where(first == 0, first, norm / first)
-        return Solution(previous, total, taken, sample_steps=terms, residual=ratio, growing=growing)
+        converged = (ratio <= (self.tol or CONVERGED)) & ~growing
+        return Solution(previous, total, SolveStats(taken, terms, ratio, converged, torch.zeros_like(terms), growing))
 
     def __repr__(self) -> str:
         return f"NeumannSeries(num_terms={self.num_terms}, tol={self.tol})"

@@ -5,12 +5,16 @@ import random
 import torch
 from torch import Tensor, nn
 
+from crbp_d2.checks import ContradictionError, check_whole
+
+from ..interfaces import Step, Visit
+from ..solution import Solution
 from ..state import State
-from .base import CONVERGED, Solution, Step, Visit, check_budget
+from .base import CONVERGED, AnyCell, check_budget
 from .fixed_steps import FixedSteps
 
 
-class RandomSteps(nn.Module):
+class RandomSteps(AnyCell, nn.Module):
     """Plain iteration; in training the number of steps is drawn anew for each run (Bansal et al. 2022).
 
     Under Truncated(k) all steps but the last k run without a graph, so the draw is of the state that these
@@ -26,7 +30,7 @@ class RandomSteps(nn.Module):
         tol: residual within which a sample is reported as converged; it never stops the run.
 
     Raises:
-        ValueError: low, high or steps < 1, low > high, tol outside (0, 1).
+        SettingError: low, high or steps < 1, low > high, tol outside (0, 1).
     """
 
     stops_at_tol = False
@@ -34,10 +38,12 @@ class RandomSteps(nn.Module):
 
     def __init__(self, low: int, high: int, steps: int | None = None, seed: int = 0, tol: float = CONVERGED):
         super().__init__()
+        check_budget("RandomSteps", low=low, high=high, tol=tol)
         steps = (low + high) // 2 if steps is None else steps
-        check_budget("RandomSteps", low=low, high=high, steps=steps, tol=tol)
+        check_budget("RandomSteps", steps=steps, tol=tol)
+        check_whole("RandomSteps", least=0, seed=seed)
         if low > high:
-            raise ValueError(f"RandomSteps: low must be at most high, got {low} and {high}")
+            raise ContradictionError({"low": low, "high": high}, "low must be at most high", "RandomSteps")
         self.low, self.high, self.steps, self.seed, self.tol = low, high, steps, seed, tol
         self.register_buffer("draws", torch.zeros((), dtype=torch.long))
 

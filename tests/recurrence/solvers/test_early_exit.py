@@ -6,7 +6,20 @@ from helpers.problems import TanhCell, drive_for
 from torch import nn
 
 from crbp_d2.cells import GalaHGRUCell
-from crbp_d2.recurrence import RULES, Anderson, Implicit, NeumannSeries, Recurrence, learning_rule
+from crbp_d2.checks import ContradictionError, SettingError
+from crbp_d2.recurrence import (
+    RULES,
+    AffineStep,
+    Anderson,
+    EarlyExit,
+    FixedSteps,
+    Implicit,
+    RandomSteps,
+    Recurrence,
+    Truncated,
+    Unrolled,
+    learning_rule,
+)
 
 PLAIN = [rule for rule, row in RULES.items() if row.solver == "FixedSteps"]
 RATES = (0.3, 0.9, 0.05, 0.6, 0.99)
@@ -156,15 +169,55 @@ def test_only_inference_stops_early():
     with torch.no_grad():
         assert recurrence.train()(drive).stats.steps == 12
         assert recurrence.eval()(drive).stats.steps < 12
-        recurrence.early_stop = None
+        recurrence.solver = recurrence.solver.solver
         assert recurrence(drive).stats.steps == 12
+        recurrence.solver = EarlyExit(RandomSteps(3, 21), TOL)
+        assert recurrence(drive).stats.steps < 12
 
 
-def test_refusals():
-    cell = TanhCell()
-    with pytest.raises(ValueError, match=r"early_stop: tol must lie in \(0, 1\), got 1"):
-        learning_rule("rbp", cell, steps=3, early_stop=1)
-    with pytest.raises(ValueError, match="early_stop is 0.01, but Anderson.* stops every sample at a tolerance"):
-        Recurrence(cell, Anderson(), Implicit(NeumannSeries()), early_stop=0.01)
-    with pytest.raises(ValueError, match="early_stop is 0.01, but a batch norm in GalaHGRUCell mixes the samples"):
-        learning_rule("rbp", GalaHGRUCell(8, norm="BN"), steps=3, early_stop=0.01)
+def test_what_does_not_go_together_is_refused_also_when_the_solver_is_replaced():
+    cell, plain = TanhCell(), FixedSteps(3)
+    for tol in (0, 1, float("nan"), True, "0.1"):
+        with pytest.raises(SettingError, match=rf"EarlyExit: tol is {tol!r}; allowed: .*\(0, 1\)"):
+            EarlyExit(plain, tol)
+    with pytest.raises(ContradictionError, match="tol is 0.01, but solver is Anderson"):
+        EarlyExit(Anderson(), 0.01)
+    with pytest.raises(ContradictionError, match="tol is 0.01, but norm is 'BatchNorm2d'"):
+        Recurrence(GalaHGRUCell(8, norm="BN"), EarlyExit(plain, 0.01), Unrolled())
+    recurrence = Recurrence(GalaHGRUCell(8, norm="BN"), plain, Truncated(3))
+    for other, named in ((EarlyExit(plain, 0.01), "norm"), (FixedSteps(2), "truncation"), (Anderson(), "solver")):
+        with pytest.raises(ContradictionError, match=named):
+            recurrence.solver = other
+        assert recurrence.solver is plain
+    with pytest.raises(TypeError, match="solver must have .*got 3"):
+        Recurrence(cell, 3, Unrolled())
+
+
+def test_checkpoints_load_with_and_without_early_exit():
+    def model(early_stop):
+        return learning_rule("crbp_random", TanhCell(), steps=8, early_stop=early_stop)
+
+    plain, early = model(None), model(0.1)
+    assert list(early.state_dict()) == list(plain.state_dict()) == ["cell.weight", "cell.input", "solver.draws"]
+    for source, target in ((plain, early), (early, plain)):
+        source(drive_for(source.cell))
+        drawn = source.state_dict()["solver.draws"].item()
+        assert drawn > 0 and target.load_state_dict(source.state_dict()).missing_keys == []
+        assert target.state_dict()["solver.draws"].item() == drawn
+    assert list(learning_rule("rbp", TanhCell(), steps=8, early_stop=0.1).state_dict()) == ["cell.weight", "cell.input"]
+
+
+def test_an_affine_step_of_some_samples_is_that_of_the_others_at_zero():
+    matrices = torch.randn(4, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    offset = torch.arange(12, dtype=torch.float64).view(4, 3)
+    step = AffineStep(lambda v: (torch.einsum("nij,nj->ni", matrices, v[0]),), (offset,))
+    some = step.subset(torch.tensor([3, 1]))
+    u = torch.ones(2, 3, dtype=torch.float64)
+    truth = torch.einsum("nij,nj->ni", matrices[[3, 1]], u) + offset[[3, 1]]
+    torch.testing.assert_close(some((u,))[0], truth, rtol=0, atol=1e-14)
+    assert not some.inference
+    # So a transposed solve takes all its steps.
+    drive = drive_for(TanhCell())
+    stats = Recurrence(TanhCell(), FixedSteps(9), Implicit(EarlyExit(FixedSteps(7), 0.5)))(drive)
+    stats.state[0].sum().backward()
+    assert stats.stats.transpose.sample_steps.tolist() == [7] * 3

@@ -18,7 +18,7 @@ def ones(samples, size=3):
 
 def solve(series, vjp, g):
     found = series.solve(AffineStep(vjp, g), g)
-    return found.state, found
+    return found.state, found.stats
 
 
 def geometric(rate, terms):

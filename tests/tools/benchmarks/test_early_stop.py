@@ -59,6 +59,7 @@ def test_every_image_runs_with_every_threshold(monkeypatch):
     torch.manual_seed(0)
     model = Model().train()
     head = model.roi_heads.mask_head
+    solver = head.recurrence.solver
     loader = [[{"rois": torch.randn(count, 8, 7, 7)}] for count in (3, 0, 2)]
     rows = measure_early_stop(model, loader, "scenes", (0.01, 0.5), steps=20)
     assert [row.tol for row in rows] == [None, 0.01, 0.5]
@@ -66,7 +67,7 @@ def test_every_image_runs_with_every_threshold(monkeypatch):
     for row in rows:
         assert row.seconds > 0 and row.quality == pytest.approx(3 + 5 * row.steps)
     assert rows[2].share < 0.7
-    assert (head.test_steps, head.recurrence.early_stop, model.training) == (4, None, True)
+    assert (head.test_steps, head.recurrence.solver, model.training) == (4, solver, True)
     assert not head._forward_hooks and not head._forward_pre_hooks
 
 

@@ -9,7 +9,6 @@ from helpers.problems import TanhCell, dense_jacobian, drive_for, flat, push
 from crbp_d2.recurrence import Anderson, FixedSteps, Implicit, Recurrence
 from crbp_d2.recurrence.diagnostics import trajectory
 from crbp_d2.recurrence.state import relative_change
-from tools.benchmarks import training_step
 from tools.benchmarks.against_torchdeq import (
     OURS,
     SCALED,
@@ -69,23 +68,11 @@ def test_ratios_are_medians_of_pairs(monkeypatch):
     assert time_interleaved({"a": lambda: None, "b": lambda: None}, 3) == {"a": (4, 1.0), "b": (1, 3.0)}
 
 
-@pytest.mark.parametrize("compiles", [False, True])
-def test_sections(compiles, monkeypatch):
+def test_sections():
     problem = mask_problem(1, 8, 4)
-    compiled = []
-    plain_rule = Problem.rule
-
-    def rule(self, compile=False, **settings):
-        compiled.append(compile)
-        return plain_rule(self, **settings)
-
-    monkeypatch.setattr(training_step, "_compiles", lambda device: compiles)
-    monkeypatch.setattr(Problem, "rule", rule)
     rows = compare_steps(problem, problem, {"solver": "Anderson", "max_steps": 7, "num_terms": 3}, repeats=1)
-    ways = [["crbp", "20", "15"], ["crbp, accelerated", "7", "3"]]
-    more = [[f"{name}, compiled", *counts] for name, *counts in ways] if compiles else []
-    assert [row[1:4] for row in rows] == [["plain reference", "20", "15"], *ways, *more]
-    assert compiled == [False, False, *[True] * len(more)] * 2
+    ways = [["plain reference", "20", "15"], ["crbp", "20", "15"], ["crbp, accelerated", "7", "3"]]
+    assert [row[1:4] for row in rows] == ways
     assert rows[0][5] == "1.00" and float(rows[0][6]) == pytest.approx(float(rows[1][6]), abs=0.002)
     assert "| mask cell" in steps_section(rows, 1)
 
