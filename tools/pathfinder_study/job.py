@@ -1,12 +1,13 @@
 """One run of the Pathfinder study: train, follow, test, write a record.
 
-N: trained steps; T = 4 N: steps looked at.
+N: trained steps.
 """
 
 import json
 import math
 import os
 import statistics
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from crbp_d2.files import write_text
 from tools.page import machine
 
 from .output_folder import claim_output
-from .run_measures import FACTOR, drive_of, probe, quality_by_step, stability, state_space
+from .run_measures import LONGEST, drive_of, probe, quality_by_step, stability, state_space
 from .runs import RUNS, SCALES, Run, Scale
 from .stimuli import first_batches, held_out_set
 
@@ -32,8 +33,6 @@ from .stimuli import first_batches, held_out_set
 PROBE_PERIOD, PROBE_STIMULI = 100, 48
 # Stimuli for the state space.
 STATE_STIMULI = 64
-# Multiples of N up to which quality is followed on fewer stimuli.
-LONG_FACTORS = (1, 2, 4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,8 @@ class Job:
 
     @property
     def checkpoint(self) -> str | None:
-        """Where the weights of the first seed go, relative to `root`."""
-        return f"{self.scale.folder}/checkpoints/{self.name}.pth" if self.seed == self.run.seeds[0] else None
+        """Where the weights go, relative to `root`; None: of a pilot."""
+        return f"{self.scale.folder}/checkpoints/{self.name}_s{self.seed}.pth" if self.run.tested else None
 
     @property
     def config(self) -> str:
@@ -89,7 +88,7 @@ class StudyTrainer(Trainer):
 
     def build_hooks(self) -> list[HookBase]:
         hooks = [StepTimes(), *(hook for hook in super().build_hooks() if not isinstance(hook, EvalHook))]
-        if hasattr(_unwrapped(self.model).sem_seg_head, "recurrence"):
+        if _steps_of(_unwrapped(self.model)) is not None:
             # Before the writers, which come last.
             hooks.insert(-1, Probe(self.cfg))
         return hooks
@@ -125,7 +124,7 @@ class Probe(HookBase):
             return
         model = _unwrapped(self.trainer.model)
         batches = first_batches(self.cfg, self.name, PROBE_STIMULI)
-        for key, value in probe(model, batches, self.name, _trained_steps(model)).items():
+        for key, value in probe(model, batches, self.name, _steps_of(model)).items():
             self.trainer.storage.put_scalar(f"probe/{key}", value, smoothing_hint=False)
         model.train()
 
@@ -145,7 +144,9 @@ def run_job(job: Job) -> None:
     model = StudyTrainer.build_model(cfg).eval()
     DetectionCheckpointer(model).load(str(job.output / "model_final.pth"))
     alone = model.device.type == "cpu" and torch.get_num_threads() == 1
-    record = _describe(job, cfg, model) | _training(job.output, alone) | _measure(job, cfg, model)
+    record = _describe(job, cfg, model) | _training(job.output, alone)
+    if job.run.tested:
+        record |= _measure(job, cfg, model)
     if job.checkpoint:
         path = job.root / job.checkpoint
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,24 +175,26 @@ def _train(args) -> None:
 
 
 def _describe(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
-    recurrent = hasattr(model.sem_seg_head, "recurrence")
+    steps = _steps_of(model)
+    recurrent = steps is not None
     node = cfg.MODEL.RECURRENCE
     return {
         "run": job.name,
         "seed": job.seed,
         "scale": job.scale_name,
-        "label": job.run.label,
         "config": job.config,
         "options": job.options,
         "rule": node.RULE if recurrent else None,
         "cell": node.CELL.NAME if recurrent else type(model.sem_seg_head.layers).__name__,
-        "steps": _trained_steps(model) if recurrent else None,
+        "steps": steps,
         "kernel_size": node.CELL.KERNEL_SIZE,
         "channels": cfg.MODEL.CONTOUR.CHANNELS,
         "parameters": sum(p.numel() for p in model.parameters()),
         "iterations": cfg.SOLVER.MAX_ITER,
         "batch": cfg.SOLVER.IMS_PER_BATCH,
+        "learning_rate": cfg.SOLVER.BASE_LR,
         "machine": f"{machine()}; {torch.get_num_threads()} thread(s)",
+        "commit": _commit(job.root),
         "checkpoint": job.checkpoint,
     }
 
@@ -228,30 +231,30 @@ def _training(output: Path, alone: bool) -> dict:
 
 
 def _measure(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
-    scale = job.scale
+    scale, steps = job.scale, _steps_of(model)
     names = {spec: held_out_set(spec, count, scale.test_seed) for spec, count in scale.specs.items()}
-    recurrent = hasattr(model.sem_seg_head, "recurrence")
-    steps = _trained_steps(model) if recurrent else 0
-    followed = tuple(range(1, FACTOR * steps + 1)) if recurrent else ()
+    followed = tuple(range(1, LONGEST * steps + 1)) if steps else ()
     record = {"quality": {}}
     for spec, name in names.items():
         batches = first_batches(cfg, name, scale.specs[spec])
         f1 = quality_by_step(model, batches, name, followed)
         record["quality"][spec] = {"stimuli": scale.specs[spec], "steps": list(followed) or [0], "f1": f1}
-    if not recurrent:
-        return record
-    long = tuple(factor * steps for factor in LONG_FACTORS)
-    record["long"] = {"stimuli": scale.long_stimuli, "steps": list(long), "f1": {}}
-    for spec in list(names)[:2]:
-        batches = first_batches(cfg, names[spec], scale.long_stimuli)
-        record["long"]["f1"][spec] = quality_by_step(model, batches, names[spec], long)
-    cell = model.sem_seg_head.recurrence.cell
-    drives = [drive_of(model, batch) for batch in first_batches(cfg, names[scale.spec], STATE_STIMULI)]
-    record["stability"] = stability(cell, drives[0], steps)
-    record["state_space"] = state_space(cell, drives, steps)
+    if steps:
+        cell = model.sem_seg_head.recurrence.cell
+        drives = [drive_of(model, batch) for batch in first_batches(cfg, names[scale.spec], STATE_STIMULI)]
+        record["stability"] = stability(cell, drives[0], steps)
+        record["state_space"] = state_space(cell, drives, steps)
     return record
 
 
-def _trained_steps(model: nn.Module) -> int:
-    """N: evaluations of the cell in training, at most."""
-    return model.sem_seg_head.recurrence.solver.steps
+def _steps_of(model: nn.Module) -> int | None:
+    """N: evaluations of the cell in training, at most or on average; None of a model without steps."""
+    recurrence = getattr(model.sem_seg_head, "recurrence", None)
+    return recurrence and recurrence.solver.steps
+
+
+def _commit(root: Path) -> str | None:
+    """Of the code that measured; with a "+" where it differs from the commit's, None outside of a repository."""
+    command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
+    found = subprocess.run(command, capture_output=True, text=True)
+    return found.stdout.strip() if found.returncode == 0 else None

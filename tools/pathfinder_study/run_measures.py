@@ -1,6 +1,6 @@
 """What a trained contour model does as it runs on: plain numbers, ready for JSON.
 
-N: trained steps; T = 4 N: steps looked at; C: channels; H x W: image size.
+N: trained steps; T = 4 N: steps whose states are looked at; C: channels; H x W: image size.
 """
 
 import math
@@ -15,8 +15,8 @@ from crbp_d2.evaluation import PathfinderEvaluator, StepwiseSegmentor
 from crbp_d2.recurrence.diagnostics import contraction, lipschitz_coefficient, residuals, spectral_radius, trajectory
 from crbp_d2.recurrence.state import relative_change
 
-# Times the trained number of steps that states are followed.
-FACTOR = 4
+# Times the trained number of steps that states are followed, and the quality and the residual.
+FACTOR, LONGEST = 4, 16
 # Stimuli whose spectral radius is computed, each by an Arnoldi iteration of some hundred Jacobian products.
 RADII = 4
 DIGITS = 5
@@ -83,8 +83,8 @@ def stability(cell: nn.Module, drive: Tensor, steps: int) -> dict:
 
     Returns:
         stimuli; penalty and penalty_far: the Lipschitz coefficient penalty, unweighted, at h_N and h_T;
-        spectral_radius: at h_T, of the first stimuli, empty where it was not found; contraction, residual: the medians
-        over stimuli after each step, see diagnostics.
+        spectral_radius: at h_T, of the first stimuli, empty where it was not found; contraction: the median over
+        stimuli after each step up to T, residual: likewise up to 16 N, see diagnostics.
     """
     last = FACTOR * steps
     states = trajectory(cell, drive, last)
@@ -98,7 +98,7 @@ def stability(cell: nn.Module, drive: Tensor, steps: int) -> dict:
         "penalty_far": lipschitz_coefficient(cell, drive, states[last]),
         "spectral_radius": _rounded(radii),
         "contraction": _rounded(contraction(cell, drive, last).median(dim=1).values),
-        "residual": _rounded(residuals(cell, drive, last).median(dim=1).values),
+        "residual": _rounded(residuals(cell, drive, LONGEST * steps).median(dim=1).values),
     }
 
 
