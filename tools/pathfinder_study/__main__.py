@@ -19,7 +19,7 @@ from pathlib import Path
 from .check import TOLERANCE, check_checkpoints
 from .job import Job, run_job
 from .report import write_report
-from .runs import RUNS, SCALES
+from .runs import JOBS, PILOTS, RUNS, SCALES
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTPUT = Path("output/pathfinder_study")
@@ -27,10 +27,10 @@ OUTPUT = Path("output/pathfinder_study")
 
 def jobs_of(args: argparse.Namespace) -> list[Job]:
     """All seeds of the first row before the next one; first seeds first."""
-    names = args.only or [*RUNS]
-    pairs = [(name, seed) for name in names for seed in (args.seeds or RUNS[name].seeds)]
+    names = args.only or [*(PILOTS if SCALES[args.scale].pilots else ()), *RUNS]
+    pairs = [(name, seed) for name in names for seed in (args.seeds or JOBS[name].seeds)]
     if not args.seeds:
-        pairs.sort(key=lambda pair: RUNS[pair[0]].seeds.index(pair[1]))
+        pairs.sort(key=lambda pair: JOBS[pair[0]].seeds.index(pair[1]))
     return [
         Job(name, seed, args.scale, ROOT, OUTPUT / args.scale / f"{name}_s{seed}", args.num_gpus)
         for name, seed in pairs
@@ -80,7 +80,7 @@ def check(args: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=SCALES, default="small")
-    parser.add_argument("--only", nargs="+", choices=RUNS, metavar="RUN", help=f"of {', '.join(RUNS)}")
+    parser.add_argument("--only", nargs="+", choices=JOBS, metavar="RUN", help=f"of {', '.join(RUNS)}")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: those of the table of runs")
     parser.add_argument("--processes", type=int, default=1, help="runs side by side (default 1)")
     parser.add_argument("--num-gpus", type=int, default=0, help="of one run; 0: the CPU or a single GPU")

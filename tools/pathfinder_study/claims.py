@@ -1,23 +1,26 @@
-"""The paper's claims, each with its measure and a bound fixed here, before the runs that decide it.
-
-Of two the measure was changed after runs were there, each time to one that says what the sentence says: the states'
-drift, and the penalty of stable and unstable rules, which first compared rules trained with it and without. What is
-said of the ConvLSTM's states and of longer contours is the hGRU's claims again, added after the ConvLSTM's runs.
+"""The paper's claims and those of `progressive`, each with its measure and a bound fixed here, before the runs that
+decide it.
 
 N: steps trained with; "at 4 N": after four times as many. F1 is the mean over stimuli, then over seeds.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from . import ablation
-from . import measures as m
 from . import state_measures as sm
-from .measures import Outcome
+from .comparisons import LONGER, Bound, Outcome, above, at_least, at_most, best, decide, f1, lost, training_time
+from .dynamics import LOST, mechanism
 from .paper import PATHFINDER_F1, PATHFINDER_F1_FAR
 from .records import Study
 
-NO_FIGURE = "no figure in the published tables"
+NO_FIGURE, OURS = "no figure in the published tables", "not of the paper"
+# F1 within which two rules are close.
+CLOSE = 0.03
+# Of the rule that is to be stable and expressive at once: F1 below BPTT's best with as many iterations and in equal
+# time, F1 at convergence, F1 lost to 16 N, F1 above BPTT's best on longer contours.
+LIKE_BPTT, LIKE_BPTT_IN_TIME, CONVERGED, FLAT, FURTHER = -0.005, -0.01, 0.97, 0.01, 0.02
+# Processor seconds over BPTT's that count as equal.
+EQUAL_TIME = 1.02
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,16 @@ class Claim:
     evaluate: Callable[[Study], Outcome]
 
 
+def _bounds(id: str, sentence: str, paper: str, figure: str, *bounds: Bound) -> Claim:
+    """A claim that all of some bounds decide."""
+    measure = "; ".join(map(str, bounds))
+    return Claim(id, sentence, paper, figure, measure, lambda study: decide(study, bounds, _reason(study)))
+
+
+def _reason(study: Study) -> Callable[[Sequence[Bound]], str]:
+    return lambda missed: mechanism(study, missed)
+
+
 def _f1(*runs: str) -> str:
     values = ", ".join(f"{run} {PATHFINDER_F1[run][0]:.4f}" for run in runs)
     return f"F1 on PF14: {values}"
@@ -51,90 +64,83 @@ def _longer(*runs: str) -> str:
     return f"trained on the longer contours themselves, F1 on PF20, PF25: {values}"
 
 
-KEEPS = f"F1 at N minus F1 at 4 N, trained contours; at most {m.LOST}"
-LOSES = f"F1 at N minus F1 at 4 N, trained contours; more than {m.LOST}"
 REGION = "distances from the centroid of the states at N, those at N against those at 4 N; Kolmogorov-Smirnov "
-RECIPE = f"training at most {ablation.TIME} times as long, and F1 at N minus F1 at 8 N at most {m.LOST}"
-HIGHER = "F1 at N, trained contours; {} above {}"
+SHORT, LONG = LONGER
 
-CLAIMS = (
-    Claim(
-        "crbp_beats_rbp",
-        "C-RBP is better than RBP",
-        _f1("hgru_crbp", "hgru_rbp"),
-        "generalization",
-        "F1 at N, trained contours; every seed of hgru_crbp above every seed of hgru_rbp, at least 2 of each",
-        lambda study: m.beyond_seeds(study, "hgru_crbp", "hgru_rbp"),
+SCORES = (
+    _bounds(
+        "crbp_beats_rbp", "C-RBP is better than RBP", _f1("hgru_crbp", "hgru_rbp"), "scores",
+        at_least(f1("hgru_crbp"), f1("hgru_rbp")),
     ),
-    Claim(
-        "crbp_near_bptt",
-        "C-RBP comes close to BPTT on the trained contours",
-        _f1("hgru_crbp", "hgru_bptt"),
-        "generalization",
-        f"F1 at N, trained contours; hgru_crbp at most {m.CLOSE} below hgru_bptt",
-        lambda study: m.close(study, "hgru_crbp", "hgru_bptt"),
+    _bounds(
+        "crbp_near_bptt", "C-RBP comes close to BPTT on the trained contours", _f1("hgru_crbp", "hgru_bptt"), "scores",
+        at_least(f1("hgru_crbp"), f1("hgru_bptt"), -CLOSE),
     ),
-    Claim(
-        "truncation_costs",
-        "Truncated BPTT is worse than BPTT",
-        _f1("hgru_bptt", "hgru_tbptt"),
-        "generalization",
-        HIGHER.format("hgru_bptt", "hgru_tbptt"),
-        lambda study: m.above(study, "hgru_bptt", ("hgru_tbptt",)),
+    _bounds(
+        "truncation_costs", "Truncated BPTT is worse than BPTT", _f1("hgru_bptt", "hgru_tbptt"), "scores",
+        at_least(f1("hgru_bptt"), f1("hgru_tbptt")),
     ),
-    Claim(
-        "penalty_costs_little",
-        "The penalty costs BPTT little on the trained contours",
-        _f1("hgru_bptt", "hgru_cbptt"),
-        "generalization",
-        f"F1 at N, trained contours; hgru_cbptt at most {m.CLOSE} below hgru_bptt",
-        lambda study: m.close(study, "hgru_cbptt", "hgru_bptt"),
+    _bounds(
+        "penalty_costs_little", "The penalty costs BPTT little on the trained contours",
+        _f1("hgru_bptt", "hgru_cbptt"), "scores",
+        at_least(f1("hgru_cbptt"), f1("hgru_bptt"), -CLOSE),
     ),
-    Claim(
-        "crbp_keeps",
-        "C-RBP keeps its quality past the trained steps",
-        _far("hgru_crbp"),
-        "quality_per_step",
-        KEEPS,
-        lambda study: m.keeps(study, "hgru_crbp"),
+    _bounds(
+        "deq_no_better", "Finding the fixed point without the penalty (DEQ) is no better than RBP", NO_FIGURE, "scores",
+        at_most(f1("hgru_deq"), f1("hgru_rbp")),
     ),
-    Claim(
-        "bptt_loses",
-        "BPTT loses its quality past the trained steps",
-        _far("hgru_bptt"),
-        "quality_per_step",
-        LOSES,
-        lambda study: m.loses(study, "hgru_bptt"),
+    _bounds(
+        "recurrent_beats_feedforward", "Recurrence is worth more than layers at equal parameters", NO_FIGURE,
+        "parameters",
+        at_least(f1("hgru_bptt"), f1("ff2")), at_least(f1("hgru_crbp"), f1("ff2")),
     ),
-    Claim(
-        "tbptt_loses",
-        "Truncated BPTT loses its quality past the trained steps",
-        NO_FIGURE,
-        "quality_per_step",
-        LOSES,
-        lambda study: m.loses(study, "hgru_tbptt"),
+    _bounds(
+        "recurrent_beats_deeper", "C-RBP is better than a feedforward control of six layers", _f1("hgru_crbp", "ff6"),
+        "parameters",
+        at_least(f1("hgru_crbp"), f1("ff6")),
     ),
-    Claim(
-        "every_step_loses",
-        "BPTT with a loss on every step loses its quality past the trained steps",
-        NO_FIGURE,
-        "quality_per_step",
-        LOSES,
-        lambda study: m.loses(study, "hgru_bptt_every_step"),
+)  # fmt: skip
+STEPS = (
+    _bounds(
+        "crbp_keeps", "C-RBP keeps its quality past the trained steps", _far("hgru_crbp"), "quality_per_step",
+        at_most(lost("hgru_crbp"), LOST),
     ),
-    Claim(
-        "cbptt_loses_less",
-        "C-BPTT loses less than BPTT",
-        _far("hgru_cbptt", "hgru_bptt"),
-        "quality_per_step",
-        "F1 at N minus F1 at 4 N, trained contours; smaller for hgru_cbptt",
-        lambda study: m.loses_less(study, "hgru_cbptt", "hgru_bptt"),
+    _bounds(
+        "bptt_loses", "BPTT loses its quality past the trained steps", _far("hgru_bptt"), "quality_per_step",
+        above(lost("hgru_bptt"), LOST),
     ),
+    _bounds(
+        "tbptt_loses", "Truncated BPTT loses its quality past the trained steps", NO_FIGURE,
+        "quality_per_step_variants",
+        above(lost("hgru_tbptt"), LOST),
+    ),
+    _bounds(
+        "every_step_loses", "BPTT with a loss on every step loses its quality past the trained steps", NO_FIGURE,
+        "quality_per_step_variants",
+        above(lost("hgru_bptt_every_step"), LOST),
+    ),
+    _bounds(
+        "cbptt_loses_less", "C-BPTT loses less than BPTT", _far("hgru_cbptt", "hgru_bptt"), "quality_per_step",
+        at_least(lost("hgru_bptt"), lost("hgru_cbptt")),
+    ),
+    _bounds(
+        "crbp_longer_contours", "C-RBP generalizes better to longer contours with more steps",
+        _longer("hgru_crbp", "hgru_bptt"), "longer_contours",
+        *(at_least(f1("hgru_crbp", 4, spec), f1("hgru_bptt", 4, spec)) for spec in LONGER),
+    ),
+    _bounds(
+        "crbp_longer_contours_best",
+        "C-RBP generalizes better to longer contours with the best number of steps for each rule",
+        _longer("hgru_crbp", "hgru_bptt"), "longer_contours",
+        *(at_least(best("hgru_crbp", spec), best("hgru_bptt", spec)) for spec in LONGER),
+    ),
+)  # fmt: skip
+STATES = (
     Claim(
         "penalty_lowers",
         "The Lipschitz penalty is lower in rules that are trained with it",
         NO_FIGURE,
-        "training",
+        "penalty",
         f"penalty at N, mean over seeds; the greatest of {', '.join(sm.PENALIZED)} below the least of "
         f"{', '.join(sm.OTHERS)}",
         sm.lowers,
@@ -143,8 +149,8 @@ CLAIMS = (
         "penalty_separates",
         "The Lipschitz penalty tells stable rules from unstable ones",
         NO_FIGURE,
-        "training",
-        f"penalty at N, mean over seeds; of rules that lose at most {m.LOST} F1 from N to 4 N the greatest below the "
+        "penalty",
+        f"penalty at N, mean over seeds; of rules that lose at most {LOST} F1 from N to 4 N the greatest below the "
         "least of those that lose more",
         sm.separates,
     ),
@@ -174,36 +180,24 @@ CLAIMS = (
         lambda study: sm.drifts_more(study, "hgru_bptt", "hgru_crbp"),
     ),
     Claim(
-        "crbp_longer_contours",
-        "C-RBP generalizes better to longer contours with more steps",
-        _longer("hgru_crbp", "hgru_bptt"),
-        "generalization",
-        "F1 at 4 N; hgru_crbp above hgru_bptt on every set of longer contours",
-        lambda study: m.longer(study, "hgru_crbp", "hgru_bptt"),
-    ),
-    Claim(
-        "crbp_longer_contours_best",
-        "C-RBP generalizes better to longer contours with the best number of steps for each rule",
-        _longer("hgru_crbp", "hgru_bptt"),
-        "quality_per_step",
-        "greatest F1 over t up to 4 N; hgru_crbp above hgru_bptt on every set of longer contours",
-        lambda study: m.longer_at_best(study, "hgru_crbp", "hgru_bptt"),
-    ),
-    Claim(
-        "convlstm_crbp_keeps",
-        "A ConvLSTM trained by C-RBP keeps its quality past the trained steps",
+        "radius_below_one",
+        "C-RBP's step contracts where it ends, more than BPTT's",
         NO_FIGURE,
-        "quality_per_step_convlstm",
-        KEEPS,
-        lambda study: m.keeps(study, "convlstm_crbp"),
+        "stability",
+        "spectral radius at 4 N; hgru_crbp's greatest below 1 and its mean below hgru_bptt's",
+        lambda study: sm.contracts(study, "hgru_crbp", "hgru_bptt"),
     ),
-    Claim(
-        "convlstm_bptt_loses",
-        "A ConvLSTM trained by BPTT loses its quality past the trained steps",
-        NO_FIGURE,
+)
+CONVLSTM = (
+    _bounds(
+        "convlstm_crbp_keeps", "A ConvLSTM trained by C-RBP keeps its quality past the trained steps", NO_FIGURE,
         "quality_per_step_convlstm",
-        LOSES,
-        lambda study: m.loses(study, "convlstm_bptt"),
+        at_most(lost("convlstm_crbp"), LOST),
+    ),
+    _bounds(
+        "convlstm_bptt_loses", "A ConvLSTM trained by BPTT loses its quality past the trained steps", NO_FIGURE,
+        "quality_per_step_convlstm",
+        above(lost("convlstm_bptt"), LOST),
     ),
     Claim(
         "convlstm_bptt_leaves_region",
@@ -221,64 +215,72 @@ CLAIMS = (
         REGION + f"p of at least {sm.ALPHA} in every seed",
         lambda study: sm.stays(study, "convlstm_crbp"),
     ),
-    Claim(
-        "convlstm_crbp_longer_contours",
-        "A ConvLSTM generalizes better to longer contours with more steps after C-RBP",
-        NO_FIGURE,
-        "generalization",
-        "F1 at 4 N; convlstm_crbp above convlstm_bptt on every set of longer contours",
-        lambda study: m.longer(study, "convlstm_crbp", "convlstm_bptt"),
+    _bounds(
+        "convlstm_crbp_longer_contours", "A ConvLSTM generalizes better to longer contours with more steps after C-RBP",
+        NO_FIGURE, "quality_per_step_convlstm",
+        *(at_least(f1("convlstm_crbp", 4, spec), f1("convlstm_bptt", 4, spec)) for spec in LONGER),
+    ),
+    _bounds(
+        "convlstm_progressive_keeps", "A ConvLSTM trained from random starts reaches BPTT and keeps it", OURS,
+        "quality_per_step_convlstm",
+        at_least(f1("convlstm_progressive"), best("convlstm_bptt"), LIKE_BPTT),
+        at_most(lost("convlstm_progressive", 16), FLAT),
+    ),
+)  # fmt: skip
+PROGRESSIVE = (
+    _bounds(
+        "progressive_reaches_bptt", "A random start reaches BPTT with as many iterations", OURS, "quality_per_step",
+        at_least(f1("hgru_progressive"), best("hgru_bptt"), LIKE_BPTT),
+    ),
+    _bounds(
+        "progressive_reaches_bptt_in_time", "A random start reaches BPTT in BPTT's time", OURS, "budget",
+        at_least(f1("hgru_progressive_time"), best("hgru_bptt"), LIKE_BPTT_IN_TIME),
+        at_most(training_time("hgru_progressive_time"), training_time("hgru_bptt"), EQUAL_TIME),
+    ),
+    _bounds(
+        "progressive_converges", "A random start solves the trained contours", OURS, "quality_per_step",
+        at_least(f1("hgru_progressive"), CONVERGED),
+    ),
+    _bounds(
+        "progressive_keeps", "A random start keeps its quality to 16 times the trained steps", OURS,
+        "quality_per_step",
+        *(at_most(lost("hgru_progressive", multiple), FLAT) for multiple in (8, 16)),
+    ),
+    _bounds(
+        "progressive_uses_more_steps", "After a random start longer contours gain from more steps", OURS,
+        "longer_contours",
+        *(at_least(f1("hgru_progressive", 2, spec), f1("hgru_progressive", 1, spec)) for spec in LONGER),
+    ),
+    _bounds(
+        "progressive_longer_contours", "A random start generalizes better to longer contours than BPTT at its best",
+        OURS, "longer_contours",
+        *(at_least(f1("hgru_progressive", 2, spec), best("hgru_bptt", spec), FURTHER) for spec in LONGER),
+    ),
+    _bounds(
+        "progressive_beats_crbp", "At equal iterations a random start is better than every form of C-RBP", OURS,
+        "budget",
+        *(
+            at_least(f1("hgru_progressive"), f1(run))
+            for run in ("hgru_crbp", "hgru_crbp_contracting", "hgru_crbp_random")
+        ),
+    ),
+    _bounds(
+        "progressive_trained_on_longer", "Trained on longer contours, a random start does all of this too", OURS,
+        "trained_on_longer",
+        at_least(f1("pf9s_progressive", 1, SHORT), best("pf9s_bptt", SHORT), LIKE_BPTT),
+        at_most(lost("pf9s_progressive", 16, SHORT), FLAT),
+        at_least(f1("pf9s_progressive", 2, LONG), best("pf9s_bptt", LONG), FURTHER),
     ),
     Claim(
-        "recurrent_beats_feedforward",
-        "Recurrence is worth more than layers at equal parameters",
-        NO_FIGURE,
-        "parameters",
-        HIGHER.format("hgru_bptt and hgru_crbp", "ff2"),
-        lambda study: m.above_all(study, ("hgru_bptt", "hgru_crbp"), "ff2"),
-    ),
-    Claim(
-        "recurrent_beats_deeper",
-        "C-RBP is better than a feedforward control of six layers",
-        _f1("hgru_crbp", "ff6"),
-        "parameters",
-        HIGHER.format("hgru_crbp", "ff6"),
-        lambda study: m.above(study, "hgru_crbp", ("ff6",)),
-    ),
-    Claim(
-        "deq_no_better",
-        "Finding the fixed point without the penalty (DEQ) is no better than RBP",
-        NO_FIGURE,
-        "generalization",
-        "F1 at N, trained contours; hgru_deq at most hgru_rbp",
-        lambda study: m.no_better(study, "hgru_deq", "hgru_rbp"),
-    ),
-    Claim(
-        "radius_below_one",
-        "C-RBP's step contracts where it ends, more than BPTT's",
-        NO_FIGURE,
+        "progressive_settles",
+        "After training from random starts the step contracts where it ends, more than BPTT's",
+        OURS,
         "stability",
-        "spectral radius at 4 N; hgru_crbp's greatest below 1 and its mean below hgru_bptt's",
-        lambda study: sm.contracts(study, "hgru_crbp", "hgru_bptt"),
+        "spectral radius at 4 N; hgru_progressive's greatest below 1 and its mean below hgru_bptt's",
+        lambda study: sm.contracts(study, "hgru_progressive", "hgru_bptt"),
     ),
-    Claim(
-        "recipe_reaches_bptt",
-        "A fixed-point rule reaches BPTT in BPTT's time and keeps its quality",
-        _f1("hgru_crbp", "hgru_bptt"),
-        "recipes",
-        "the row of the ablation that is best on validation stimuli in that time, F1 at N at most "
-        f"{ablation.CLOSE} below the better of hgru_bptt and hgru_bptt_lr, " + RECIPE,
-        lambda study: ablation.reaches(study, ablation.settings(study), ("hgru_bptt", "hgru_bptt_lr")),
-    ),
-    Claim(
-        "recipe_holds_longer",
-        "A fixed-point rule reaches BPTT and keeps its quality with three times the training",
-        _f1("hgru_crbp", "hgru_bptt"),
-        "recipes",
-        f"F1 at N of long_contracting at most {ablation.CLOSE} below that of long_bptt_lr, " + RECIPE,
-        lambda study: ablation.reaches(study, ablation.LONG, ablation.LONG_REFERENCES),
-    ),
-)
+)  # fmt: skip
+CLAIMS = (*PROGRESSIVE, *SCORES, *STEPS, *STATES, *CONVLSTM)
 
 
 def evaluate_claims(study: Study) -> list[tuple[Claim, Outcome]]:

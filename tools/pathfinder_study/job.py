@@ -26,7 +26,7 @@ from tools.page import machine
 
 from .output_folder import claim_output
 from .run_measures import LONGEST, drive_of, probe, quality_by_step, stability, state_space
-from .runs import RUNS, SCALES, Run, Scale
+from .runs import JOBS, SCALES, Run, Scale
 from .stimuli import first_batches, held_out_set
 
 # Iterations between two looks at the validation stimuli while a run trains, and their number.
@@ -52,7 +52,7 @@ class Job:
 
     @property
     def run(self) -> Run:
-        return RUNS[self.name]
+        return JOBS[self.name]
 
     @property
     def scale(self) -> Scale:

@@ -87,9 +87,10 @@ class Record:
         scores = self.quality.get(spec)
         return math.nan if scores is None else scores.at(0 if self.steps is None else multiple * self.steps)
 
-    def long_f1(self, spec: str, multiple: int) -> float:
-        """Likewise, of the long runs."""
-        return self.long[spec].at(multiple * self.steps) if spec in self.long else math.nan
+    def best_f1(self, spec: str) -> float:
+        """The greatest F1 after any number of steps that was evaluated; nan where none was."""
+        scores = self.quality.get(spec)
+        return math.nan if scores is None or np.isnan(scores.f1).all() else float(np.nanmax(scores.f1))
 
     def value(self, name: str) -> float:
         """Mean of one of `stability`; nan where it was not measured."""

@@ -1,6 +1,6 @@
 """The runs of the Pathfinder study: a table of configs and what is set beside them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -11,7 +11,7 @@ class Scale:
     prefix: of its configs, before the name of a run.
     spec: trained on; specs: tested on, with the number of test stimuli.
     iterations: of training; warmup: fraction of them.
-    learning_rate: that of the scale's configs.
+    learning_rate: that of the scale's configs. pilots: whether pilots choose each run's; if not it is this one.
     options: config keys and values for every run.
     test_seed: of the test stimuli, which nothing is tuned on; None: of the registered validation set.
     """
@@ -23,6 +23,7 @@ class Scale:
     iterations: int
     warmup: float
     learning_rate: float
+    pilots: bool
     options: tuple
     test_seed: int | None
 
@@ -36,6 +37,7 @@ SCALES = {
         iterations=4000,
         warmup=0.2,
         learning_rate=0.005,
+        pilots=True,
         options=("SOLVER.CHECKPOINT_PERIOD", 200, "DATALOADER.NUM_WORKERS", 0),
         test_seed=41,
     ),
@@ -47,6 +49,7 @@ SCALES = {
         iterations=28125,
         warmup=0.0,
         learning_rate=0.001,
+        pilots=False,
         options=("SOLVER.CHECKPOINT_PERIOD", 1000),
         test_seed=None,
     ),
@@ -57,7 +60,7 @@ SCALES = {
 class Run:
     """One row: a config, options on top of the scale's, and the seeds it is run with where nothing else is asked for.
 
-    training: over the scale's iterations. rate: over the scale's learning rate; None: that of the config.
+    training: over the scale's iterations. rate: over the learning rate of a scale with pilots; None: no pilots yet.
     tested: whether the trained model is tested and kept; a pilot is not.
     """
 
@@ -73,7 +76,7 @@ class Run:
         iterations = round(self.training * scale.iterations)
         warmup = round(scale.warmup * iterations)
         options = [*scale.options, "SOLVER.MAX_ITER", iterations, "SOLVER.WARMUP_ITERS", warmup]
-        if self.rate:
+        if self.rate and scale.pilots:
             options += ["SOLVER.BASE_LR", self.rate * scale.learning_rate]
         return [*options, *self.options]
 
@@ -81,23 +84,39 @@ class Run:
 THREE = (0, 1, 2)
 # Of a pilot, over the scale's iterations, and the learning rates that are tried, over the scale's.
 PILOT, RATES = 0.15, (1, 2)
-# The better rate of a config's two pilots: the lower mean loss over the last sixth of their iterations. Configs
-# without a row are pilots' own: none of theirs has run.
-BETTER_RATE = {}
+# The better of RATES: the lower mean loss over the last sixth of the pilots' iterations. What is not listed here has
+# no pilots yet and cannot be run.
+BETTER_RATE: dict[str, float] = {}
+ON_LONGER = ("DATASETS.TRAIN", "('pathfinder_PF9s_train',)", "DATASETS.TEST", "('pathfinder_PF9s_val',)")
 
-
-def _pilots(*configs: str) -> dict[str, Run]:
-    return {
-        f"pilot_{config}_{rate}": Run(config, training=PILOT, rate=rate, tested=False)
-        for config in configs
-        for rate in RATES
-    }
-
-
-PILOTED = (
-    "hgru_progressive", "hgru_bptt", "hgru_crbp_contracting", "hgru_crbp", "hgru_crbp_random", "ff6", "hgru_rbp",
-    "hgru_tbptt", "hgru_cbptt", "hgru_bptt_every_step", "hgru_deq", "convlstm_bptt", "convlstm_progressive",
-    "convlstm_crbp",
-)  # fmt: skip
-PILOTS: dict[str, Run] = _pilots(*PILOTED)
-RUNS: dict[str, Run] = dict(PILOTS)
+# By worth: rows further down wait for those above them.
+RUNS: dict[str, Run] = {
+    "hgru_progressive": Run("hgru_progressive", seeds=THREE),
+    "hgru_bptt": Run("hgru_bptt", seeds=THREE),
+    "hgru_crbp_contracting": Run("hgru_crbp_contracting", seeds=THREE),
+    "hgru_crbp": Run("hgru_crbp", seeds=THREE),
+    # A step of progressive takes 4/3 of the time of one of bptt: 6 free ones cost as much as a third of 6 recorded.
+    "hgru_progressive_time": Run("hgru_progressive", seeds=THREE, training=0.72),
+    "hgru_crbp_random": Run("hgru_crbp_random"),
+    "ff6": Run("ff6"),
+    "ff2": Run("ff6", ("MODEL.CONTOUR.NUM_LAYERS", 2)),
+    "hgru_rbp": Run("hgru_rbp", seeds=THREE),
+    "hgru_cbptt": Run("hgru_cbptt", seeds=THREE),
+    "hgru_tbptt": Run("hgru_tbptt"),
+    "hgru_bptt_every_step": Run("hgru_bptt_every_step"),
+    "hgru_deq": Run("hgru_deq"),
+    "convlstm_bptt": Run("convlstm_bptt"),
+    "convlstm_progressive": Run("convlstm_progressive"),
+    "convlstm_crbp": Run("convlstm_crbp"),
+    "pf9s_progressive": Run("hgru_progressive", ON_LONGER),
+    "pf9s_bptt": Run("hgru_bptt", ON_LONGER),
+    "pf9s_crbp_contracting": Run("hgru_crbp_contracting", ON_LONGER),
+}
+RUNS = {name: replace(run, rate=BETTER_RATE.get(run.config)) for name, run in RUNS.items()}
+# Two a config, which choose its learning rate on training data alone.
+PILOTS = {
+    f"pilot_{config}_{rate}": Run(config, training=PILOT, rate=rate, tested=False)
+    for config in dict.fromkeys(run.config for run in RUNS.values())
+    for rate in RATES
+}
+JOBS = PILOTS | RUNS
