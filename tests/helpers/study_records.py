@@ -6,27 +6,30 @@ import numpy as np
 
 # run -> (rule, cell, steps, kernel size, parameters, F1 at N, F1 lost from N to 4 N, penalty, radius, drift)
 RUNS = {
-    "hgru_bptt": ("bptt", "HGRUCell", 6, 7, 8123, 0.90, 0.30, 0.5, 1.2, 4.0),
+    "hgru_progressive": ("progressive", "HGRUCell", 12, 7, 8123, 0.98, 0.001, 0.2, 0.9, 0.1),
+    "hgru_progressive_time": ("progressive", "HGRUCell", 12, 7, 8123, 0.978, 0.001, 0.2, 0.9, 0.1),
+    "hgru_bptt": ("bptt", "HGRUCell", 6, 7, 8123, 0.97, 0.30, 0.5, 1.2, 4.0),
     "hgru_tbptt": ("tbptt", "HGRUCell", 6, 7, 8123, 0.80, 0.25, 0.4, 1.1, 3.0),
     "hgru_bptt_every_step": ("bptt_every_step", "HGRUCell", 6, 7, 8123, 0.88, 0.10, 0.3, 1.05, 2.0),
-    "hgru_cbptt": ("cbptt", "HGRUCell", 6, 7, 8123, 0.89, 0.02, 0.01, 0.95, 0.3),
+    "hgru_cbptt": ("cbptt", "HGRUCell", 6, 7, 8123, 0.96, 0.02, 0.01, 0.95, 0.3),
     "hgru_rbp": ("rbp", "HGRUCell", 12, 7, 8123, 0.70, 0.05, 0.2, 1.01, 0.5),
-    "hgru_crbp": ("crbp", "HGRUCell", 12, 7, 8123, 0.88, 0.01, 0.002, 0.85, 0.0),
+    "hgru_crbp": ("crbp", "HGRUCell", 12, 7, 8123, 0.95, 0.01, 0.002, 0.85, 0.0),
+    "hgru_crbp_contracting": ("crbp", "HGRUCell", 6, 7, 8123, 0.90, 0.0, 0.001, 0.6, 0.0),
+    "hgru_crbp_random": ("crbp_random", "HGRUCell", 12, 7, 8123, 0.94, 0.01, 0.002, 0.85, 0.0),
     "hgru_deq": ("deq", "HGRUCell", 12, 7, 8123, 0.65, 0.01, 0.1, 0.97, 0.1),
     "convlstm_bptt": ("bptt", "ConvLSTMCell", 6, 7, 25000, 0.75, 0.20, 0.6, 1.1, 2.0),
     "convlstm_crbp": ("crbp", "ConvLSTMCell", 24, 7, 25000, 0.72, 0.01, 0.003, 0.8, 0.0),
+    "convlstm_progressive": ("progressive", "ConvLSTMCell", 12, 7, 25000, 0.76, 0.0, 0.1, 0.9, 0.1),
     "ff6": ("", "", None, 7, 19500, 0.78, 0.0, None, None, None),
     "ff2": ("", "", None, 7, 7000, 0.60, 0.0, None, None, None),
-    "hgru_crbp_k3": ("crbp", "HGRUCell", 12, 3, 3000, 0.60, 0.01, 0.002, 0.85, 0.0),
-    "hgru_crbp_k5": ("crbp", "HGRUCell", 12, 5, 5200, 0.80, 0.01, 0.002, 0.85, 0.0),
-    "hgru_bptt_lr": ("bptt", "HGRUCell", 6, 7, 8123, 0.902, 0.30, 0.5, 1.2, 4.0),
-    "recipe_anderson7_k3": ("crbp", "HGRUCell", 7, 7, 8123, 0.895, 0.01, 0.002, 0.85, 0.0),
-    "long_bptt_lr": ("bptt", "HGRUCell", 6, 7, 8123, 0.95, 0.30, 0.5, 1.2, 4.0),
-    "long_contracting": ("crbp", "HGRUCell", 6, 7, 8123, 0.945, 0.01, 0.002, 0.85, 0.0),
-    "recipe_weight3000": ("crbp", "HGRUCell", 12, 7, 8123, 0.70, 0.0, 0.001, 0.6, 0.0),
+    "pf9s_progressive": ("progressive", "HGRUCell", 12, 7, 8123, 0.98, 0.0, 0.2, 0.9, 0.1),
+    "pf9s_bptt": ("bptt", "HGRUCell", 6, 7, 8123, 0.97, 0.30, 0.5, 1.2, 4.0),
+    "pf9s_crbp_contracting": ("crbp", "HGRUCell", 6, 7, 8123, 0.90, 0.0, 0.001, 0.6, 0.0),
 }
-SEEDS = dict.fromkeys(("hgru_bptt", "hgru_cbptt", "hgru_rbp", "hgru_crbp"), (0, 1, 2))
-SPECS = {"PF6s": 0.0, "PF9s": 0.1, "PF12s": 0.2}  # spec -> F1 lower than on the trained contours; twice that in bptt
+SEEDS = dict.fromkeys(("hgru_progressive", "hgru_bptt", "hgru_cbptt", "hgru_rbp", "hgru_crbp"), (0, 1, 2))
+# spec -> F1 lower than on the trained contours; twice that of rules that unroll without a random start.
+SPECS = {"PF6s": 0.0, "PF9s": 0.1, "PF12s": 0.2}
+GAIN = 0.01  # of progressive on longer contours from N to 2 N
 PATTERN = np.random.default_rng(0).standard_normal((64, 8))
 
 
@@ -34,12 +37,12 @@ def record(run, seed=0):
     """One record as the runner writes it; F1 falls in a straight line from N on, and seeds differ by 0.004."""
     rule, cell, steps, kernel, parameters, f1, lost, penalty, radius, drift = RUNS[run]
     f1 = f1 + 0.004 * (seed - 1) * (len(SEEDS.get(run, (0,))) > 1)
-    far = 4 * steps if steps else 0
+    config = run.removesuffix("_time").replace("pf9s", "hgru")
     content = {
         "run": run,
         "seed": seed,
         "scale": "small",
-        "config": f"configs/pathfinder/PF6s_{run}.yaml",
+        "config": f"configs/pathfinder/PF6s_{config}.yaml",
         "options": ["SOLVER.MAX_ITER", 1000],
         "rule": rule or None,
         "cell": cell or None,
@@ -49,25 +52,38 @@ def record(run, seed=0):
         "parameters": parameters,
         "iterations": 1000,
         "batch": 16,
+        "learning_rate": 0.01,
         "seconds": {"training": 55.0 * (steps or 4), "iteration": 0.05 * (steps or 4), "evaluation": 80.0},
         "machine": "a processor, 1 thread",
+        "commit": "0123456789",
         "curve": _curve(f1),
         "probe": {"iteration": [50, 100, 150], "f1": [f1 / 4, f1 / 2, f1]},
         "quality": {},
-        "checkpoint": f"tools/pathfinder_study/results/pathfinder_small/checkpoints/{run}.pth" if seed == 0 else None,
+        "checkpoint": f"tools/pathfinder_study/results/pathfinder_small/checkpoints/{run}_s{seed}.pth",
     }
+    if run == "hgru_progressive_time":
+        content["seconds"]["training"] = 330.0
     for spec, lower in SPECS.items():
         lower *= 2 if rule == "bptt" else 1
-        t = np.arange(1, far + 1) if steps else np.array([0])
-        content["quality"][spec] = {
-            "stimuli": 512, "steps": t.tolist(), "f1": fall(t, steps, f1 - lower, lost).tolist(),
-        }  # fmt: skip
-    if run.startswith("recipe_"):
-        content |= {"label": f"label of {run}"}
-        content["seconds"]["training"] = 330.0
+        t = np.arange(1, 16 * steps + 1) if steps else np.array([0])
+        values = fall(t, steps, f1 - lower, lost)
+        if rule == "progressive" and lower:
+            values = values + GAIN * (t >= 2 * steps)
+        content["quality"][spec] = {"stimuli": 512, "steps": t.tolist(), "f1": values.tolist()}
     if steps:
         content |= _recurrent(steps, f1, lost, penalty, radius, drift, seed)
     return content
+
+
+def pilot(config, rate, loss):
+    """The record of a pilot that ends with a loss."""
+    content = record("hgru_bptt")
+    for key in ("probe", "stability", "state_space"):
+        del content[key]
+    curve = content["curve"] | {"loss": [9.0] * len(content["curve"]["loss"])}
+    last = [i > 5 / 6 * 1000 for i in curve["iteration"]]
+    curve["loss"] = [loss if late else 9.0 for late in last]
+    return content | {"run": f"pilot_{config}_{rate}", "quality": {}, "checkpoint": None, "curve": curve}
 
 
 def fall(t, steps, f1, lost):
@@ -83,13 +99,13 @@ def _curve(f1):
 
 
 def _recurrent(steps, f1, lost, penalty, radius, drift, seed):
-    far, multiples = 4 * steps, np.array([1, 2, 4, 8, 16])
+    far = 4 * steps
     t = np.arange(1, far + 1)
     states = np.concatenate([PATTERN[:, :2], PATTERN[:, 2:] * 0.5], axis=1) * (1 + 0.02 * seed)
     path = (1 - np.exp(-t / steps * 3))[None, :, None] * states[:, None, :2]
     path = path + drift * np.maximum(t / steps - 1, 0)[None, :, None] * np.array([1.0, 0.3])
     moved = states + drift * 3 * np.array([1, 0.3] + [0] * 6)
-    residual = radius ** np.arange(1, far + 1)
+    residual = radius ** np.arange(1.0, 16 * steps + 1)
     return {
         "probe": {
             "iteration": [50, 100, 150],
@@ -97,11 +113,6 @@ def _recurrent(steps, f1, lost, penalty, radius, drift, seed):
             "f1_far": [f1 / 4, f1 / 2, f1 - lost],
             "penalty": [penalty / 4, penalty / 2, penalty],
             "residual": [0.3, 0.2, 0.1],
-        },
-        "long": {
-            "stimuli": 64,
-            "steps": (steps * multiples).tolist(),
-            "f1": {spec: fall(steps * multiples, steps, f1 - SPECS[spec], lost).tolist() for spec in ("PF6s", "PF9s")},
         },
         "stability": {
             "stimuli": 16,

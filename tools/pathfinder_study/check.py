@@ -17,7 +17,7 @@ from .runs import Scale
 from .stimuli import first_batches, held_out_set
 
 # Between F1 on two samples of some hundred stimuli.
-TOLERANCE = 0.03
+TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)

@@ -154,3 +154,15 @@ def decide(study: Study, bounds: Sequence[Bound], why: Callable[[list[Bound]], s
     several = any(spread.seeds > 1 for spread in known.values())
     certain = (never if missed else always) if several else None
     return Outcome(values, not missed, why(missed) if missed else "", known, certain)
+
+
+def decide_values(values: dict[str, float], condition: Callable[[], bool], why: Callable[[], str]) -> Outcome:
+    """A verdict on numbers that are not of single seeds; `condition` and `why` are asked where all are finite."""
+    known = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    holds = None if None in known.values() else bool(condition())
+    return Outcome(known, holds, why() if holds is False else "")
+
+
+def sentences(*parts: str) -> str:
+    """Those that are not empty."""
+    return " ".join(part for part in parts if part)

@@ -4,9 +4,11 @@ N: steps trained with; T = 4 N.
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
+from .comparisons import Bound
 from .records import Record, Study
 
 # A last step that changes the state by less has settled.
@@ -26,27 +28,9 @@ def lost_f1(study: Study, run: str) -> float:
     return mean_f1(study, run) - mean_f1(study, run, multiple=4)
 
 
-def seed_spread(study: Study) -> tuple[float, int]:
-    """The greatest range of F1 at N over the seeds of a run, and the number of runs with several seeds."""
-    scores = [[record.f1(study.specs[0]) for record in study[run]] for run in study.runs]
-    ranges = [max(found) - min(found) for found in scores if len(found) > 1]
-    return max(ranges, default=0.0), len(ranges)
-
-
-def best_f1(study: Study, run: str, spec: str) -> float:
-    """Likewise the greatest F1 after any number of steps up to T, of the mean over seeds."""
-    scores = [record.quality[spec].f1 for record in study[run] if spec in record.quality]
-    return float(np.mean(scores, axis=0).max()) if scores else math.nan
-
-
 def mean_value(study: Study, run: str, name: str) -> float:
     """Mean over seeds of a figure of `stability`."""
     return mean([record.value(name) for record in study[run]])
-
-
-def seconds(study: Study, run: str, name: str = "training") -> float:
-    """Mean over seeds; nan where not run."""
-    return mean([record.seconds.get(name, math.nan) for record in study[run]])
 
 
 def mean(values: list[float]) -> float:
@@ -71,12 +55,13 @@ def describe(study: Study, run: str) -> str:
 def _movement(record: Record) -> str:
     residual, radius = record.stability.get("residual", np.empty(0)), record.value("spectral_radius")
     parts = []
-    if len(residual) == record.far and np.isfinite(residual).all() and math.isfinite(radius):
+    if len(residual) >= (record.far or 0) > 0 and np.isfinite(residual).all() and math.isfinite(radius):
+        last = residual[record.far - 1]
         # Also where a run is evaluated by a solver: these are of the cell's own steps.
         parts.append(
             f"Plain step {record.steps} changes the state by {residual[record.steps - 1]:.2%}, step {record.far} by "
-            f"{residual[-1]:.2%}, and at the last state it {'contracts' if radius < 1 else 'does not contract'} "
-            f"(spectral radius {radius:.3f}): {_mechanism(record, residual[-1] < SETTLED and radius < 1)}."
+            f"{last:.2%}, and at the last state it {'contracts' if radius < 1 else 'does not contract'} "
+            f"(spectral radius {radius:.3f}): {_mechanism(record, last < SETTLED and radius < 1)}."
         )
     if math.isfinite(penalty := record.value("penalty")):
         parts.append(f"The penalty at t = {record.steps} is {penalty:.2g}.")
@@ -94,32 +79,11 @@ def _mechanism(record: Record, settled: bool) -> str:
     return "the states have not come to rest, and meet a readout that was not trained on them"
 
 
-def describe_sizes(study: Study, *runs: str) -> str:
-    """Numbers of parameters, where they differ."""
-    sizes = {run: record.parameters for run in runs if (record := study.first(run))}
-    if len(set(sizes.values())) < 2:
-        return ""
-    return f"Parameters: {', '.join(f'{run} {size:,}' for run, size in sizes.items())}."
-
-
-def describe_training(study: Study, *runs: str) -> str:
-    """How far the training of runs has come."""
-    parts = []
-    for run in runs:
-        if record := study.first(run):
-            loss = record.last("curve", "loss")
-            parts.append(f"{run} {loss:.4f}" if math.isfinite(loss) else f"{run} unknown")
-    if not parts:
-        return ""
-    iterations = sorted({record.iterations for run in runs for record in study[run]})
-    return f"Losses at the end of training ({' or '.join(map(str, iterations))} iterations): {', '.join(parts)}."
-
-
-def describe_seeds(study: Study, *runs: str) -> str:
-    """How far the seeds of runs lie apart."""
-    parts = []
-    for run in runs:
-        values = [record.f1(study.specs[0]) for record in study[run]]
-        if values:
-            parts.append(f"{run} {min(values):.3f} to {max(values):.3f} ({len(values)})")
-    return f"F1 at N over the seeds: {', '.join(parts)}." if parts else ""
+def mechanism(study: Study, missed: Sequence[Bound]) -> str:
+    """By how much bounds are missed, and how the runs they compare go on past the trained steps."""
+    differences, runs = [], {}
+    for bound in missed:
+        right = bound.right.spread(study).mean if bound.right else 0.0
+        differences.append(f"{bound} is missed by {-bound.margin(bound.left.spread(study).mean, right):.3g}")
+        runs |= {quantity.run: None for quantity in (bound.left, bound.right) if quantity}
+    return " ".join([f"{'; '.join(differences)}.", *filter(None, (describe(study, run) for run in runs))])

@@ -17,24 +17,33 @@ from .records import Record, Study
 
 # run -> name in figures and tables, colour (Okabe and Ito's palette), line style, marker
 STYLES = {
+    "hgru_progressive": ("progressive", "#0072B2", "-", "*"),
     "hgru_bptt": ("BPTT", "#D55E00", "--", "s"),
+    "hgru_cbptt": ("C-BPTT", "#009E73", (0, (5, 1)), "^"),
     "hgru_tbptt": ("truncated BPTT", "#E69F00", ":", "v"),
     "hgru_bptt_every_step": ("BPTT, every step", "#CC79A7", "-.", "D"),
-    "hgru_cbptt": ("C-BPTT", "#009E73", (0, (5, 1)), "^"),
-    "hgru_rbp": ("RBP", "#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "x"),
     "hgru_crbp": ("C-RBP", "#000000", "-", "o"),
-    "hgru_deq": ("DEQ", "#0072B2", (0, (1, 1)), "+"),
+    "hgru_crbp_contracting": ("C-RBP, contracting", "#777777", (0, (6, 2)), "h"),
+    "hgru_crbp_random": ("C-RBP, random steps", "#B2A000", (0, (4, 1, 1, 1)), "d"),
+    "hgru_rbp": ("RBP", "#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "x"),
+    "hgru_deq": ("DEQ", "#882255", (0, (1, 1)), "+"),
+    "hgru_progressive_time": ("progressive, BPTT's time", "#0072B2", ":", "*"),
     "convlstm_bptt": ("ConvLSTM, BPTT", "#D55E00", "--", "s"),
     "convlstm_crbp": ("ConvLSTM, C-RBP", "#000000", "-", "o"),
+    "convlstm_progressive": ("ConvLSTM, progressive", "#0072B2", "-", "*"),
     "ff6": ("feedforward, 6 layers", "#0072B2", ":", "p"),
     "ff2": ("feedforward, 2 layers", "#009E73", "-.", "P"),
-    "hgru_crbp_k3": ("C-RBP, 3x3", "#000000", "-", "o"),
-    "hgru_crbp_k5": ("C-RBP, 5x5", "#000000", "-", "o"),
+    "pf9s_progressive": ("progressive, trained on PF9s", "#0072B2", "-", "*"),
+    "pf9s_bptt": ("BPTT, trained on PF9s", "#D55E00", "--", "s"),
+    "pf9s_crbp_contracting": ("C-RBP, contracting, trained on PF9s", "#777777", (0, (6, 2)), "h"),
 }
-HGRU = tuple(run for run in STYLES if run.startswith("hgru_") and "_k" not in run)
-CONVLSTM = ("convlstm_bptt", "convlstm_crbp")
+HGRU = tuple(run for run in STYLES if run.startswith("hgru_"))
+MAIN = ("hgru_progressive", "hgru_bptt", "hgru_cbptt", "hgru_crbp", "hgru_crbp_contracting", "hgru_rbp")
+UNROLLED = ("hgru_bptt", "hgru_cbptt", "hgru_tbptt", "hgru_bptt_every_step")
+FIXED_POINT = ("hgru_crbp", "hgru_crbp_contracting", "hgru_crbp_random", "hgru_rbp", "hgru_deq")
+CONVLSTM = ("convlstm_bptt", "convlstm_crbp", "convlstm_progressive")
 FEEDFORWARD = ("ff6", "ff2")
-KERNELS = ("hgru_crbp_k3", "hgru_crbp_k5", "hgru_crbp")
+ON_LONGER = tuple(run for run in STYLES if run.startswith("pf9s_"))
 PANEL = 3.4  # inches
 
 
@@ -68,11 +77,6 @@ def _cell(value: object) -> object:
 
 def name_of(run: str) -> str:
     return STYLES[run][0] if run in STYLES else run
-
-
-def label_of(record: Record) -> str:
-    """Its own label, or the name of its run."""
-    return record.label or name_of(record.run)
 
 
 def line_style(run: str) -> dict:

@@ -6,41 +6,74 @@ from pathlib import Path
 from .figure_style import Drawing
 from .records import Study
 from .score_figures import (
-    generalization,
-    long_runs,
+    budget,
+    longer_contours,
     parameters,
     quality_per_step,
     quality_per_step_convlstm,
-    recipes,
+    quality_per_step_fixed_point,
+    quality_per_step_variants,
+    scores,
+    trained_on_longer,
 )
 from .state_figures import state_space_maps, state_space_tests
-from .training_figures import stability, training
+from .training_figures import penalty, stability, training
 
-# stem -> how it is drawn, title, caption
+# stem -> how it is drawn, title, caption; in brackets the figure of the paper's supplement that it stands for
 FIGURES: dict[str, tuple[Callable[[Study], Drawing | None], str, str]] = {
     "quality_per_step": (
         quality_per_step,
         "Quality over steps",
-        "F1 over the number of steps, in units of the N steps a rule was trained with. Marked: N and 4 N. Bands: "
-        "least and greatest seed. The first panel has contours as in training, the others longer ones.",
+        "F1 over the number of steps up to 16 N, in units of the N steps a rule was trained with. Marked: N, 4 N and "
+        "16 N. Bands: least and greatest seed. The first panel has contours as in training, the others longer ones.",
+    ),
+    "quality_per_step_variants": (
+        quality_per_step_variants,
+        "Rules that unroll (S4)",
+        "The same for BPTT, with the penalty, truncated, and with a loss on every step.",
+    ),
+    "quality_per_step_fixed_point": (
+        quality_per_step_fixed_point,
+        "Rules of a fixed point",
+        "The same for the forms of C-RBP, RBP and DEQ.",
     ),
     "quality_per_step_convlstm": (
         quality_per_step_convlstm,
-        "Quality over steps, ConvLSTM and feedforward",
+        "ConvLSTM and feedforward (S3)",
         "The same for the ConvLSTM, with the feedforward controls as levels.",
     ),
-    "generalization": (
-        generalization,
-        "Rules and contour lengths",
-        "F1 of every rule on every contour length after N and after 4 N steps, mean over seeds. '-': not run.",
+    "scores": (
+        scores,
+        "Rules and contour lengths (S5)",
+        "F1 of every rule on every contour length after N, 4 N and 16 N steps, mean over seeds. '-': not run.",
     ),
-    "long_runs": (long_runs, "Long runs", "F1 up to 16 N steps, on fewer stimuli."),
+    "budget": (
+        budget,
+        "Quality and time of training",
+        "F1 on the trained contours at N, 4 N and 16 N, and the time of training, mean over seeds.",
+    ),
     "training": (
         training,
-        "Training",
-        "Training loss, and what fixed validation stimuli give while training: F1 at N and at 4 N, the Lipschitz "
-        "penalty (bound 0.9, mean, before weighting) and the relative change of the state in step N. Mean over seeds; "
-        "values below 1e-6 are drawn there.",
+        "Training (S6)",
+        "Training loss, and what fixed validation stimuli give while training: F1 at N and at 4 N and the relative "
+        "change of the state in step N. Mean over seeds; values below 1e-6 are drawn there.",
+    ),
+    "penalty": (
+        penalty,
+        "Penalty (S7)",
+        "The Lipschitz penalty at N on fixed validation stimuli while training (bound 0.9, mean, before weighting), "
+        "also of rules that are trained without it. Mean over seeds; values below 1e-6 are drawn there.",
+    ),
+    "longer_contours": (
+        longer_contours,
+        "Generalization to longer contours (S8)",
+        "F1 on contours longer than in training over the number of steps. Marked: N, 4 N and 16 N. Bands: least and "
+        "greatest seed.",
+    ),
+    "trained_on_longer": (
+        trained_on_longer,
+        "Trained on longer contours",
+        "F1 over steps of rules that were trained on PF9s.",
     ),
     "stability": (
         stability,
@@ -64,13 +97,7 @@ FIGURES: dict[str, tuple[Callable[[Study], Drawing | None], str, str]] = {
     "parameters": (
         parameters,
         "Parameters",
-        "F1 at N over the number of parameters: kernel sizes and feedforward controls.",
-    ),
-    "recipes": (
-        recipes,
-        "Fixed-point rules in other settings",
-        "Fixed-point rules in other settings: F1 at N, 4 N and 8 N on the stimuli that are followed to 16 N (fewer "
-        "than those of the table), and the time of training.",
+        "F1 at N over the number of parameters, recurrent and feedforward.",
     ),
 }
 

@@ -11,11 +11,10 @@ from string import Template
 from tabulate import tabulate
 
 from .claims import Claim
-from .dynamics import seed_spread
+from .comparisons import Outcome
 from .figure_style import name_of
 from .figures import FIGURES
 from .ledger import LONGER_NOTE, own_panoptic_rows, panoptic_rows, pathfinder_rows
-from .measures import Outcome
 from .panoptic_results import kept_pictures
 from .records import Study
 from .results_page import values_cell, verdict_cell
@@ -45,10 +44,8 @@ def gallery_page(
         [row.quantity, row.paper, row.ours, _link(row.figure, written), f"`{row.command}`"]
         for row in (*pathfinder_rows(study), *panoptic_rows())
     ]
-    spread, _ = seed_spread(study)
     verdicts = [
-        [c.sentence, c.paper, c.measure, values_cell(o), verdict_cell(o, spread), _link(c.figure, written)]
-        for c, o in outcomes
+        [c.sentence, c.paper, c.measure, values_cell(o), verdict_cell(o), _link(c.figure, written)] for c, o in outcomes
     ]
     reasons = [f"<p><b>{escape(c.sentence)}: fails.</b> {escape(o.why)}</p>" for c, o in outcomes if o.holds is False]
     return PAGE.substitute(

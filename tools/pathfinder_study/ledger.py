@@ -42,7 +42,7 @@ def pathfinder_rows(study: Study) -> list[Row]:
             f"F1 on the trained contours at N, {_model(run)}",
             f"{PATHFINDER_F1[run][0]:.4f}",
             seeds_cell([record.f1(trained) for record in study[run]]),
-            "generalization" if study[run] else "",
+            "scores" if study[run] else "",
             f"{STUDY_COMMAND} --only {run}",
         )
         for run in PATHFINDER_F1

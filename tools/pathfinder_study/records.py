@@ -18,7 +18,7 @@ from numpy import ndarray
 # key -> type: what every record has. `steps` is null in a feedforward run.
 REQUIRED = {
     "run": str, "seed": int, "scale": str, "config": str, "options": list, "kernel_size": int, "channels": int,
-    "parameters": int, "iterations": int, "batch": int, "seconds": dict, "machine": str, "quality": dict,
+    "parameters": int, "iterations": int, "batch": int, "seconds": dict, "machine": str,
 }  # fmt: skip
 # part -> its lists that go along one axis; a part may be missing, and so may a list in it.
 PARTS = {
@@ -47,10 +47,10 @@ class Scores:
 class Record:
     """One run with one seed.
 
-    quality: spec -> scores after every step up to T. long: likewise after N, 2 N, ..., 16 N, on fewer stimuli.
-    curve, probe: key -> values along training. stability: key -> values of the trained model. state_space: key ->
-    values; projection n x T x 2, pooled_at_N and pooled_at_T n x C, explained 2 shares. Parts that the file lacks
-    are empty.
+    quality: spec -> scores after every step up to 16 N; empty of a pilot. learning_rate: the greatest of the schedule.
+    commit: of the code that measured, with a "+" where it was changed. curve, probe: key -> values along training.
+    stability: key -> values of the trained model. state_space: key -> values; projection n x T x 2, pooled_at_N and
+    pooled_at_T n x C, explained 2 fractions. Parts that the file lacks are empty.
     """
 
     path: Path
@@ -68,10 +68,10 @@ class Record:
     batch: int
     seconds: dict[str, float]
     machine: str
-    label: str
+    learning_rate: float
+    commit: str
     checkpoint: str | None
     quality: dict[str, Scores]
-    long: dict[str, Scores]
     curve: dict[str, ndarray]
     probe: dict[str, ndarray]
     stability: dict[str, ndarray]
@@ -96,6 +96,12 @@ class Record:
         """Mean of one of `stability`; nan where it was not measured."""
         found = self.stability.get(name)
         return math.nan if found is None or not found.size else float(found.mean())
+
+    @property
+    def last_residual(self) -> float:
+        """Relative change of the state in the last step that was followed; nan where none was."""
+        found = self.stability.get("residual")
+        return math.nan if found is None or not found.size else float(found[-1])
 
     def last(self, part: str, name: str) -> float:
         """Last value of a list of `curve` or `probe`; nan where there is none."""
@@ -179,18 +185,19 @@ def _record(path: Path, content: dict) -> Record:
         found = parts["state_space"].get(key)
         if found is not None and found.ndim != axes:
             raise _WrongError(f"state_space.{key} must have {axes} axes, not {found.ndim}")
-    long = content.get("long") or {}
     return Record(
-        **{key: content[key] for key in REQUIRED if key not in ("seconds", "quality")},
+        **{key: content[key] for key in REQUIRED if key != "seconds"},
         **parts,
         path=path,
         rule=content.get("rule") or "",
         steps=steps,
-        label=content.get("label") or "",
+        learning_rate=float(_numbers("learning_rate", content.get("learning_rate", math.nan))),
+        commit=content.get("commit") or "",
         checkpoint=content.get("checkpoint"),
         seconds={key: float(_numbers(f"seconds.{key}", value)) for key, value in content["seconds"].items()},
-        quality={name: _scores(f"quality.{name}", value) for name, value in content["quality"].items()},
-        long={name: _scores(f"long.f1.{name}", {**long, "f1": f1}) for name, f1 in _mapping("long.f1", long.get("f1"))},
+        quality={
+            name: _scores(f"quality.{name}", value) for name, value in _mapping("quality", content.get("quality"))
+        },
     )
 
 

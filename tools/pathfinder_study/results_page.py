@@ -5,21 +5,23 @@ N: steps trained with.
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from .ablation import LONG, LONG_REFERENCES, ablation_rows, long_rows, settings
-from .ablation import Row as AblationRow
 from .claims import Claim
-from .dynamics import seed_spread
-from .figure_style import name_of
+from .comparisons import Outcome, Spread
+from .figure_style import HGRU, ON_LONGER, STYLES, name_of
 from .ledger import LONGER_NOTE, STUDY_COMMAND, Row, own_panoptic_rows, panoptic_rows, pathfinder_rows, seeds_cell
-from .measures import Outcome
 from .panoptic_results import kept_pictures
+from .pilots import better_rates, pilot_loss
 from .records import Study
+from .runs import PILOT, RATES, RUNS, SCALES
 from .scales import cost_factor, ours, papers
 
+SMALL = SCALES["small"]
+# Of N, in the table of rules.
+TABLE_MULTIPLES = (1, 4, 16)
 VERDICTS = {True: "holds", False: "**fails**", None: "not run"}
 CLUSTER_COMMAND = "python -m tools.pathfinder_study --scale paper --num-gpus 8"
 
@@ -44,14 +46,14 @@ def results_page(
         f"Note: {LONGER_NOTE}",
         "## Verdicts",
         _counts(outcomes)
-        + " Measures and bounds are fixed in\n[claims.py](tools/pathfinder_study/claims.py); values are "
-        "F1 where nothing else is said.\nThese are short trainings, and longer ones can turn a verdict: see the last "
-        "table of the next section, and `make pathfinder` in the\n[README](README.md) for C-RBP with twice the "
-        "iterations, which then loses more past N.",
-        verdict_table(study, outcomes, links),
+        + " Measures and bounds are fixed in\n[claims.py](tools/pathfinder_study/claims.py), before the runs; values "
+        "are means over seeds, with the least and the greatest.",
+        verdict_table(outcomes, links),
         *_failures(outcomes),
-        "## Fixed-point rules in other settings",
-        *_ablation(study, links),
+        "## Rules side by side",
+        *_budget(study, links),
+        "## Learning rates",
+        *_learning_rates(study),
         "## What differs from the paper",
         *_differences(study, root),
         "## The paper's scale",
@@ -79,12 +81,6 @@ def _introduction(study: Study, folder: str) -> str:
     )
     if machines:
         text += f"\n\nMeasured on {'; and on '.join(machines)}."
-    spread, count = seed_spread(study)
-    if count:
-        text += (
-            f"\nF1 at N on the trained contours differs by at most {spread:.3f} between the seeds of a run ({count} "
-            "runs with\nseveral seeds): verdicts that less than that decides are marked."
-        )
     return text
 
 
@@ -105,16 +101,15 @@ def ledger_table(rows: Sequence[Row], links: dict[str, str]) -> str:
     )
 
 
-def verdict_table(study: Study, outcomes: Sequence[tuple[Claim, Outcome]], links: dict[str, str]) -> str:
+def verdict_table(outcomes: Sequence[tuple[Claim, Outcome]], links: dict[str, str]) -> str:
     headers = ["claim", "paper", "measure", "ours", "verdict", "figure"]
-    spread, _ = seed_spread(study)
     rows = [
         [
             claim.sentence,
             claim.paper,
             claim.measure,
             values_cell(outcome),
-            verdict_cell(outcome, spread),
+            verdict_cell(outcome),
             links.get(claim.figure, "-"),
         ]
         for claim, outcome in outcomes
@@ -122,15 +117,25 @@ def verdict_table(study: Study, outcomes: Sequence[tuple[Claim, Outcome]], links
     return compact_table(headers, rows)
 
 
-def verdict_cell(outcome: Outcome, spread: float) -> str:
-    """A verdict, and whether it is decided by less than seeds differ by."""
-    narrow = outcome.margin is not None and abs(outcome.margin) < spread
-    return VERDICTS[outcome.holds] + (", by less than the seeds' spread" if narrow else "")
+def verdict_cell(outcome: Outcome) -> str:
+    """A verdict, and whether it is the same whichever seeds are compared."""
+    seeds = {True: ", whichever seeds are compared", False: " on the mean; the seeds' ranges overlap", None: ""}
+    return VERDICTS[outcome.holds] + seeds[outcome.certain]
 
 
 def values_cell(outcome: Outcome) -> str:
-    known = [f"{name} {_figure(value)}" for name, value in outcome.values.items() if value is not None]
+    known = [
+        f"{name} {_figure(value)}{_range(outcome.spreads.get(name))}"
+        for name, value in outcome.values.items()
+        if value is not None
+    ]
     return ", ".join(known) if known else "-"
+
+
+def _range(spread: Spread | None) -> str:
+    if spread is None or spread.seeds == 1:
+        return ""
+    return f" ({_figure(spread.least)} to {_figure(spread.greatest)})"
 
 
 def _figure(value: float | str, digits: int = 3) -> str:
@@ -140,7 +145,7 @@ def _figure(value: float | str, digits: int = 3) -> str:
         return "-"
     if value and abs(value) < 0.0995:
         return f"{value:.{digits}f}" if abs(value) >= 10**-digits * 5 else f"{value:.1e}"
-    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:,.0f}"
 
 
 def _counts(outcomes: Sequence[tuple[Claim, Outcome]]) -> str:
@@ -156,61 +161,54 @@ def _failures(outcomes: Sequence[tuple[Claim, Outcome]]) -> list[str]:
     return [f"**{claim.sentence}: fails.** {outcome.why}" for claim, outcome in failing]
 
 
-def _ablation(study: Study, links: dict[str, str]) -> list[str]:
-    rows = ablation_rows(study)
+def _budget(study: Study, links: dict[str, str]) -> list[str]:
+    runs = [run for run in (*HGRU, *ON_LONGER) if study[run]]
+    if not runs:
+        return ["Not run."]
+    headers = ["rule", "N", "iterations", "training, s"]
+    headers += [f"{spec} at {_times(m)}" for spec in study.specs for m in TABLE_MULTIPLES]
+    headers += ["residual at 16 N", "spectral radius"]
+    rows = []
+    for run in runs:
+        first = study.first(run)
+        seconds = _mean(r.seconds.get("training", math.nan) for r in study[run])
+        cells = [name_of(run), first.steps, first.iterations, f"{seconds:,.0f}" if math.isfinite(seconds) else "-"]
+        cells += [seeds_cell([r.f1(spec, m) for r in study[run]]) for spec in study.specs for m in TABLE_MULTIPLES]
+        cells += [_figure(_mean(r.last_residual for r in study[run]))]
+        cells += [_figure(_mean(r.value("spectral_radius") for r in study[run]))]
+        rows.append(cells)
+    text = (
+        "F1, mean over seeds with the least and the greatest. Training is in processor seconds of one thread, with "
+        "another\nrun on the other core. Residual: relative change of the state in the last of 16 N steps; spectral "
+        "radius: at the\nstate after 4 N."
+    )
+    return [f"{text} {links.get('budget', '')}".strip(), compact_table(headers, rows)]
+
+
+def _times(multiple: int) -> str:
+    return "N" if multiple == 1 else f"{multiple} N"
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = [*values]
+    return sum(found) / len(found)
+
+
+def _learning_rates(study: Study) -> list[str]:
+    better = better_rates(study)
+    rows = []
+    for config in dict.fromkeys(run.config for run in RUNS.values()):
+        if config in better:
+            losses = [_figure(pilot_loss(study, config, rate), 5) for rate in RATES]
+            rows.append([config, *losses, f"{better[config] * SMALL.learning_rate:g}"])
     if not rows:
         return ["Not run."]
-    stimuli = rows[0].first.long[study.specs[0]].stimuli
+    rates = [f"loss at {rate * SMALL.learning_rate:g}" for rate in RATES]
     text = (
-        "BPTT and C-RBP as in the paper and BPTT at a better learning rate, then fixed-point rules in other settings:\n"
-        "plain or Anderson steps (N of them) forward, terms of the Neumann series backward, gates that start half\n"
-        "open in place of chronos biases (`CELL.TIMESCALE` 2), another weight of the Lipschitz penalty, or in its\n"
-        "place the contraction penalty (growth along the Jacobian's leading direction, above this bound).\n\n"
-        f"Lost: F1 at N minus F1 later, on {stimuli} stimuli. Training is in processor seconds of one thread, with "
-        "another\nrun on the other core"
+        f"Two pilots a config, of {round(PILOT * SMALL.iterations)} iterations: the training loss, mean over the last "
+        "sixth of them, decides; of\nlosses within 1% of each other the greater rate is taken."
     )
-    if found := _same_work(study):
-        text += f": the same work took {found} in two runs"
-    text += (
-        ". Residual and Lipschitz penalty (also of rows trained\nwith another one) are those at N on fixed validation "
-        "stimuli."
-    )
-    parts = [f"{text} {links.get('recipes', '')}".strip(), _ablation_table(study, rows)]
-    if longer := long_rows(study):
-        parts += ["The same two with three times the training:", _ablation_table(study, longer)]
-    return parts
-
-
-def _same_work(study: Study) -> str:
-    """Training times of two runs that differ in their learning rate alone."""
-    pair = [record.seconds.get("training") for run in ("hgru_bptt", "hgru_bptt_lr") if (record := study.first(run))]
-    return f"{pair[0]:.0f} and {pair[1]:.0f} s" if len(pair) == 2 and all(pair) else ""
-
-
-def _ablation_table(study: Study, rows: Sequence[AblationRow]) -> str:
-    trained, longer = study.specs[0], study.specs[1]
-    headers = ["setting", "N", f"F1 {trained} at N", f"F1 {trained} at 4 N", f"F1 {longer} at N", f"F1 {longer} at 4 N",
-               f"lost on {trained} to 8 N", "to 16 N", f"lost on {longer} to 8 N", "s an iteration", "training, s",
-               "iterations", "residual at the end", "Lipschitz penalty at the end"]  # fmt: skip
-    cells = [
-        [
-            row.label,
-            row.first.steps,
-            *(
-                seeds_cell([record.f1(spec, multiple) for record in row.records])
-                for spec in (trained, longer)
-                for multiple in (1, 4)
-            ),
-            *(f"{row.lost(spec, m):+.3f}" for spec, m in ((trained, 8), (trained, 16), (longer, 8))),
-            _figure(row.seconds("iteration")),
-            f"{row.seconds('training'):.0f}",
-            row.first.iterations,
-            _figure(row.last("residual")),
-            _figure(row.last("penalty")),
-        ]
-        for row in rows
-    ]
-    return compact_table(headers, cells)
+    return [text, compact_table(["config", *rates, "chosen"], rows)]
 
 
 def _differences(study: Study, root: Path) -> list[str]:
@@ -229,7 +227,7 @@ def _differences(study: Study, root: Path) -> list[str]:
         "steps": f"steps, {name_of(record.run)}",
     }
     rows = [[name, large[key] or "-", small[key] or "-"] for key, name in names.items()]
-    others = sorted({r.steps for r in study.records if r.steps and r.steps != record.steps})
+    others = sorted({r.steps for r in recurrent if r.steps != record.steps})
     text = "The paper's column is that of [configs/bases/pathfinder.yaml](configs/bases/pathfinder.yaml)"
     text += f"; other rules train with {', '.join(map(str, others))} steps here." if others else "."
     return [text, compact_table(["", "paper", "ours"], rows)]
@@ -243,11 +241,10 @@ def _pictures(root: Path) -> list[str]:
 def _costs(study: Study, root: Path) -> list[str]:
     headers = ["run", "s an iteration here", "factor", "iterations", "hours extrapolated"]
     rows = []
-    other = {*settings(study), *LONG, *LONG_REFERENCES}
-    for run in study.runs:
+    for run in [run for run in STYLES if study[run] and run not in ON_LONGER]:
         record = study.first(run)
         seconds = record.seconds.get("iteration", math.nan)
-        if run in other or not math.isfinite(seconds):
+        if not math.isfinite(seconds):
             continue
         large = papers(record.config, root)
         factor = cost_factor(ours(record, study), large)

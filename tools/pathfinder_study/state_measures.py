@@ -1,4 +1,4 @@
-"""What claims about states and stability are measured by; see measures.
+"""What claims about states and stability are measured by; see comparisons.
 
 N: steps trained with.
 """
@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from .comparisons import Outcome, decide_values, sentences
 from .dynamics import LOST, describe, lost_f1, mean_value
-from .measures import Outcome, decide, sentences
 from .records import Record, Study
 from .state_space import StateSpace, compare_drift, state_space
 
@@ -39,7 +39,7 @@ def separates(study: Study) -> Outcome:
             "than which are stable."
         )
 
-    return decide(values, lambda: max(penalties[r] for r in keeping) < min(penalties[r] for r in losing), why)
+    return decide_values(values, lambda: max(penalties[r] for r in keeping) < min(penalties[r] for r in losing), why)
 
 
 def lowers(study: Study) -> Outcome:
@@ -57,7 +57,7 @@ def lowers(study: Study) -> Outcome:
             f"at 4 N: {radius}."
         )
 
-    return decide(values, lambda: max(values[r] for r in PENALIZED) < min(values[r] for r in OTHERS), why)
+    return decide_values(values, lambda: max(values[r] for r in PENALIZED) < min(values[r] for r in OTHERS), why)
 
 
 def _spaces(study: Study, run: str) -> list[tuple[Record, StateSpace]]:
@@ -85,7 +85,7 @@ def _region(study: Study, run: str, condition: Callable[[float], bool]) -> Outco
             describe(study, run),
         )
 
-    found = decide(values, lambda: all(condition(s.region.p) for _, s in spaces), why)
+    found = decide_values(values, lambda: all(condition(s.region.p) for _, s in spaces), why)
     return found if spaces else Outcome({"D": None, "p": None, "delta": None}, None)
 
 
@@ -103,7 +103,7 @@ def drifts_more(study: Study, run: str, reference: str) -> Outcome:
     found = compare_drift(study[reference], study[run])
     if found is None:
         return Outcome({"D": None, "p": None, "delta": None}, None)
-    return decide(
+    return decide_values(
         {"D": found.distance, "p": found.p, "delta": found.delta},
         lambda: found.p < ALPHA and found.delta > 0,
         lambda: sentences(describe(study, run), describe(study, reference)),
@@ -115,7 +115,7 @@ def contracts(study: Study, run: str, reference: str) -> Outcome:
     radii = [r.stability["spectral_radius"].max() for r in study[run] if "spectral_radius" in r.stability]
     greatest = float(max(radii, default=math.nan))
     means = {name: mean_value(study, name, "spectral_radius") for name in (run, reference)}
-    return decide(
+    return decide_values(
         {f"greatest {run}": greatest, **means},
         lambda: greatest < 1 and means[run] < means[reference],
         lambda: sentences(describe(study, run), describe(study, reference)),

@@ -9,7 +9,7 @@ from crbp_d2.files import write_text
 
 from .checkpoints import config_of, with_checkpoint
 from .claims import Claim
-from .measures import Outcome
+from .comparisons import Outcome
 from .records import Record, Study
 
 
@@ -28,6 +28,7 @@ def write_summary(
             "figure": f"{figures}/{claim.figure}.png",
             "measure": claim.measure,
             "values": {name: _short(value) for name, value in outcome.values.items()},
+            "ranges": {n: [_short(s.least), _short(s.greatest)] for n, s in outcome.spreads.items() if s.seeds > 1},
             "holds": outcome.holds,
         }
         for claim, outcome in outcomes

@@ -1,5 +1,8 @@
 """Figures of training and of the stability it leads to. N: steps trained with."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from .figure_style import (
@@ -21,20 +24,30 @@ TRAINING = (
     ("training loss", "curve", "loss", True),
     ("F1 at N", "probe", "f1", False),
     ("F1 at 4 N", "probe", "f1_far", False),
-    ("penalty at N", "probe", "penalty", True),
     ("change of state in step N", "probe", "residual", True),
 )
+PENALTY = (("penalty at N", "probe", "penalty", True),)
 SMALLEST = 1e-6  # that a logarithmic axis shows
 
 
 def training(study: Study) -> Drawing | None:
     """Loss, and what fixed validation stimuli give while training: mean over seeds."""
+    return _curves(study, TRAINING)
+
+
+def penalty(study: Study) -> Drawing | None:
+    """The Lipschitz penalty while training: mean over seeds."""
+    return _curves(study, PENALTY)
+
+
+def _curves(study: Study, quantities: Sequence[tuple]) -> Drawing | None:
     runs = [run for run in present(study, (*HGRU, *FEEDFORWARD)) if study.first(run).curve or study.first(run).probe]
     if not runs:
         return None
-    figure, axes = panels(2, 3)
+    columns = min(len(quantities) + 1, 3)
+    figure, axes = panels(math.ceil((len(quantities) + 1) / columns), columns)
     rows = []
-    for axis, (title, part, key, logarithmic) in zip(axes.flat, TRAINING, strict=False):
+    for axis, (title, part, key, logarithmic) in zip(axes.flat, quantities, strict=False):
         for run in runs:
             # Runs of another length, such as those that were stopped, are not averaged with the first.
             found = [getattr(record, part) for record in study[run]]
@@ -57,7 +70,10 @@ def training(study: Study) -> Drawing | None:
             axis.set_yscale("log")
         else:
             axis.set_ylim(around([row[3] for row in rows if row[0] == title]))
-    axes[-1, -1].axis("off")
+    if not rows:
+        return None
+    for axis in axes.flat[len(quantities) :]:
+        axis.axis("off")
     handles = {}
     for axis in axes.flat:
         handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}

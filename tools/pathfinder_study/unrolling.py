@@ -24,7 +24,7 @@ from crbp_d2.evaluation.visualize_pathfinder import FOUND
 
 from .records import Record, Study
 
-RUNS = ("hgru_bptt", "hgru_crbp")
+RUNS = ("hgru_bptt", "hgru_crbp", "hgru_progressive")
 # The norms take their statistics from the batch, so that the stimulus is shown to the model among others.
 BATCH = 16
 

@@ -16,9 +16,12 @@ def test_records_are_read_and_ordered(tmp_path):
     assert [r.seed for r in study["hgru_bptt"]] == [0, 1, 2] and study["nothing"] == []
     bptt = study.first("hgru_bptt")
     assert bptt.far == 24 and bptt.quality["PF9s"].stimuli == 512
-    assert bptt.f1("PF6s") == pytest.approx(0.896) and bptt.f1("PF6s", 4) == pytest.approx(0.596)
-    assert math.isnan(bptt.f1("PF6s", 5)) and math.isnan(bptt.f1("PF14"))
-    assert bptt.long_f1("PF9s", 2) == pytest.approx(0.896 - 0.1 - 0.1) and math.isnan(bptt.long_f1("PF12s", 2))
+    assert bptt.f1("PF6s") == pytest.approx(0.966) and bptt.f1("PF6s", 4) == pytest.approx(0.666)
+    assert math.isnan(bptt.f1("PF6s", 17)) and math.isnan(bptt.f1("PF14")) and math.isnan(bptt.best_f1("PF14"))
+    assert bptt.best_f1("PF6s") == bptt.f1("PF6s") and bptt.last_residual == 1 and bptt.commit == "0123456789"
+    progressive = study.first("hgru_progressive")
+    assert progressive.best_f1("PF9s") == progressive.f1("PF9s", 2) > progressive.f1("PF9s")
+    assert progressive.last_residual == pytest.approx(0.9**192)
     assert bptt.value("spectral_radius") == pytest.approx(1.2) and bptt.last("stability", "contraction") == 1.2
     assert np.isnan(bptt.curve["residual"][0]) and bptt.state_space["projection"].shape == (64, 24, 2)
     ff = study.first("ff6")
@@ -37,7 +40,8 @@ def test_records_are_read_and_ordered(tmp_path):
         ({"probe": {"iteration": [1, 2], "f1": [0.1]}}, "probe.f1 has 1 values, but probe.iteration 2"),
         ({"state_space": {"pooled_at_N": [[1, 2], [3]]}}, "state_space.pooled_at_N must hold numbers"),
         ({"state_space": {"projection": [[1, 2]]}}, "state_space.projection must have 3 axes, not 2"),
-        ({"long": {"steps": [6], "f1": [0.5]}}, "long.f1 must be an object"),
+        ({"quality": {"PF6s": 3}}, "quality.PF6s must be an object"),
+        ({"learning_rate": "low"}, "learning_rate must hold numbers"),
         ({"seconds": {"training": "long"}}, "seconds.training must hold numbers"),
     ],
 )
