@@ -214,7 +214,7 @@ def _learning_rates(study: Study) -> list[str]:
 def _differences(study: Study, root: Path) -> list[str]:
     recurrent = [record for record in study.records if record.steps]
     record = study.first("hgru_crbp") or next(iter([*recurrent, *study.records]), None)
-    if record is None:
+    if record is None or not study.specs:
         return ["Not run."]
     small, large = asdict(ours(record, study)), asdict(papers(record.config, root))
     names = {
