@@ -16,9 +16,11 @@ def add_crbp_config(cfg: CN) -> None:
     node.STEPS = 20
     # Cell evaluations in inference; 0: as many as in training.
     node.TEST_STEPS = 0
-    # Steps that tbptt and progressive differentiate (paper: 3 of 6). progressive and crbp_random train with a number of
-    # steps drawn anew at each iteration, from TRUNCATION to 2 STEPS - TRUNCATION.
+    # Steps that tbptt, progressive and phantom differentiate (paper: 3 of 6). progressive and crbp_random train with a
+    # number of steps drawn anew at each iteration, from TRUNCATION to 2 STEPS - TRUNCATION.
     node.TRUNCATION = 3
+    # Fraction of the new state in the TRUNCATION steps that phantom differentiates, in (0, 1]; 1: undamped.
+    node.PHANTOM_DAMPING = 0.5
     # Samples whose last step is held at once in training under rbp, crbp and deq, which bounds the memory that grows
     # with the RoIs at the cost of two cell evaluations; 0: all.
     node.CHUNK_SIZE = 0

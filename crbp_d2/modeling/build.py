@@ -44,6 +44,7 @@ def check_recurrence_config(cfg: CfgNode) -> None:
     possible = [method for method in METHODS if method != "winograd" or kernel_size == 3]
     require(node.CELL.CONVOLUTION in possible, "CELL.CONVOLUTION", f"{', '.join(possible)} (KERNEL_SIZE {kernel_size})")
     require(node.TRUNCATION >= 1, "TRUNCATION", "whole numbers from 1")
+    require(0 < node.PHANTOM_DAMPING <= 1, "PHANTOM_DAMPING", "(0, 1]")
     require(node.CHUNK_SIZE >= 0, "CHUNK_SIZE", "whole numbers from 1, or 0 for all samples at once")
     solver = node.SOLVER
     require(solver.NAME in ("", *SOLVERS), "SOLVER.NAME", f"{', '.join(sorted(SOLVERS))}, or '' for the rule's own")
@@ -157,6 +158,7 @@ def _rule_settings(node: CfgNode) -> dict:
     return {
         "steps": node.STEPS,
         "truncation": node.TRUNCATION,
+        "phantom_damping": node.PHANTOM_DAMPING,
         "num_terms": node.NEUMANN.TERMS,
         "neumann_tol": node.NEUMANN.TOL,
         "penalty": node.PENALTY.NAME,

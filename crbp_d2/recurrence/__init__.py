@@ -5,6 +5,7 @@ from .diagnostics import contraction, lipschitz_coefficient, residuals, spectral
 from .gradients import Implicit, Truncated, Unrolled
 from .interfaces import Cell, Gradient, Penalty, Solver, Step, Trajectory, TransposeSolver
 from .penalties import ContractionPenalty, LipschitzPenalty
+from .phantom import Phantom
 from .recurrence import Recurrence, RecurrenceOutput
 from .registry import Table
 from .rules import PENALTIES, RULES, SOLVERS, Rule, RuleSettings, learning_rule
@@ -34,6 +35,7 @@ __all__ = [
     "LipschitzPenalty",
     "NeumannSeries",
     "Penalty",
+    "Phantom",
     "RandomSteps",
     "Recurrence",
     "RecurrenceOutput",

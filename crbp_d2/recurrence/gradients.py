@@ -37,7 +37,7 @@ class Unrolled:
         """See Gradient."""
         if penalty is not None:
             state = _as_inputs(state)
-        return _finished(solver.solve(step, state, steps, visit), penalty)
+        return finished(solver.solve(step, state, steps, visit), penalty)
 
     def __repr__(self) -> str:
         return "Unrolled()"
@@ -87,9 +87,9 @@ class Truncated:
             return Unrolled().run(step, state, solver, steps, penalty, visit)
         with torch.no_grad():
             before = solver.solve(step, state, steps - kept, visit)
-        solution = solver.solve(step, _start_recording(before.state), kept, visit)
+        solution = solver.solve(step, start_recording(before.state), kept, visit)
         solution.stats = solution.stats.after(before.stats)
-        return _finished(solution, penalty)
+        return finished(solution, penalty)
 
     def __repr__(self) -> str:
         return f"Truncated({self.truncation})"
@@ -136,17 +136,17 @@ class Implicit:
     ) -> Trajectory:
         """See Gradient."""
         if not torch.is_grad_enabled() and not solver.stops_at_tol:
-            return _finished(solver.solve(step, state, steps, visit), None)
+            return finished(solver.solve(step, state, steps, visit), None)
         solution = self.recorded(step, state, solver, steps, visit)
-        finished = _finished(solution, penalty)
-        finished.state = self.differentiated(solution)
-        return finished
+        trajectory = finished(solution, penalty)
+        trajectory.state = self.differentiated(solution)
+        return trajectory
 
     def recorded(self, step: Step, state: State, solver: Solver, steps: int, visit: Visit | None = None) -> Solution:
         """A run whose last step alone is plain and has a graph, from a previous state that has none."""
         with torch.no_grad():
             before = solver.solve(step, state, steps - 1, visit)
-        previous = _start_recording(before.state)
+        previous = start_recording(before.state)
         new = step(previous)
         if visit:
             visit(new)
@@ -177,7 +177,8 @@ class Implicit:
         return f"Implicit({self.transpose!r})"
 
 
-def _finished(solution: Solution, penalty: Penalty | None) -> Trajectory:
+def finished(solution: Solution, penalty: Penalty | None) -> Trajectory:
+    """A run that has ended, with its penalty where one is wanted."""
     value = None if penalty is None else penalty(solution.previous, solution.state)
     return Trajectory(solution.state, solution.stats, value)
 
@@ -187,7 +188,7 @@ def _as_inputs(state: State) -> State:
     return tuple(part if part.requires_grad else part.detach().requires_grad_() for part in state)
 
 
-def _start_recording(state: State) -> State:
+def start_recording(state: State) -> State:
     """`state` as the leaf of the graph that the next steps record, if gradients are on."""
     recorded = torch.is_grad_enabled()
     if recorded:

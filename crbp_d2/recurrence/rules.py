@@ -9,6 +9,7 @@ from torch import nn
 from .chunked import Chunked
 from .gradients import Implicit, Truncated, Unrolled
 from .penalties import ContractionPenalty, LipschitzPenalty
+from .phantom import Phantom
 from .recurrence import Recurrence
 from .registry import Table
 from .solvers.anderson import Anderson
@@ -24,7 +25,8 @@ from .solvers.random_steps import RandomSteps
 class RuleSettings:
     """The numbers a rule may use; a rule ignores those it has no use for.
 
-    steps: forward steps. truncation: see Truncated. num_terms, neumann_tol: see NeumannSeries.
+    steps: forward steps. truncation: see Truncated, Phantom. phantom_damping: see Phantom.
+    num_terms, neumann_tol: see NeumannSeries.
     penalty: a name in PENALTIES, of rules that have one. bound, reduction, power_iterations: see LipschitzPenalty,
     ContractionPenalty. solver: a name in SOLVERS, "" for the rule's own.
     tol: see Anderson and Broyden. max_steps: of a solver that stops at a tolerance, 0 for `steps`.
@@ -34,6 +36,7 @@ class RuleSettings:
 
     steps: int
     truncation: int = 3
+    phantom_damping: float = 0.5
     num_terms: int = 15
     neumann_tol: float = 0.0
     penalty: str = "Lipschitz"
@@ -111,6 +114,10 @@ def _truncated(settings: RuleSettings, solver) -> Truncated:
     return Truncated(settings.truncation)
 
 
+def _phantom(settings: RuleSettings, solver) -> Phantom:
+    return Phantom(settings.truncation, settings.phantom_damping)
+
+
 def _neumann(settings: RuleSettings, solver) -> Implicit:
     return Implicit(NeumannSeries(settings.num_terms, settings.neumann_tol))
 
@@ -135,6 +142,7 @@ RULES: Table[Rule] = Table(
         "crbp_random": Rule(_neumann, solver="RandomSteps", penalty=_penalty),
         "progressive": Rule(_truncated, solver="RandomSteps"),
         "deq": Rule(_same_solver, solver="Anderson"),
+        "phantom": Rule(_phantom, solver="Anderson"),
     },
 )
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from helpers.problems import TanhCell, dense_jacobian, flat, gradients, iterate, loss_of, push
+from helpers.fixed_point import at_fixed_point, damped_sum
+from helpers.problems import TanhCell, gradients, loss_of
 
 from crbp_d2.recurrence import (
     RULES,
@@ -31,16 +32,6 @@ def unrolled(cell, drive, steps, kept, every=False):
     return gradients(cell, drive, sum(losses) / steps if every else losses[-1])
 
 
-def at_fixed_point(cell, drive):
-    """u dF/dw with u (I - J) = dL/dh solved densely."""
-    state = iterate(cell, drive, 1000)
-    leaf = tuple(part.requires_grad_() for part in state)
-    g = flat(torch.autograd.grad(loss_of(leaf), leaf))
-    jacobian = dense_jacobian(cell, drive, state)
-    identity = torch.eye(jacobian.shape[-1], dtype=jacobian.dtype)
-    return push(cell, drive, state, torch.linalg.solve((identity - jacobian).mT, g[..., None])[..., 0])
-
-
 STEPS = {
     "bptt": 7,
     "cbptt": 7,
@@ -51,6 +42,7 @@ STEPS = {
     "crbp_random": 800,
     "deq": 400,
     "progressive": 7,
+    "phantom": 400,
 }
 TRUTH = {
     "bptt": lambda cell, drive: unrolled(cell, drive, 7, 7),
@@ -63,6 +55,7 @@ TRUTH = {
     "crbp_random": at_fixed_point,
     # The first draw of 3 to 11 steps.
     "progressive": lambda cell, drive: unrolled(cell, drive, RandomSteps(3, 11, 7).next_steps(), 3),
+    "phantom": lambda cell, drive: damped_sum(cell, drive, 3, 0.5),
 }
 
 
