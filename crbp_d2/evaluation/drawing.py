@@ -13,6 +13,8 @@ from torch import Tensor
 
 # Shorter side of a panel in pixels, so that class names are readable on small images too.
 PANEL_SIDE = 480
+# No side is longer, whatever the shape of the image.
+MOST_PIXELS = 1920
 
 
 def draw_prediction(image: np.ndarray, output: dict, metadata: Metadata, score: float = 0.0) -> np.ndarray:
@@ -90,9 +92,9 @@ def draw_semantic(image: np.ndarray, classes: Tensor, metadata: Metadata) -> np.
 
 
 def resize(image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
-    """To `size` (width, height), by default the one with PANEL_SIDE as its shorter side."""
+    """To `size` (width, height), by default PANEL_SIDE as its shorter side, or MOST_PIXELS as its longer one."""
     height, width = image.shape[:2]
-    scale = PANEL_SIDE / min(height, width)
+    scale = min(PANEL_SIDE / min(height, width), MOST_PIXELS / max(height, width))
     size = size or (max(1, round(width * scale)), max(1, round(height * scale)))
     return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST if scale > 1 else cv2.INTER_AREA)
 

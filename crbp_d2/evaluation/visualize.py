@@ -12,6 +12,8 @@ from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
 from detectron2.utils.visualizer import Visualizer
 
+from crbp_d2.data.images import read_image as read_sized_image
+from crbp_d2.data.opening import local
 from crbp_d2.data.panoptic.reader import segment_indices, truth_records
 
 from .drawing import draw_prediction, draw_segments, resize, side_by_side
@@ -35,6 +37,7 @@ class FirstPictures(DatasetEvaluator, ABC):
 
     def reset(self) -> None:
         self._done = 0
+        self._drawn: set[Path] = set()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         if not comm.is_main_process():
@@ -43,8 +46,16 @@ class FirstPictures(DatasetEvaluator, ABC):
             if self._done < self.count:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 path, panels = self.draw(record, output)
-                cv2.imwrite(str(path), side_by_side(panels)[..., ::-1])
+                picture = cv2.imencode(".png", side_by_side(panels)[..., ::-1])[1]
+                Path(local(str(self._unused(path, record.get("image_id"))))).write_bytes(picture.tobytes())
                 self._done += 1
+
+    def _unused(self, path: Path, image_id: object) -> Path:
+        """`path`, with the image's id where one of the same name in another folder was drawn before."""
+        if path in self._drawn:
+            path = path.with_name(f"{path.stem}_{image_id}{path.suffix}")
+        self._drawn.add(path)
+        return path
 
     def evaluate(self) -> dict:
         if comm.is_main_process():
@@ -70,8 +81,8 @@ class PanopticPictures(FirstPictures):
         self._truth: dict = {}
 
     def draw(self, record: dict, output: dict) -> tuple[Path, dict[str, np.ndarray]]:
-        image = read_image(record["file_name"], "RGB")
         truth = self._ground_truth(record["image_id"])
+        image = read_sized_image(record["file_name"], "RGB", truth["width"], truth["height"])
         annotated = [{**s, "id": k} for k, s in enumerate(truth["segments_info"], start=1)]
         panels = {
             "input": resize(image),

@@ -33,7 +33,8 @@ class PathfinderPictures(FirstPictures):
             name = "prediction" if self.steps is None else f"prediction, t = {self.steps}"
             panels[name] = overlay(stimulus, output["sem_seg"])
         panels |= {f"prediction, t = {t}": overlay(stimulus, logits) for t, logits in sorted(by_step.items())}
-        path = self.folder / f"{record['image_id']:06d}.png"
+        number = record["image_id"]
+        path = self.folder / (f"{number:06d}.png" if isinstance(number, int) else f"{number}.png")
         return path, {name: resize(panel) for name, panel in panels.items()}
 
 

@@ -120,10 +120,14 @@ def _rank(category_id: int | str) -> tuple:
     return (number is None, number or 0, str(category_id))
 
 
-def write_instances_json(name: str, path: str) -> None:
-    """Write the things of a registered data set in COCO-detection format, masks as RLE, for box and mask AP."""
+def write_instances_json(name: str, path: str, dataset_ids: dict[int, int] | None = None) -> None:
+    """Write the things of a registered data set in COCO-detection format, masks as RLE, for box and mask AP.
+
+    Args:
+        dataset_ids: contiguous class -> category id; default those of the data set.
+    """
     metadata = MetadataCatalog.get(name)
-    dataset_ids = {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()}
+    dataset_ids = dataset_ids or {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()}
     annotations, images = [], []
     for record in DatasetCatalog.get(name):
         images.append(

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
@@ -24,6 +25,17 @@ class PanopticDatasetMapper(DatasetMapper):
         ValueError: one of them cannot be read, or is not what the JSON says; names file, image and key.
     """
 
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        settings = super().from_config(cfg, is_train)
+        settings["augmentations"] = [
+            ResizeToPixels(a.short_edge_length, a.max_size, a.sample_style, a.interp)
+            if type(a) is T.ResizeShortestEdge
+            else a
+            for a in settings["augmentations"]
+        ]
+        return settings
+
     def __call__(self, dataset_dict: dict) -> dict:
         if "segments_info" not in dataset_dict:
             return super().__call__(dataset_dict)
@@ -41,6 +53,17 @@ class PanopticDatasetMapper(DatasetMapper):
             result["sem_seg"] = torch.as_tensor(semantic_table(segments)).long()[indices]
             result["instances"] = _instances(indices, segments)
         return result
+
+
+class ResizeToPixels(T.ResizeShortestEdge):
+    """ResizeShortestEdge, whose limit on the longer side leaves at least a pixel of the shorter one."""
+
+    def get_transform(self, image: np.ndarray) -> T.Transform:
+        transform = super().get_transform(image)
+        if isinstance(transform, T.ResizeTransform) and min(transform.new_h, transform.new_w) < 1:
+            size = max(transform.new_h, 1), max(transform.new_w, 1)
+            return T.ResizeTransform(*image.shape[:2], *size, self.interp)
+        return transform
 
 
 def _to_bytes(indices: np.ndarray) -> np.ndarray:
