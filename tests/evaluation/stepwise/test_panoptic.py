@@ -140,7 +140,7 @@ def test_each_step_count_is_what_a_separate_evaluation_finds(scenes, tmp_path):
     for figures in ([panoptic[f"PQ_th@{t}"] for t in STEPS], [segm[f"AP@{t}"] for t in STEPS]):
         assert len(set(figures)) == len(STEPS) and min(figures) > 1, figures
 
-    rows = list(csv.DictReader((tmp_path / "all/quality_per_step.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "all/quality_per_step.csv").read_text().splitlines()))
     assert list(rows[0]) == ["t", "PQ", "SQ", "RQ", "PQ_th", "PQ_st", "mask AP"]
     assert [int(row["t"]) for row in rows] == list(STEPS)
     assert float(rows[1]["PQ_th"]) == pytest.approx(panoptic["PQ_th@3"], abs=1e-4)
