@@ -30,7 +30,7 @@ NAMES = {
         "RecurrentMaskHead", "ContourSegHead", "ContourStem", "RecurrentPanopticFPN", "RecurrentSemSegHead",
     ),
     "crbp_d2.data": ("PathfinderSpec", "generate_pathfinder", "PathfinderDatasetMapper", "check_panoptic_dataset"),
-    "crbp_d2.evaluation": ("PathfinderEvaluator",),
+    "crbp_d2.evaluation": ("PathfinderEvaluator", "record_states"),
 }  # fmt: skip
 KEYS = (
     "RULE", "STEPS", "TEST_STEPS", "TRUNCATION", "CELL.NAME", "CELL.CHANNELS", "CELL.KERNEL_SIZE", "CELL.NORM",

@@ -18,6 +18,7 @@ from .visualize import CatalogPictures, PanopticPictures
 from .settling import SettlingStatistics
 from .stepwise.segmentor import StepwiseSegmentor, check_steps_to_evaluate
 from .stepwise.evaluator import StepwiseEvaluator
+from .recording import StateRecord, record_states
 from .results import metric_tables, pathfinder_table, results_table, write_results
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "PathfinderEvaluator",
     "PathfinderPictures",
     "SettlingStatistics",
+    "StateRecord",
     "StepwiseEvaluator",
     "StepwisePanoptic",
     "StepwiseSegmentor",
@@ -39,6 +41,7 @@ __all__ = [
     "metric_tables",
     "panoptic_evaluator",
     "pathfinder_table",
+    "record_states",
     "results_table",
     "write_results",
 ]

@@ -156,8 +156,6 @@ class ContourSegHead(ContourReadout):
         self.recurrence = recurrence
         self.penalty_weight = penalty_weight
         self.test_steps = test_steps
-        self.steps_to_evaluate: tuple[int, ...] = ()
-        self.logits_by_step: dict[int, Tensor] = {}
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -169,13 +167,8 @@ class ContourSegHead(ContourReadout):
         }
 
     def infer(self, drive: Tensor) -> Tensor:
-        """Logits after `test_steps` steps; those of all `steps_to_evaluate` are left in `logits_by_step`."""
-        steps = self.test_steps or self.recurrence.solver.steps
-        if not self.steps_to_evaluate:
-            return self.read_out(self.recurrence(drive, steps=steps).state[0])
-        output = self.recurrence(drive, steps=max(steps, *self.steps_to_evaluate), record=True)
-        self.logits_by_step = {t: self.read_out(output.after(t)[0]) for t in self.steps_to_evaluate}
-        return self.read_out(output.after(steps)[0])
+        """Logits after `test_steps` steps."""
+        return self.read_out(self.recurrence(drive, steps=self.test_steps).state[0])
 
     def losses(self, drive: Tensor, targets: Tensor) -> dict[str, Tensor]:
         output = self.recurrence(drive)

@@ -1,9 +1,8 @@
 """The recurrent mask head.
 
-N: RoIs of the batch; C: channels; S: side of an RoI's features; K: classes; T: step counts to evaluate.
+N: RoIs of the batch; C: channels; S: side of an RoI's features; K: classes.
 """
 
-import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.layers import Conv2d, ConvTranspose2d, ShapeSpec, get_norm
 from detectron2.modeling.roi_heads.mask_head import (
@@ -30,9 +29,6 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
     RoI features drive the recurrence; its last state is read out by norm, 2x deconvolution, relu and
     a 1x1 predictor (of a cell with several tensors the first). In training the losses are `loss_mask` and
     `loss_lipschitz`, whatever the rule; with supervision "every", loss_mask is the mean over all states.
-
-    While `steps_to_evaluate` is set, instances get `pred_masks_by_step` in inference too, N x T x 2S x 2S: the
-    masks after each of those step counts, all from one run.
 
     Args:
         input_shape: of the RoI features; other channels than the cell's are projected by a 1x1 convolution.
@@ -68,7 +64,6 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
         self.predictor = Conv2d(conv_dim, num_classes, kernel_size=1)
         self.penalty_weight = penalty_weight
         self.test_steps = test_steps
-        self.steps_to_evaluate: tuple[int, ...] = ()
         for layer in (self.projection, self.deconv):
             if not isinstance(layer, nn.Identity):
                 weight_init.c2_msra_fill(layer)
@@ -91,10 +86,9 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
     def forward(self, x: Tensor, instances: list[Instances]) -> dict[str, Tensor] | list[Instances]:
         """x: N x C x S x S. Losses in training, else the instances with `pred_masks`; see BaseMaskRCNNHead."""
         if not self.training:
-            state = self._infer_by_step(x, instances) if self.steps_to_evaluate else self._run(x).state[0]
-            mask_rcnn_inference(self.read_out(state), instances)
+            mask_rcnn_inference(self.layers(x), instances)
             return instances
-        output = self._run(x)
+        output = self.run(x)
         log_solve(output)
         supervised = output.states if self.recurrence.supervision == "every" else [output.state]
         losses = [mask_rcnn_loss(self.read_out(h), instances, self.vis_period) for h, *_ in supervised]
@@ -105,26 +99,14 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
 
     def layers(self, x: Tensor) -> Tensor:
         """Mask logits, N x K x 2S x 2S, of RoI features x, N x C x S x S."""
-        return self.read_out(self._run(x).state[0])
+        return self.read_out(self.run(x).state[0])
 
     def read_out(self, state: Tensor) -> Tensor:
         """Mask logits, N x K x 2S x 2S, of a recurrent state, N x C x S x S."""
         return self.predictor(F.relu(self.deconv(self._normalize(state))))
 
-    def _infer_by_step(self, x: Tensor, instances: list[Instances]) -> Tensor:
-        """The state after `test_steps` steps; gives the instances their masks after all `steps_to_evaluate`."""
-        steps = self.test_steps or self.recurrence.solver.steps
-        longest = max(steps, *self.steps_to_evaluate)
-        output = self.recurrence(self.projection(x), steps=longest, record=True)
-        by_step = []
-        for t in self.steps_to_evaluate:
-            mask_rcnn_inference(self.read_out(output.after(t)[0]), instances)
-            by_step.append([of_image.pred_masks for of_image in instances])
-        for of_image, *masks in zip(instances, *by_step, strict=True):
-            of_image.pred_masks_by_step = torch.cat(masks, dim=1)
-        return output.after(steps)[0]
-
-    def _run(self, x: Tensor) -> RecurrenceOutput:
+    def run(self, x: Tensor) -> RecurrenceOutput:
+        """The recurrence on RoI features x, N x C x S x S; in inference `test_steps` steps."""
         return self.recurrence(self.projection(x), steps=None if self.training else self.test_steps)
 
     def _normalize(self, state: Tensor) -> Tensor:

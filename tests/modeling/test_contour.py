@@ -112,7 +112,7 @@ def test_losses_are_the_focal_loss_and_the_weighted_penalty():
                     p = float(probability[n, label, row, column])
                     total, count = total - (1 - p) ** 2 * math.log(p), count + 1
     assert losses["loss_sem_seg"].item() == pytest.approx(3 * total / count, rel=1e-4)
-    assert float(losses["loss_lipschitz"]) == pytest.approx(10 * float(output.penalty), rel=1e-4) != 0
+    assert losses["loss_lipschitz"].item() == pytest.approx(10 * output.penalty.item(), rel=1e-4) != 0
     assert storage.latest()["recurrence/steps"][0] == 5
     sum(losses.values()).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

@@ -204,32 +204,6 @@ def test_config_has_rois_stop_early_in_inference_only():
 
 
 @pytest.mark.parametrize("count", [2, 0])
-def test_masks_of_several_step_counts_come_from_one_run(count):
-    head = make_head(test_steps=2).eval()
-    evaluations = []
-    head.recurrence.cell.register_forward_hook(lambda *_: evaluations.append(1))
-    x = torch.randn(2 * count, 8, 14, 14)
-
-    def instances():
-        return [Instances((32, 32), pred_classes=torch.arange(count)) for _ in range(2)]
-
-    def masks(steps):
-        head.test_steps = steps
-        return [i.pred_masks for i in head(x, instances())]
-
-    with torch.no_grad():
-        head.steps_to_evaluate = (4, 1)
-        found = head(x, instances())
-        assert len(evaluations) == 4
-        head.steps_to_evaluate = ()
-        for image, after_2, after_4, after_1 in zip(found, masks(2), masks(4), masks(1), strict=True):
-            assert torch.equal(image.pred_masks, after_2)
-            assert image.pred_masks_by_step.shape == (count, 2, 28, 28)
-            assert torch.equal(image.pred_masks_by_step, torch.cat([after_4, after_1], dim=1))
-            assert count == 0 or not torch.equal(after_1, after_4)
-
-
-@pytest.mark.parametrize("count", [2, 0])
 def test_drops_into_a_plain_mask_rcnn_with_two_lines(count):
     """No panoptic model, no Trainer, no custom ROI heads; also for an image without instances."""
     cfg = get_cfg()

@@ -11,9 +11,12 @@ import numpy as np
 import torch
 from detectron2.layers.mask_ops import _do_paste_mask
 from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
+from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference
 from detectron2.structures import Instances
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+
+from ..recording import StateRecord, record_states
 
 Part = tuple[slice, slice]
 
@@ -111,18 +114,19 @@ class StepwisePanoptic(nn.Module):
         super().__init__()
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.steps = tuple(steps)
-        if self.steps and not hasattr(self.model.roi_heads.mask_head, "steps_to_evaluate"):
+        if self.steps and not hasattr(self.model.roi_heads.mask_head, "recurrence"):
             raise ValueError(f"{type(self.model.roi_heads.mask_head).__name__} has no steps to evaluate")
 
     def forward(self, inputs: list[dict]) -> list[dict]:
         if not self.steps:
             return self.model(inputs)
         model, head = self.model, self.model.roi_heads.mask_head
-        head.steps_to_evaluate = self.steps
-        try:
-            outputs = model(inputs)
-        finally:
-            head.steps_to_evaluate = ()
+        with record_states(head.recurrence, max(self.steps)) as run:
+            hook = head.register_forward_hook(lambda head, _, instances: self._add_masks(head, instances, run))
+            try:
+                outputs = model(inputs)
+            finally:
+                hook.remove()
         limits = MergeLimits(
             model.combine_overlap_thresh, model.combine_stuff_area_thresh, model.combine_instances_score_thresh
         )
@@ -139,3 +143,14 @@ class StepwisePanoptic(nn.Module):
                 limits,
             )
         return outputs
+
+    @torch.no_grad()
+    def _add_masks(self, head: nn.Module, instances: list[Instances], run: StateRecord) -> None:
+        """Give the instances `pred_masks_by_step`, N x T x M x M, before detectron2 moves and drops some of them."""
+        kept = [of_image.pred_masks for of_image in instances]
+        by_step = []
+        for t in self.steps:
+            mask_rcnn_inference(head.read_out(run.after(t)[0]), instances)
+            by_step.append([of_image.pred_masks for of_image in instances])
+        for of_image, own, *masks in zip(instances, kept, *by_step, strict=True):
+            of_image.pred_masks, of_image.pred_masks_by_step = own, torch.cat(masks, dim=1)

@@ -5,6 +5,8 @@ from detectron2.modeling.postprocessing import sem_seg_postprocess
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from ..recording import record_states
+
 
 def check_steps_to_evaluate(cfg: CfgNode) -> None:
     """Check TEST.STEPS_TO_EVALUATE, that the model has steps and that it takes all of them.
@@ -51,19 +53,16 @@ class StepwiseSegmentor(nn.Module):
         super().__init__()
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.steps = tuple(steps)
-        if self.steps and not hasattr(self.model.sem_seg_head, "steps_to_evaluate"):
+        if self.steps and not hasattr(self.model.sem_seg_head, "recurrence"):
             raise ValueError(f"{type(self.model.sem_seg_head).__name__} has no steps to evaluate")
 
     def forward(self, inputs: list[dict]) -> list[dict]:
         if not self.steps:
             return self.model(inputs)
         head = self.model.sem_seg_head
-        head.steps_to_evaluate = self.steps
-        try:
+        with record_states(head.recurrence, max(self.steps)) as run:
             outputs = self.model(inputs)
-            by_step = head.logits_by_step
-        finally:
-            head.steps_to_evaluate, head.logits_by_step = (), {}
+        by_step = {t: head.read_out(run.after(t)[0]) for t in self.steps}
         for k, (record, output) in enumerate(zip(inputs, outputs, strict=True)):
             size = record["image"].shape[-2:]
             height, width = record.get("height", size[0]), record.get("width", size[1])

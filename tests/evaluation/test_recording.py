@@ -1,0 +1,93 @@
+"""States of a head's run, recorded from outside."""
+
+import pytest
+import torch
+from detectron2.layers import ShapeSpec
+from detectron2.structures import Instances
+
+from crbp_d2.cells import ConvLSTMCell, HGRUCell
+from crbp_d2.evaluation import record_states
+from crbp_d2.modeling import RecurrentMaskHead
+from crbp_d2.recurrence import learning_rule
+
+
+def states_by_hand(cell, drive, steps):
+    state, states = cell.initial_state(drive), []
+    for _ in range(steps):
+        state = cell(drive, state)
+        states.append(state)
+    return states
+
+
+@pytest.mark.parametrize("longest", [0, 7])
+@pytest.mark.parametrize("cell", [HGRUCell(3, 3), ConvLSTMCell(3, 3)], ids=["hgru", "lstm"])
+def test_every_state_is_recorded_and_the_caller_gets_what_it_asked_for(cell, longest):
+    torch.manual_seed(0)
+    drive = torch.randn(2, 3, 6, 6)
+    recurrence = learning_rule("bptt", cell, steps=4).eval()
+    with torch.no_grad():
+        truth = states_by_hand(cell, drive, 7)
+        with record_states(recurrence, longest) as run:
+            own, asked = recurrence(drive), recurrence(drive, steps=2)
+        after = recurrence(drive)
+    assert own.states is None and asked.states is None and after.states is None
+    assert [len(output.states) for output in run.outputs] == [max(4, longest), max(2, longest)]
+    for found, expected in zip((own.state, asked.state, after.state), (truth[3], truth[1], truth[3]), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    for t, state in enumerate(run.states):
+        assert all(torch.equal(a, b) for a, b in zip(state, truth[t], strict=True))
+    assert torch.equal(run.after(2)[0], truth[1][0])
+
+
+def test_gradients_of_a_recorded_run_are_those_of_the_plain_one():
+    torch.manual_seed(0)
+    drive, cell = torch.randn(2, 3, 6, 6), HGRUCell(3, 3)
+    recurrence = learning_rule("crbp", cell, steps=4)
+    gradients = []
+    for recorded in (False, True):
+        cell.zero_grad()
+        if recorded:
+            with record_states(recurrence):
+                output = recurrence(drive)
+        else:
+            output = recurrence(drive)
+        (output.state[0].sum() + output.penalty).backward()
+        gradients.append([p.grad.clone() for p in cell.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+def test_an_error_leaves_the_recurrence_as_it_was():
+    recurrence = learning_rule("bptt", HGRUCell(3, 3), steps=2)
+    with pytest.raises(RuntimeError, match="stop"), record_states(recurrence):
+        raise RuntimeError("stop")
+    assert "forward" not in vars(recurrence)
+
+
+def test_nothing_has_run():
+    with record_states(learning_rule("bptt", HGRUCell(3, 3), steps=2)) as run:
+        pass
+    with pytest.raises(ValueError, match="has not run"):
+        run.after(1)
+
+
+@pytest.mark.parametrize("count", [2, 0])
+def test_masks_of_several_step_counts_come_from_one_run_of_a_head(count):
+    torch.manual_seed(0)
+    recurrence = learning_rule("bptt", HGRUCell(8, 3), steps=3)
+    head = RecurrentMaskHead(ShapeSpec(channels=8), recurrence=recurrence, num_classes=2, test_steps=2).eval()
+    evaluations = []
+    recurrence.cell.register_forward_hook(lambda *_: evaluations.append(1))
+    x = torch.randn(count, 8, 14, 14)
+
+    def masks(steps):
+        head.test_steps = steps
+        return head(x, [Instances((32, 32), pred_classes=torch.arange(count))])[0].pred_masks
+
+    with torch.no_grad():
+        with record_states(recurrence, 4) as run:
+            assert torch.equal(masks(2), head.read_out(run.after(2)[0]).sigmoid()[range(count), range(count)][:, None])
+        assert len(evaluations) == 4
+        for t in (1, 4):
+            alone = masks(t)
+            recorded = head.read_out(run.after(t)[0]).sigmoid()[range(count), range(count)][:, None]
+            assert torch.equal(recorded, alone)
