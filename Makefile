@@ -1,7 +1,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: install demo pathfinder study test lint clean
+.PHONY: install demo pathfinder study test test-matrix lint clean
 
 install:
 	@$(PYTHON) tools/install.py
@@ -19,7 +19,11 @@ study: install
 
 # One thread a worker: two workers with two each would wait for one another.
 test: install
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 tests
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n 2 tests
+
+# The tests under other threads, other kernels of the processor and beside other work; half an hour.
+test-matrix: install
+	$(RUN) -m tools.test_matrix
 
 lint: install
 	$(RUN) -m ruff check .
