@@ -143,7 +143,7 @@ def test_predictions_after_several_steps_come_from_one_run(rule):
         outputs = StepwiseSegmentor(model, (2, 5, 7))(records)
         assert len(calls) == 1
         for t in (2, 5, 7):
-            if rule == "deq" and t < 7:
+            if rule in ("deq", "phantom") and t < 7:
                 continue  # its states on the way are candidates, of which a run that ends there takes the best
             model.sem_seg_head.test_steps = t
             for output, alone in zip(outputs, model(records), strict=True):
