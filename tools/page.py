@@ -3,6 +3,7 @@
 import os
 import platform
 import re
+import textwrap
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -39,10 +40,20 @@ def write_section(page: Path, page_title: str, title: str, command: str, text: s
         command: that measures the section again.
     """
     head, *sections = re.split(r"(?m)^(?=## )", page.read_text() if page.exists() else f"# {page_title}\n\n")
-    new = f"## {title}\n\n`{command}` on {machine()}.\n\n{text.strip()}\n\n"
+    new = f"## {title}\n\n" + wrapped(f"`{command}` on {machine()}.\n\n{text.strip()}") + "\n\n"
     titles = [section.split("\n", 1)[0] for section in sections]
     if f"## {title}" in titles:
         sections[titles.index(f"## {title}")] = new
     else:
         sections.append(new)
     write_text(page, "".join([head, *(section.rstrip() + "\n\n" for section in sections)]).rstrip() + "\n")
+
+
+def wrapped(text: str, width: int = 120) -> str:
+    """A Markdown text whose paragraphs have no line longer than `width`; tables and code are left as they are."""
+    paragraphs = text.split("\n\n")
+    for k, paragraph in enumerate(paragraphs):
+        if max(map(len, paragraph.splitlines()), default=0) > width and not paragraph.startswith(("|", "```", "    ")):
+            line = " ".join(paragraph.split())
+            paragraphs[k] = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join(paragraphs)

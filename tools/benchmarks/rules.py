@@ -4,6 +4,7 @@ Measured on h' = tanh(W h + V z) with W scaled so that the Jacobian at the fixed
 radius of 0.9. N: samples; D: elements of the state.
 """
 
+import textwrap
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from crbp_d2.recurrence.state import State
 PAGE = Path(__file__).resolve().parents[2] / "docs/CHOOSING_A_RULE.md"
 RATE = 0.9
 STEPS = (6, 20, 80)
+TRUNCATION, TERMS = 3, 15
 SAMPLES, SIZE = 16, 32
 
 
@@ -129,7 +131,7 @@ def _jacobian(cell: TanhContraction, h: Tensor) -> Tensor:
 def _measure(rule: str, cell: TanhContraction, drive: Tensor, truth: Tensor) -> RuleCost:
     held, error, evaluations, products = [], [], [], []
     for steps in STEPS:
-        recurrence = learning_rule(rule, cell, steps=steps, truncation=3, num_terms=15, tol=1e-10)
+        recurrence = learning_rule(rule, cell, steps=steps, truncation=TRUNCATION, num_terms=TERMS, tol=1e-10)
         cell.evaluations = cell.products = 0
         storages: dict[int, int] = {}
 
@@ -152,17 +154,53 @@ def _measure(rule: str, cell: TanhContraction, drive: Tensor, truth: Tensor) -> 
     return RuleCost(rule, tuple(held), tuple(error), tuple(evaluations), tuple(products))
 
 
+def advice(rows: list[RuleCost]) -> list[str]:
+    """Lines that say which rule to take, with the figures of the table that speak for it."""
+    of = {row.rule: row for row in rows}
+    few, some, many = STEPS
+
+    def held(rule: str, at: int) -> str:
+        return f"{of[rule].held[at] / 1024:.0f} KiB"
+
+    return [
+        f"- **Few steps, and they are what is evaluated: `bptt`.** Its gradient is exact for the run it unrolls. It "
+        f"holds {held('bptt', 0)} at {few} steps and {held('bptt', 2)} at {many}, and nothing keeps its states from "
+        "leaving after the last trained step: [RESULTS](RESULTS.md) shows what is lost there.",
+        f"- **Many steps, large inputs or many RoIs: `crbp`.** {held('crbp', 0)} at {few} steps and "
+        f"{held('crbp', 2)} at {many}. Its gradient is that of the fixed point, so a run must come near to one: the "
+        f"error is {of['crbp'].error[0]:.2f} after {few} steps and {of['crbp'].error[1]:.3f} after {some}. Watch "
+        "`recurrence/residual` and `recurrence/growth_events`; where the series grows, raise `PENALTY.WEIGHT`.",
+        "- **A map that contracts by construction: `rbp`.** As `crbp` without the penalty, and "
+        f"{held('rbp', 1)} in place of {held('crbp', 1)}.",
+        "- **The gradient of the fixed point to many digits: `deq`.** An error of "
+        f"{of['deq'].error[1]:.1e} after {some} evaluations, where the series of `crbp` ends at "
+        f"{of['crbp'].error[1]:.1e}. It has no meaning for a state after a chosen number of steps.",
+        "- **Inference with other numbers of steps than in training: `progressive`.** A random number of steps "
+        f"without a graph, then {TRUNCATION} with one: {held('progressive', 2)} at any number of steps. "
+        "[RESULTS](RESULTS.md) compares its quality over the steps; as a gradient of a fixed point it is as coarse as "
+        f"`tbptt` ({of['progressive'].error[1]:.2f}).",
+        "- **For comparisons with the paper:** `tbptt`, `bptt_every_step` and `cbptt`.",
+    ]
+
+
 def rules_page(rows: list[RuleCost], command: str) -> str:
-    """The rows as a Markdown table, below the command that made it."""
+    """The rows as a Markdown table, with advice, below the command that made it."""
     steps = " / ".join(map(str, STEPS))
     lines = [
-        "# Learning rules",
+        "# Choosing a rule",
         "",
-        "What each rule costs and what its gradient is worth on a recurrence h' = tanh(W h + V z) of spectral radius",
-        f"{RATE} at its fixed point ({SAMPLES} samples of {SIZE} elements, float64). Every column gives {steps} steps.",
-        f"This page is written by `{command}`; nothing on it depends on the speed of the machine.",
+        *(line for paragraph in advice(rows) for line in textwrap.wrap(paragraph, 118, subsequent_indent="  ")),
         "",
-        "| rule | held for the backward pass, KiB | gradient error | evaluations forward | products backward |",
+        "A rule is set by `MODEL.RECURRENCE.RULE`, or by `learning_rule(name, cell, steps=...)` in plain PyTorch.",
+        "",
+        "## What each costs, and what its gradient is worth",
+        "",
+        "On a recurrence h' = tanh(W h + V z) of spectral radius "
+        f"{RATE} at its fixed point ({SAMPLES} samples of {SIZE} elements, float64).",
+        f"Every column gives {steps} steps. This page is written by `{command}`; nothing on it",
+        "depends on the speed of the machine.",
+        "",
+        "| rule | saved for backward, KiB | gradient error | evaluations forward | products backward |",
         "| --- | --- | --- | --- | --- |",
     ]
     for row in rows:
@@ -175,11 +213,11 @@ def rules_page(rows: list[RuleCost], command: str) -> str:
         lines.append(f"| {row.rule} | {' | '.join(cells)} |")
     lines += [
         "",
-        "- held: tensors that autograd keeps between the passes.",
+        "- saved for backward: tensors that autograd keeps between the passes.",
         "- gradient error: relative distance of all parameters' gradient to that of the fixed point, solved densely.",
-        "  tbptt keeps 3 steps, rbp and crbp sum 15 terms beyond the first, as in the paper; deq (Anderson) stops at a",
-        "  residual of 1e-10 or after the steps. The loss of bptt_every_step reads every state, so its gradient is",
-        "  that of another question.",
+        f"  tbptt and its relatives keep {TRUNCATION} steps, rbp and crbp sum {TERMS} terms beyond the first, as in",
+        "  the paper; deq (Anderson) stops at a residual of 1e-10 or after the steps. The loss of bptt_every_step",
+        "  reads every state, so its gradient is that of another question.",
         "- evaluations: of the cell; products: passes of a gradient through one step, including that of the penalty's",
         "  value.",
         "",
