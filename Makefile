@@ -1,7 +1,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: install demo pathfinder study test test-matrix lint clean
+.PHONY: install demo pathfinder study test test-matrix docs-check lint clean
 
 install:
 	@$(PYTHON) tools/install.py
@@ -24,6 +24,10 @@ test: install
 # The tests under other threads, other kernels of the processor and beside other work; half an hour.
 test-matrix: install
 	$(RUN) -m tools.test_matrix
+
+# The commands of the pages, with settings of seconds.
+docs-check: install
+	$(RUN) -m tools.docs_check
 
 lint: install
 	$(RUN) -m ruff check .

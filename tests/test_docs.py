@@ -1,5 +1,6 @@
-"""The code in the documentation runs."""
+"""The pages: their code and commands run, their links lead somewhere, and they keep to a form."""
 
+import importlib.util
 import os
 import re
 
@@ -13,6 +14,14 @@ from crbp_d2 import add_crbp_config
 from crbp_d2.cells import CELLS
 from crbp_d2.modeling import build_recurrence
 from crbp_d2.recurrence import PENALTIES, RULES, SOLVERS
+from tools.docs_check import PAGES, check_command, commands
+
+TEXTS = sorted({path for pattern in (*PAGES, "CHANGELOG.md") for path in ROOT.glob(pattern)})
+COMMANDS = sorted({command for path in TEXTS for command in commands(path)})
+
+
+def name(path):
+    return path.relative_to(ROOT).as_posix()
 
 
 def blocks(page):
@@ -83,16 +92,58 @@ def test_readme_head_in_two_lines():
     assert cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead" and cfg.MODEL.RECURRENCE.STEPS == 20
 
 
-@pytest.mark.parametrize(
-    "page", sorted(path.relative_to(ROOT).as_posix() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-)
-def test_tools_that_a_page_names_can_be_called_as_it_says(page):
-    text = (ROOT / page).read_text()
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_tools_modules_and_configs_that_a_page_names_are_there(path):
+    text = path.read_text()
     for tool in set(re.findall(r"tools/\w+\.py", text)):
-        path = ROOT / tool
-        assert os.access(path, os.X_OK) and path.read_text().startswith("#!/usr/bin/env python\n"), tool
-    for config in set(re.findall(r"configs/[\w/]+\.yaml", text)):
+        tool = ROOT / tool
+        assert os.access(tool, os.X_OK) and tool.read_text().startswith("#!/usr/bin/env python\n"), tool
+    for config in set(re.findall(r"configs/[\w/]+\.(?:yaml|py)", text)):
         assert (ROOT / config).exists(), config
+    for module in set(re.findall(r"python -m ((?:tools|crbp_d2)[\w.]*\w)", text)):
+        assert importlib.util.find_spec(module), module
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_is_one_that_its_program_takes(command):
+    check_command(command)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["make tea", "python -m tools.tea", "tools/train_net.py --config-file configs/panoptic_R50_crbp.yaml MODEL.TEA 1",
+     "tools/predict.py --run x a.jpg", "tools/generate_pathfinder.py --spec PF14 --tea", "tools/train_net.py --tea"],
+)  # fmt: skip
+def test_a_command_that_no_program_takes_is_found(command):
+    with pytest.raises(ValueError, match=re.escape(command)):
+        check_command(command)
+
+
+def anchors(text):
+    titles = re.findall(r"^#+ (.*)$", text, flags=re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_links_lead_somewhere(path):
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
+        if re.match(r"https?://", target):
+            continue
+        file, _, anchor = target.partition("#")
+        found = (path.parent / file).resolve() if file else path
+        assert found.exists(), target
+        assert not anchor or anchor in anchors(found.read_text()), target
+
+
+@pytest.mark.parametrize("path", [path for path in TEXTS if path.name != "RESULTS.md"], ids=name)
+def test_lines_and_cells_are_short(path):
+    for line in path.read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")] if line.startswith("|") else [line]
+        assert max(map(len, cells)) <= 120, line
+
+
+def test_the_readme_is_one_page():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 100
 
 
 def test_recipes_run_one_after_the_other(tmp_path, monkeypatch):
