@@ -23,7 +23,9 @@ from tools.pathfinder_study.paper import PANOPTIC, PATHFINDER_F1
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = Path(__file__).with_name("model_zoo_records.json")
 PAGE = ROOT / "docs/MODEL_ZOO.md"
-STUDY = ROOT / "tools/pathfinder_study/results/pathfinder_small"
+# Folders of the study -> training iterations of the weights in them.
+STUDIES = {"pathfinder_small": "4,000 or as the config says", "pathfinder_small_1000": "1,000 or as the config says"}
+RESULTS = ROOT / "tools/pathfinder_study/results"
 METRICS = (("panoptic_seg", "PQ"), ("pathfinder", "F1"), ("segm", "AP"), ("sem_seg", "mIoU"))
 QUICK = ("quick/panoptic_R18_crbp_toy", "quick/panoptic_R18_baseline_toy", "quick/panoptic_R18_recurrent_toy",
          "quick/panoptic_R18_contracting_toy", "quick/panoptic_R50_crbp_overfit")  # fmt: skip
@@ -106,8 +108,9 @@ def page(records: dict[str, Record]) -> str:
         quick.append([link(name), f"{parameters(name):,}", command(name),
                       ours.figure if ours else "-", f"`{ours.sha256[:16]}`" if ours else "-"])  # fmt: skip
     small = [
-        [f"[{path.stem}](../{path.relative_to(ROOT)})", f"`{checksum(path)[:16]}`"]
-        for path in sorted((STUDY / "checkpoints").glob("*.pth"))
+        [f"[{path.stem}](../{path.relative_to(ROOT)})", iterations, f"`{checksum(path)[:16]}`"]
+        for study, iterations in STUDIES.items()
+        for path in sorted((RESULTS / study / "checkpoints").glob("*.pth"))
     ]
     machines = sorted({record.machine for record in records.values()})
     return f"""# Model zoo
@@ -142,7 +145,7 @@ Recorded on: {"; ".join(machines) or "-"}.
 
 Figures of each are in [RESULTS](RESULTS.md); SHA-256 of the files (first 16 digits):
 
-{markdown_table(["weights", "SHA-256"], small)}
+{markdown_table(["weights", "iterations", "SHA-256"], small)}
 """
 
 

@@ -16,7 +16,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from .check import TOLERANCE, check_checkpoints
+from .check import check_checkpoints
 from .job import Job, run_job
 from .report import write_report
 from .runs import JOBS, PILOTS, RUNS, SCALES
@@ -65,7 +65,7 @@ def check(args: argparse.Namespace) -> None:
     far = count = 0
     try:
         for row in check_checkpoints(SCALES[args.scale], ROOT, args.check, OUTPUT / args.scale / "check", args.only):
-            verdict = "" if row.holds else f"  more than {TOLERANCE} apart"
+            verdict = "" if row.holds else f"  more than {row.tolerance} apart"
             place = f"{row.name}, {row.spec} at t = {row.steps}"
             print(f"{place}: {row.found:.3f}, reported {row.reported:.3f}{verdict}", flush=True)
             far, count = far + (not row.holds), count + 1
@@ -74,7 +74,7 @@ def check(args: argparse.Namespace) -> None:
     if not count:
         sys.exit(f"pathfinder_study.py: no checkpoint of {', '.join(args.only or ['any run'])} is in the summary")
     if far:
-        sys.exit(f"pathfinder_study.py: {far} scores are more than {TOLERANCE} from what is reported")
+        sys.exit(f"pathfinder_study.py: {far} scores are too far from what is reported")
 
 
 def main(arguments: list[str] | None = None) -> None:

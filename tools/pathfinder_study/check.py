@@ -16,15 +16,12 @@ from .run_measures import quality_by_step
 from .runs import Scale
 from .stimuli import first_batches, held_out_set
 
-# Between F1 on two samples of some hundred stimuli.
-TOLERANCE = 0.02
-
 
 @dataclass(frozen=True)
 class Check:
     """F1 of a checkpoint after `steps` (0: a model without steps), as reported and on new stimuli.
 
-    nan: the run has diverged by then.
+    nan: the run has diverged by then. tolerance: see Scale.
     """
 
     name: str
@@ -32,12 +29,13 @@ class Check:
     steps: int
     reported: float
     found: float
+    tolerance: float
 
     @property
     def holds(self) -> bool:
         if math.isnan(self.reported) or math.isnan(self.found):
             return math.isnan(self.reported) and math.isnan(self.found)
-        return abs(self.found - self.reported) <= TOLERANCE
+        return abs(self.found - self.reported) <= self.tolerance
 
 
 def check_checkpoints(
@@ -80,4 +78,4 @@ def _check(entry: dict, scale: Scale, root: Path, seed: int, output: Path) -> It
         scores = quality_by_step(model, first_batches(cfg, name, scale.specs[spec]), name, steps)
         for row, found in zip(rows, scores, strict=True):
             reported = math.nan if row["f1"] is None else row["f1"]
-            yield Check(entry["name"], spec, row["steps"], reported, found)
+            yield Check(entry["name"], spec, row["steps"], reported, found, scale.tolerance)

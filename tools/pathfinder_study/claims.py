@@ -281,8 +281,3 @@ PROGRESSIVE = (
     ),
 )  # fmt: skip
 CLAIMS = (*PROGRESSIVE, *SCORES, *STEPS, *STATES, *CONVLSTM)
-
-
-def evaluate_claims(study: Study) -> list[tuple[Claim, Outcome]]:
-    """Every claim with what the records say of it."""
-    return [(claim, claim.evaluate(study)) for claim in CLAIMS]

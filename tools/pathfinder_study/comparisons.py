@@ -30,7 +30,7 @@ class Outcome:
 
     values: what was measured, None where it is missing. holds: None where that leaves it open. why: if not.
     spreads: of those values that have several seeds. certain: whether the verdict is the same whichever seeds are
-    compared; None: not decided by numbers of seeds, or there is but one.
+    compared; None: not decided by numbers of seeds, or there is but one. earlier: decided by the shorter trainings.
     """
 
     values: dict[str, float | str | None]
@@ -38,6 +38,7 @@ class Outcome:
     why: str = ""
     spreads: dict[str, Spread] = field(default_factory=dict)
     certain: bool | None = None
+    earlier: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ PANOPTIC = "Panoptic toy model", "Panoptic quality of the toy model after each n
 
 def gallery_page(
     study: Study,
+    earlier: Study,
     outcomes: Sequence[tuple[Claim, Outcome]],
     written: Sequence[str],
     folder: Path,
@@ -42,7 +43,7 @@ def gallery_page(
     figures = [_figure(stem, *texts[stem], folder / "figures" / f"{stem}.png") for stem in written]
     ledger = [
         [row.quantity, row.paper, row.ours, _link(row.figure, written), f"`{row.command}`"]
-        for row in (*pathfinder_rows(study), *panoptic_rows())
+        for row in (*pathfinder_rows(study, earlier), *panoptic_rows())
     ]
     verdicts = [
         [c.sentence, c.paper, c.measure, values_cell(o), verdict_cell(o), _link(c.figure, written)] for c, o in outcomes

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .comparisons import TRAINED
 from .figure_style import name_of
 from .panoptic_results import RESULTS, TOY, TOY_BASELINE, TWO_IMAGES, read_results
 from .paper import PANOPTIC, PANOPTIC_BY_STEP, PANOPTIC_PARTS, PATHFINDER_F1, PATHFINDER_F1_FAR, TRAINING_TIME_RATIO
@@ -34,14 +35,13 @@ class Row:
     command: str
 
 
-def pathfinder_rows(study: Study) -> list[Row]:
-    """F1 at N and past it."""
-    trained = study.specs[0] if study.specs else ""
+def pathfinder_rows(study: Study, earlier: Study) -> list[Row]:
+    """F1 at N and past it; of a run that has no record yet, that of `earlier`, marked as such."""
     rows = [
         Row(
             f"F1 on the trained contours at N, {_model(run)}",
             f"{PATHFINDER_F1[run][0]:.4f}",
-            seeds_cell([record.f1(trained) for record in study[run]]),
+            _cell(study, earlier, run, 1),
             "scores" if study[run] else "",
             f"{STUDY_COMMAND} --only {run}",
         )
@@ -51,7 +51,7 @@ def pathfinder_rows(study: Study) -> list[Row]:
         Row(
             f"F1 on the trained contours, far past N (paper: t = 40; ours: 4 N), {_model(run)}",
             f"{far:.2f}",
-            seeds_cell([record.f1(trained, 4) for record in study[run]]),
+            _cell(study, earlier, run, 4),
             "quality_per_step" if study[run] else "",
             f"{STUDY_COMMAND} --only {run}",
         )
@@ -62,6 +62,14 @@ def pathfinder_rows(study: Study) -> list[Row]:
             row = f"F1 on PF20, PF25 after training on them, {_model(run)}", f"{middle:.4f}, {long:.4f}"
             rows.append(Row(*row, "-", "", "note"))
     return rows
+
+
+def _cell(study: Study, earlier: Study, run: str, multiple: int) -> str:
+    if study[run] or not earlier[run]:
+        return seeds_cell([record.f1(TRAINED, multiple) for record in study[run]])
+    first = earlier.first(run)
+    cell = seeds_cell([record.f1(TRAINED, multiple) for record in earlier[run]])
+    return f"{cell}, after {first.iterations:,} iterations"
 
 
 def panoptic_rows() -> list[Row]:

@@ -47,7 +47,8 @@ class Scores:
 class Record:
     """One run with one seed.
 
-    quality: spec -> scores after every step up to 16 N; empty of a pilot. learning_rate: the greatest of the schedule.
+    quality: spec -> scores after every step up to 16 N; empty of a pilot. label: what is special about it.
+    learning_rate: the greatest of the schedule.
     commit: of the code that measured, with a "+" where it was changed. curve, probe: key -> values along training.
     stability: key -> values of the trained model. state_space: key -> values; projection n x T x 2, pooled_at_N and
     pooled_at_T n x C, explained 2 fractions. Parts that the file lacks are empty.
@@ -68,6 +69,7 @@ class Record:
     batch: int
     seconds: dict[str, float]
     machine: str
+    label: str
     learning_rate: float
     commit: str
     checkpoint: str | None
@@ -193,6 +195,7 @@ def _record(path: Path, content: dict) -> Record:
         steps=steps,
         learning_rate=float(_numbers("learning_rate", content.get("learning_rate", math.nan))),
         commit=content.get("commit") or "",
+        label=content.get("label") or "",
         checkpoint=content.get("checkpoint"),
         seconds={key: float(_numbers(f"seconds.{key}", value)) for key, value in content["seconds"].items()},
         quality={

@@ -8,22 +8,25 @@ from fvcore.common.config import CfgNode
 from crbp_d2.files import write_text
 
 from .checkpoints import with_checkpoint, write_config
-from .claims import evaluate_claims
 from .figures import draw_figures
 from .gallery import gallery_page
 from .panoptic_results import RESULTS, draw_toy_steps
 from .records import load_study
 from .results_page import results_page
+from .runs import SCALES
 from .summary import write_summary
 from .unrolling import unroll
+from .verdicts import evaluate_claims
 
+# Of the shorter trainings, which stand in for runs that have no record yet.
+EARLIER = SCALES["small_1000"].folder
 TOY_CONFIG = "configs/quick/panoptic_R18_crbp_toy.yaml"
 
 
 def write_report(folder: Path, root: Path) -> None:
     """Write figures, the checkpoints' configs, summary and gallery into `folder`, and docs/RESULTS.md into `root`.
 
-    All of it from `folder`/runs/*.json.
+    All of it from `folder`/runs/*.json; what these leave open from the runs of the shorter trainings.
 
     Args:
         folder: of the study, inside `root`.
@@ -33,17 +36,17 @@ def write_report(folder: Path, root: Path) -> None:
         ValueError: a broken record, naming file and key; a checkpoint that does not fit its config.
     """
     folder, root = Path(folder).resolve(), Path(root).resolve()
-    study = load_study(folder / "runs")
+    study, earlier = load_study(folder / "runs"), load_study(root / EARLIER / "runs")
     figures = Path(os.path.relpath(folder / "figures", root)).as_posix()
     written = draw_figures(study, folder / "figures")
     trained = CfgNode.load_yaml_with_base(str(root / TOY_CONFIG))["MODEL"]["RECURRENCE"]["STEPS"]
     if draw_toy_steps(root / RESULTS, folder / "figures", trained):
         written.append("panoptic_toy")
-    outcomes = evaluate_claims(study)
+    outcomes = evaluate_claims(study, earlier)
     for record in with_checkpoint(study, root):
         write_config(record, root)
     write_summary(folder / "summary.json", study, outcomes, figures, root)
     (root / "docs").mkdir(exist_ok=True)
-    write_text(root / "docs/RESULTS.md", results_page(study, outcomes, written, figures, root))
-    page = gallery_page(study, outcomes, written, folder, unroll(study, root), root)
+    write_text(root / "docs/RESULTS.md", results_page(study, earlier, outcomes, written, figures, root))
+    page = gallery_page(study, earlier, outcomes, written, folder, unroll(study, root, earlier), root)
     write_text(folder / "gallery.html", page)

@@ -5,33 +5,42 @@ N: steps trained with.
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from .claims import Claim
 from .comparisons import Outcome, Spread
-from .figure_style import HGRU, ON_LONGER, STYLES, name_of
-from .ledger import LONGER_NOTE, STUDY_COMMAND, Row, own_panoptic_rows, panoptic_rows, pathfinder_rows, seeds_cell
+from .figure_style import ON_LONGER, STYLES, name_of
+from .ledger import LONGER_NOTE, STUDY_COMMAND, Row, own_panoptic_rows, panoptic_rows, pathfinder_rows
 from .panoptic_results import kept_pictures
-from .pilots import better_rates, pilot_loss
 from .records import Study
-from .runs import PILOT, RATES, RUNS, SCALES
+from .rule_tables import (
+    budget_section,
+    compact_table,
+    earlier_section,
+    figure_cell,
+    learning_rates_section,
+)
 from .scales import cost_factor, ours, papers
+from .verdicts import figure_path
 
-SMALL = SCALES["small"]
-# Of N, in the table of rules.
-TABLE_MULTIPLES = (1, 4, 16)
 VERDICTS = {True: "holds", False: "**fails**", None: "not run"}
 CLUSTER_COMMAND = "python -m tools.pathfinder_study --scale paper --num-gpus 8"
 
 
 def results_page(
-    study: Study, outcomes: Sequence[tuple[Claim, Outcome]], written: Sequence[str], figures: str, root: Path
+    study: Study,
+    earlier: Study,
+    outcomes: Sequence[tuple[Claim, Outcome]],
+    written: Sequence[str],
+    figures: str,
+    root: Path,
 ) -> str:
     """The whole page.
 
     Args:
+        earlier: the shorter trainings.
         written: stems of the figures there are.
         figures: their folder, relative to `root`.
     """
@@ -42,18 +51,20 @@ def results_page(
         "## Ledger",
         "The paper's figures are for 15x15 kernels, 25 channels and PF14; ours for the small scale described below, so "
         'the two columns\ncompare in kind, not in value. "-": not run. t counts steps, N those trained with.',
-        ledger_table([*pathfinder_rows(study), *panoptic_rows()], links),
+        ledger_table([*pathfinder_rows(study, earlier), *panoptic_rows()], links),
         f"Note: {LONGER_NOTE}",
         "## Verdicts",
         _counts(outcomes)
         + " Measures and bounds are fixed in\n[claims.py](tools/pathfinder_study/claims.py), before the runs; values "
-        "are means over seeds, with the least and the greatest.",
+        "are means over seeds, with the least and the greatest. Where a\nrun at convergence has no record yet, the "
+        "verdict is that of 1,000 iterations, and says so.",
         verdict_table(outcomes, links),
         *_failures(outcomes),
         "## Rules side by side",
-        *_budget(study, links),
+        *budget_section(study, links),
+        *earlier_section(earlier),
         "## Learning rates",
-        *_learning_rates(study),
+        *learning_rates_section(study),
         "## What differs from the paper",
         *_differences(study, root),
         "## The paper's scale",
@@ -84,12 +95,6 @@ def _introduction(study: Study, folder: str) -> str:
     return text
 
 
-def compact_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table without padding, as one long cell would widen every line."""
-    lines = [headers, ["---"] * len(headers), *rows]
-    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
-
-
 def ledger_table(rows: Sequence[Row], links: dict[str, str]) -> str:
     headers = ["", "paper", "ours (small scale)", "figure", "command"]
     return compact_table(
@@ -110,7 +115,7 @@ def verdict_table(outcomes: Sequence[tuple[Claim, Outcome]], links: dict[str, st
             claim.measure,
             values_cell(outcome),
             verdict_cell(outcome),
-            links.get(claim.figure, "-"),
+            f"[figure]({figure_path(claim, outcome, '')})" if outcome.earlier else links.get(claim.figure, "-"),
         ]
         for claim, outcome in outcomes
     ]
@@ -120,12 +125,12 @@ def verdict_table(outcomes: Sequence[tuple[Claim, Outcome]], links: dict[str, st
 def verdict_cell(outcome: Outcome) -> str:
     """A verdict, and whether it is the same whichever seeds are compared."""
     seeds = {True: ", whichever seeds are compared", False: " on the mean; the seeds' ranges overlap", None: ""}
-    return VERDICTS[outcome.holds] + seeds[outcome.certain]
+    return VERDICTS[outcome.holds] + seeds[outcome.certain] + (" (1,000 iterations)" if outcome.earlier else "")
 
 
 def values_cell(outcome: Outcome) -> str:
     known = [
-        f"{name} {_figure(value)}{_range(outcome.spreads.get(name))}"
+        f"{name} {figure_cell(value)}{_range(outcome.spreads.get(name))}"
         for name, value in outcome.values.items()
         if value is not None
     ]
@@ -135,17 +140,7 @@ def values_cell(outcome: Outcome) -> str:
 def _range(spread: Spread | None) -> str:
     if spread is None or spread.seeds == 1:
         return ""
-    return f" ({_figure(spread.least)} to {_figure(spread.greatest)})"
-
-
-def _figure(value: float | str, digits: int = 3) -> str:
-    if isinstance(value, str):
-        return value
-    if not math.isfinite(value):
-        return "-"
-    if value and abs(value) < 0.0995:
-        return f"{value:.{digits}f}" if abs(value) >= 10**-digits * 5 else f"{value:.1e}"
-    return f"{value:.{digits}f}" if abs(value) < 10 else f"{value:,.0f}"
+    return f" ({figure_cell(spread.least)} to {figure_cell(spread.greatest)})"
 
 
 def _counts(outcomes: Sequence[tuple[Claim, Outcome]]) -> str:
@@ -158,57 +153,8 @@ def _counts(outcomes: Sequence[tuple[Claim, Outcome]]) -> str:
 
 def _failures(outcomes: Sequence[tuple[Claim, Outcome]]) -> list[str]:
     failing = [(claim, outcome) for claim, outcome in outcomes if outcome.holds is False]
-    return [f"**{claim.sentence}: fails.** {outcome.why}" for claim, outcome in failing]
-
-
-def _budget(study: Study, links: dict[str, str]) -> list[str]:
-    runs = [run for run in (*HGRU, *ON_LONGER) if study[run]]
-    if not runs:
-        return ["Not run."]
-    headers = ["rule", "N", "iterations", "training, s"]
-    headers += [f"{spec} at {_times(m)}" for spec in study.specs for m in TABLE_MULTIPLES]
-    headers += ["residual at 16 N", "spectral radius"]
-    rows = []
-    for run in runs:
-        first = study.first(run)
-        seconds = _mean(r.seconds.get("training", math.nan) for r in study[run])
-        cells = [name_of(run), first.steps, first.iterations, f"{seconds:,.0f}" if math.isfinite(seconds) else "-"]
-        cells += [seeds_cell([r.f1(spec, m) for r in study[run]]) for spec in study.specs for m in TABLE_MULTIPLES]
-        cells += [_figure(_mean(r.last_residual for r in study[run]))]
-        cells += [_figure(_mean(r.value("spectral_radius") for r in study[run]))]
-        rows.append(cells)
-    text = (
-        "F1, mean over seeds with the least and the greatest. Training is in processor seconds of one thread, with "
-        "another\nrun on the other core. Residual: relative change of the state in the last of 16 N steps; spectral "
-        "radius: at the\nstate after 4 N."
-    )
-    return [f"{text} {links.get('budget', '')}".strip(), compact_table(headers, rows)]
-
-
-def _times(multiple: int) -> str:
-    return "N" if multiple == 1 else f"{multiple} N"
-
-
-def _mean(values: Iterable[float]) -> float:
-    found = [*values]
-    return sum(found) / len(found)
-
-
-def _learning_rates(study: Study) -> list[str]:
-    better = better_rates(study)
-    rows = []
-    for config in dict.fromkeys(run.config for run in RUNS.values()):
-        if config in better:
-            losses = [_figure(pilot_loss(study, config, rate), 5) for rate in RATES]
-            rows.append([config, *losses, f"{better[config] * SMALL.learning_rate:g}"])
-    if not rows:
-        return ["Not run."]
-    rates = [f"loss at {rate * SMALL.learning_rate:g}" for rate in RATES]
-    text = (
-        f"Two pilots a config, of {round(PILOT * SMALL.iterations)} iterations: the training loss, mean over the last "
-        "sixth of them, decides; of\nlosses within 1% of each other the greater rate is taken."
-    )
-    return [text, compact_table(["config", *rates, "chosen"], rows)]
+    after = {True: " after 1,000 iterations", False: ""}
+    return [f"**{claim.sentence}: fails{after[o.earlier]}.** {o.why}" for claim, o in failing]
 
 
 def _differences(study: Study, root: Path) -> list[str]:
@@ -249,7 +195,7 @@ def _costs(study: Study, root: Path) -> list[str]:
         large = papers(record.config, root)
         factor = cost_factor(ours(record, study), large)
         hours = seconds * factor * large.iterations / 3600
-        rows.append([run, _figure(seconds), f"{factor:.0f}", large.iterations, f"{hours:,.0f}"])
+        rows.append([run, figure_cell(seconds), f"{factor:.0f}", large.iterations, f"{hours:,.0f}"])
     command = f"On a cluster: `{CLUSTER_COMMAND}`; `--only` and `--seeds` choose runs."
     if not rows:
         return ["Not run.", command]

@@ -14,6 +14,7 @@ class Scale:
     learning_rate: that of the scale's configs. pilots: whether pilots choose each run's; if not it is this one.
     options: config keys and values for every run.
     test_seed: of the test stimuli, which nothing is tuned on; None: of the registered validation set.
+    tolerance: between F1 of a checkpoint on two samples of stimuli.
     """
 
     folder: str
@@ -26,6 +27,7 @@ class Scale:
     pilots: bool
     options: tuple
     test_seed: int | None
+    tolerance: float = 0.02
 
 
 SCALES = {
@@ -40,6 +42,20 @@ SCALES = {
         pilots=True,
         options=("SOLVER.CHECKPOINT_PERIOD", 200, "DATALOADER.NUM_WORKERS", 0),
         test_seed=41,
+    ),
+    # A quarter of the training, in which most rules learn the same; what there is of it stands in for runs to come.
+    "small_1000": Scale(
+        folder="tools/pathfinder_study/results/pathfinder_small_1000",
+        prefix="configs/pathfinder/PF6s_",
+        spec="PF6s",
+        specs={"PF6s": 512, "PF9s": 256, "PF12s": 256},
+        iterations=1000,
+        warmup=0.2,
+        learning_rate=0.005,
+        pilots=False,
+        options=("SOLVER.CHECKPOINT_PERIOD", 100, "DATALOADER.NUM_WORKERS", 0),
+        test_seed=1,
+        tolerance=0.03,
     ),
     "paper": Scale(
         folder="tools/pathfinder_study/results/pathfinder_paper",

@@ -11,6 +11,7 @@ from .checkpoints import config_of, with_checkpoint
 from .claims import Claim
 from .comparisons import Outcome
 from .records import Record, Study
+from .verdicts import figure_path
 
 
 def write_summary(
@@ -25,11 +26,12 @@ def write_summary(
         {
             "claim": claim.sentence,
             "paper": claim.paper,
-            "figure": f"{figures}/{claim.figure}.png",
+            "figure": figure_path(claim, outcome, figures),
             "measure": claim.measure,
             "values": {name: _short(value) for name, value in outcome.values.items()},
             "ranges": {n: [_short(s.least), _short(s.greatest)] for n, s in outcome.spreads.items() if s.seeds > 1},
             "holds": outcome.holds,
+            "earlier": outcome.earlier,
         }
         for claim, outcome in outcomes
     ]

@@ -22,6 +22,7 @@ from crbp_d2.evaluation.pathfinder import scores
 from crbp_d2.evaluation.stepwise.segmentor import StepwiseSegmentor
 from crbp_d2.evaluation.visualize_pathfinder import FOUND
 
+from .comparisons import TRAINED
 from .records import Record, Study
 
 RUNS = ("hgru_bptt", "hgru_crbp", "hgru_progressive")
@@ -49,20 +50,21 @@ class Unrolling:
     runs: list[Unrolled]
 
 
-def unroll(study: Study, root: Path) -> Unrolling | None:
+def unroll(study: Study, root: Path, earlier: Study | None = None) -> Unrolling | None:
     """Predictions up to the greatest 4 N of RUNS; None where no run has its checkpoint.
 
     Args:
+        earlier: stands in for runs that have no record in `study`.
         root: that configs and checkpoints are found from.
 
     Raises:
         ValueError: a checkpoint that does not fit its config.
     """
-    first = [record for run in RUNS if (record := study.first(run))]
-    records = [record for record in first if record.checkpoint and (root / record.checkpoint).exists()]
+    first = [study.first(run) or (earlier and earlier.first(run)) for run in RUNS]
+    records = [record for record in first if record and record.checkpoint and (root / record.checkpoint).exists()]
     if not records:
         return None
-    spec = study.specs[0]
+    spec = TRAINED
     images, targets = generate_pathfinder(spec, BATCH, (0, SPLIT_SEEDS["val"]))
     steps = tuple(range(1, max(record.far for record in records) + 1))
     runs = []

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from helpers.study_records import RUNS, pilot, write_records
 
-from tools.pathfinder_study.claims import CLAIMS, evaluate_claims
+from tools.pathfinder_study.claims import CLAIMS
 from tools.pathfinder_study.comparisons import above, at_least, at_most, best, decide, f1, lost, training_time
 from tools.pathfinder_study.pilots import better_rates
 from tools.pathfinder_study.records import Scores, Study, load_study
 from tools.pathfinder_study.results_page import values_cell, verdict_cell
 from tools.pathfinder_study.state_space import compare_drift, state_space
+from tools.pathfinder_study.verdicts import evaluate_claims
 
 
 @pytest.fixture(scope="module")
@@ -166,6 +167,15 @@ def test_what_is_not_run_is_neither_true_nor_false(study):
         assert json.dumps({name: outcome.values for name, outcome in alone.items()}, allow_nan=False)
     without = outcomes(Study([r for r in study.records if r.run != "hgru_bptt"]))
     assert without["bptt_loses"].holds is None and without["crbp_keeps"].holds is True
+
+
+def test_what_is_left_open_is_decided_by_the_shorter_trainings_and_marked(study):
+    without = Study([r for r in study.records if r.run != "hgru_deq"])
+    assert outcomes(without)["deq_no_better"].holds is None
+    found = {claim.id: outcome for claim, outcome in evaluate_claims(without, study)}
+    assert found["deq_no_better"].holds is True and found["deq_no_better"].earlier
+    assert verdict_cell(found["deq_no_better"]) == "holds, whichever seeds are compared (1,000 iterations)"
+    assert not found["crbp_keeps"].earlier
 
 
 def test_the_penalty_has_nothing_to_tell_apart_where_no_rule_loses(study):

@@ -170,14 +170,14 @@ def test_check_with_the_reported_seed_says_so():
 
 def test_check_names_what_is_far(tiny, monkeypatch, capsys):
     tool = runpy.run_module("tools.pathfinder_study")
-    rows = [Check("a", "PF6s", 6, 0.8, 0.79), Check("a", "PF9s", 6, 0.8, 0.7)]
+    rows = [Check("a", "PF6s", 6, 0.8, 0.79, 0.02), Check("a", "PF9s", 6, 0.8, 0.7, 0.02)]
     seen = []
     monkeypatch.setitem(tool["check"].__globals__, "check_checkpoints", lambda *args: seen.append(args) or rows)
     with pytest.raises(SystemExit, match="no checkpoint of ff2"):
         rows, kept = [], rows
         tool["main"](["--check", "9", "--only", "ff2"])
     rows = kept
-    with pytest.raises(SystemExit, match="1 scores are more than 0.02 from"):
+    with pytest.raises(SystemExit, match="1 scores are too far from"):
         tool["main"](["--check", "9", "--only", "ff2"])
     assert seen[0][0] is SCALES["small"] and seen[0][2] == 9 and seen[0][4] == ["ff2"]
     assert capsys.readouterr().out.splitlines() == [

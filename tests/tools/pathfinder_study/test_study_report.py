@@ -17,7 +17,6 @@ from helpers.study_records import record, write_records
 
 from crbp_d2.data import generate_pathfinder
 from crbp_d2.evaluation.visualize_pathfinder import FOUND
-from tools.pathfinder_study.claims import evaluate_claims
 from tools.pathfinder_study.figures import FIGURES
 from tools.pathfinder_study.panoptic_results import RESULTS
 from tools.pathfinder_study.paper import PANOPTIC, PATHFINDER_F1
@@ -26,6 +25,7 @@ from tools.pathfinder_study.report import write_report
 from tools.pathfinder_study.results_page import results_page
 from tools.pathfinder_study.scales import cost_factor, ours, papers
 from tools.pathfinder_study.unrolling import load_model, unroll
+from tools.pathfinder_study.verdicts import evaluate_claims
 
 RUNS = ("hgru_bptt", "hgru_crbp", "ff2", "hgru_tbptt", "convlstm_bptt", "pf9s_bptt")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -107,7 +107,7 @@ def test_summary_has_the_form_that_programs_read(root):
     summary = json.loads((root / "tools/pathfinder_study/results/pathfinder_small/summary.json").read_text())
     assert set(summary) == {"claims", "checkpoints"} and len(summary["claims"]) >= 12
     for claim in summary["claims"]:
-        assert list(claim) == ["claim", "paper", "figure", "measure", "values", "ranges", "holds"]
+        assert list(claim) == ["claim", "paper", "figure", "measure", "values", "ranges", "holds", "earlier"]
         assert claim["holds"] in (True, False, None) and claim["values"]
         assert claim["holds"] is None or (root / claim["figure"]).exists()
     bptt, crbp = summary["checkpoints"]
@@ -162,7 +162,7 @@ def test_a_failing_claim_gets_its_reason(root):
     (folder / "x.json").write_text(json.dumps(record_of))
     changed = load_study(folder)
     outcomes = [(claim, outcome) for claim, outcome in evaluate_claims(changed) if claim.id == "every_step_loses"]
-    page = results_page(changed, outcomes, [], "figures", ROOT)
+    page = results_page(changed, load_study(root / "none"), outcomes, [], "figures", ROOT)
     assert "Of 1 claims 0 hold, 1 fail, 0 are not run." in page
     (reason,) = [line for line in page.splitlines() if line.startswith("**BPTT with a loss on every step loses")]
     assert (
