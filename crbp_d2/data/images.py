@@ -3,6 +3,7 @@
 An orientation in the EXIF data is followed, as detectron2 does.
 """
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from detectron2.data import detection_utils as utils
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from .opening import is_file, opened
+from .opening import is_file, one_line, opened
 
 EXIF_ORIENTATION = 274
 # Modes of Pillow that become 8-bit RGB without loss of what a person sees.
@@ -48,28 +49,33 @@ class UnreadableImageError(ValueError):
 
 
 @contextmanager
-def decoding(path: str) -> Iterator[tuple[Image.Image, Header]]:
+def decoding(path: str, content: bytes | None = None) -> Iterator[tuple[Image.Image, Header]]:
     """An image whose pixels are not decoded yet, and its header.
+
+    Args:
+        content: of the file, where it is in memory; `path` then only names it.
 
     Raises:
         FileNotFoundError: no such file.
         UnreadableImageError: names the file, whatever goes wrong while it is open.
     """
-    if not is_file(path):
+    if content is None and not is_file(path):
         raise FileNotFoundError(f"there is no file {path}")
     with warnings.catch_warnings():
         # Large images are none of an attack: callers compare the header with the size that they expect.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            with opened(path) as file:
+            with opened(path) if content is None else io.BytesIO(content) as file:
                 bits = _bits_of_png(file.read(26))
                 file.seek(0)
                 with Image.open(file) as image:
                     yield image, _header(image, bits)
         except ImageError:
             raise
+        except UnidentifiedImageError as error:  # names the file object
+            raise UnreadableImageError(f"{path} is cut, garbled or no image that Pillow knows") from error
         except Exception as error:  # Pillow's decoders raise whatever the bytes lead them to
-            raise UnreadableImageError(f"{path} is cut, garbled or no image: {error}") from error
+            raise UnreadableImageError(f"{path} is cut, garbled or no image: {one_line(error)}") from error
 
 
 class ImageError(ValueError):

@@ -8,6 +8,9 @@ from typing import IO
 
 from detectron2.utils.file_io import PathManager
 
+# White space after a JSON.
+LONGEST_END = 4096
+
 
 def local(path: str) -> str:
     """`path` as the operating system has to be given it; names of data sets are UTF-8 whatever the locale says."""
@@ -48,13 +51,24 @@ def read_json(path: str, most_bytes: int | None = None):
         raise FileNotFoundError(f"there is no file {path}")
     try:
         with opened(path) as file:
-            content = file.read() if most_bytes is None else file.read(most_bytes + 1)
+            size = file.seek(0, os.SEEK_END)
+            if most_bytes is not None and size > most_bytes:
+                raise ValueError(f"{path} is damaged: its {size:,} bytes are more than the {most_bytes:,} it can have")
+            file.seek(max(0, size - LONGEST_END))
+            # Before all of it is read: a file that was cut, or zeros where a disk was full.
+            if not file.read().rstrip().endswith((b"}", b"]")):
+                raise ValueError(f"{path} is damaged or is no JSON in UTF-8: it does not end in }} or ]")
+            file.seek(0)
+            content = file.read()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    if most_bytes is not None and len(content) > most_bytes:
-        raise ValueError(f"{path} is damaged: more than the {most_bytes:,} bytes that it can have")
     try:
         return json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())
+        reason = "nested too deeply" if isinstance(error, RecursionError) else one_line(error)
         raise ValueError(f"{path} is damaged or is no JSON in UTF-8: {reason}") from error
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, without line breaks; its name where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

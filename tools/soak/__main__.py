@@ -2,6 +2,7 @@
 
 python -m tools.soak kills --count 100 --seed 0
 python -m tools.soak checkpoints --count 40 --seed 0
+python -m tools.soak archives --count 6000 --seed 0
 """
 
 import argparse
@@ -13,7 +14,7 @@ from pathlib import Path
 from .record import Record
 
 # Modules with `soak(count, seed, folder, record) -> dict of figures`; the figures named here must be 0.
-SUBJECTS = {"kills": "differences", "checkpoints": "lost runs"}
+SUBJECTS = {"kills": "differences", "checkpoints": "lost runs", "archives": "raw errors"}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,8 +7,8 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from ..values import integers, is_box, is_byte, is_flag, is_id, is_length, is_number, kind, short
 from .faults import Fault, Faults
-from .values import integers, is_box, is_byte, is_flag, is_id, is_length, is_number, kind, short
 
 MOST_SEGMENTS = 2**24  # ids are 3 bytes, and 0 is void
 VOID = 255  # of a semantic map of bytes

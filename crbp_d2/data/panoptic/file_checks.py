@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..images import READABLE, Header, UnreadableImageError, decoding
+from ..values import is_box, is_id, is_length, whole_number
 from .checks import SEGMENT, leaves_root
 from .faults import Fault
 from .reader import area_fault, boxes, header_fault, locate
-from .values import is_box, is_id, is_length, whole_number
 
 NAMES_OF_MODES = {"L": "grey", "LA": "grey with alpha", "P": "palette", "RGBA": "RGBA", "1": "bilevel"}
 

@@ -4,9 +4,9 @@ from collections import Counter
 
 from pycocotools import mask as coco_mask
 
+from ..values import is_box, is_flag, is_id, is_length, is_number, short
 from .checks import MISSING, has_lists
 from .faults import Fault, Faults
-from .values import is_box, is_flag, is_id, is_length, is_number, short
 
 KEYS = {
     "id": (is_id, "a whole number or a string"),

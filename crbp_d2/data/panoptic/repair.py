@@ -14,11 +14,11 @@ import numpy as np
 
 from ..images import UnreadableImageError, decoding, encode_ids, read_header
 from ..opening import is_file, local, read_json
+from ..values import is_id, whole_number
 from .checks import check_panoptic_json, leaves_root
 from .doctor import PanopticFiles
 from .faults import DatasetError
 from .reader import boxes, locate
-from .values import is_id, whole_number
 
 
 def repair_panoptic_dataset(files: PanopticFiles, out: str) -> PanopticFiles:

@@ -1,31 +1,25 @@
 """Pathfinder stimuli on disk: zip archives of PNGs beside a manifest, one folder a split.
 
-An archive holds at most PER_FILE stimuli, each as two PNGs, the image `000123.png` and the target
-`000123_target.png` (255 on the target), uncompressed by the archive itself, so that any is read at once.
+See `archives` for what an archive holds.
 """
 
 import errno
 import hashlib
-import json
 import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import cv2
-import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from crbp_d2.files import write_text
-
+from .archives import PER_FILE, image_name, target_name
+from .manifest import MANIFEST, read_manifest, write_manifest
 from .spec import PathfinderSpec
 from .stimuli import GENERATOR, check_fits, generate_pathfinder
 
-PER_FILE = 500
-MANIFEST = "manifest.json"
 # Wraps the iterable of finished archives, whose number it is told.
 Progress = Callable[[Iterable, int], Iterable]
 
@@ -80,14 +74,14 @@ def write_split(
     manifest["files"] = {
         name: entry for name, entry in manifest["files"].items() if _is_whole(folder / name, entry, files)
     }  # fmt: skip
-    _write_manifest(folder, manifest)
+    write_manifest(folder, manifest)
     missing = _Archives(folder, split, [name for name in files if name not in manifest["files"]])
     loader = DataLoader(missing, batch_size=None, num_workers=workers if workers > 1 else 0)
     for name, entry in progress(loader, len(missing)):
         if isinstance(entry, OSError):
             raise entry
         manifest["files"][name] = entry
-        _write_manifest(folder, manifest)
+        write_manifest(folder, manifest)
 
 
 class _Archives(Dataset):
@@ -160,7 +154,7 @@ def _differences(found, wanted) -> str:
 
 
 def _is_whole(path: Path, entry: dict, files: dict[str, range]) -> bool:
-    if entry["count"] != len(files[path.name]) or not path.exists():
+    if entry["count"] != len(files.get(path.name, ())) or not path.is_file():
         return False
     if _sha256(path) == entry["sha256"]:
         return True
@@ -169,29 +163,11 @@ def _is_whole(path: Path, entry: dict, files: dict[str, range]) -> bool:
 
 
 def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _write_manifest(folder: Path, manifest: dict) -> None:
-    ordered = {**manifest, "files": dict(sorted(manifest["files"].items()))}
-    write_text(folder / MANIFEST, json.dumps(ordered, indent=1) + "\n")
-
-
-def read_manifest(folder: Path) -> dict:
-    """What `write_split` left in `folder`.
-
-    Raises:
-        ValueError: names a manifest that cannot be read.
-    """
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text())
-        whole = all(key in manifest for key in ("generator", "seed", "spec", "count", "files"))
-    except (UnicodeDecodeError, json.JSONDecodeError, TypeError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not whole:
-        raise ValueError(f"{path} is no manifest of Pathfinder stimuli")
-    return manifest
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def is_complete(folder: Path, split: Split) -> bool:
@@ -202,45 +178,7 @@ def is_complete(folder: Path, split: Split) -> bool:
     """
     if not (folder / MANIFEST).exists():
         return False
-    manifest = _manifest_to_continue(folder, split)
-    return all(
-        manifest["files"].get(name, {}).get("count") == len(numbers) for name, numbers in split.files().items()
-    )  # fmt: skip
-
-
-def image_name(number: int) -> str:
-    return f"{number:06d}.png"
-
-
-def target_name(number: int) -> str:
-    return f"{number:06d}_target.png"
-
-
-def read_stimulus(path: str, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Image and target (0 or 1) of one stimulus, each uint8, H x W.
-
-    Raises:
-        FileNotFoundError: no such archive.
-        ValueError: names an archive that is damaged or not one of ours.
-    """
-    try:
-        archive = _open_archive(path, os.getpid())
-        image, target = (_decode(archive.read(name)) for name in (image_name(number), target_name(number)))
-    except (zipfile.BadZipFile, KeyError, cv2.error) as error:
-        raise ValueError(
-            f"{path} is damaged or holds no stimulus {number}: {error}; delete it and run the generator again"
-        ) from error
-    return image, (target > 0).astype(np.uint8)
-
-
-@lru_cache(maxsize=256)
-def _open_archive(path: str, process: int) -> zipfile.ZipFile:
-    # Opened anew in each process: forked ones would share the position in the file.
-    return zipfile.ZipFile(path)
-
-
-def _decode(content: bytes) -> np.ndarray:
-    decoded = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if decoded is None:
-        raise zipfile.BadZipFile("not a PNG")
-    return decoded
+    written = _manifest_to_continue(folder, split)["files"]
+    if len(written) < -(-split.count // PER_FILE):  # before all names are made of a count that an edit may have raised
+        return False
+    return all(written.get(name, {}).get("count") == len(numbers) for name, numbers in split.files().items())

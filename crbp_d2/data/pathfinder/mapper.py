@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
-from detectron2.data import detection_utils as utils
 from detectron2.data import transforms as T
 
-from .files import read_stimulus
+from .archives import read_stimulus
+from .grey_images import read_grey, read_target
 from .stimuli import generate_pathfinder
 
 FLIPS = {"none": (), "horizontal": ("horizontal",), "vertical": ("vertical",), "both": ("horizontal", "vertical")}
@@ -17,13 +17,15 @@ class PathfinderDatasetMapper:
 
     Adds to a record `image` (1 x H x W uint8) and `sem_seg` (H x W long, 1 on the target), the latter in
     evaluation too. Besides records of the Pathfinder data sets it takes dicts of one-channel images in
-    detectron2's format: file_name, sem_seg_file_name, height, width.
+    detectron2's format: file_name, sem_seg_file_name, height, width; see `grey_images`.
 
     Args:
         augmentations: applied to image and target alike.
 
     Raises (when called):
-        ValueError: an image of several channels, sizes that differ, labels that are no class.
+        FileNotFoundError: no such file.
+        ValueError: names a file that cannot be read, has several channels, more than 8 bits or another size than its
+            record says, or holds labels that are no class.
     """
 
     @configurable
@@ -52,28 +54,13 @@ def load_stimulus(record: dict) -> tuple[np.ndarray, np.ndarray]:
     """Image and target of a record, each uint8, H x W.
 
     Raises:
-        ValueError: see PathfinderDatasetMapper.
+        FileNotFoundError, ValueError: see PathfinderDatasetMapper.
     """
     if "stimulus" in record:
         spec, seed, index = record["stimulus"]
         images, targets = generate_pathfinder(spec, 1, seed, first=index)
         return images[0], targets[0]
-    name = record["file_name"]
+    size = record["height"], record["width"]
     if "sem_seg_file_name" in record:
-        image, target = utils.read_image(name), utils.read_image(record["sem_seg_file_name"])
-    else:
-        image, target = read_stimulus(name, record["image_id"])
-    if image.ndim != 2:
-        raise ValueError(f"{name} has {image.shape[2]} channels, but a contour model takes images of 1")
-    expected = record["height"], record["width"]
-    for what, found in (("image", image.shape), ("target", target.shape)):
-        if found[:2] != expected:
-            raise ValueError(f"the {what} of {name} is {_size(found)} px, but its record says {_size(expected)}")
-    strange = np.setdiff1d(target, (0, 1, 255))
-    if len(strange):
-        raise ValueError(f"the target of {name} holds the label {strange[0]}; allowed are 0, 1 and 255 (ignored)")
-    return image, target
-
-
-def _size(shape: tuple[int, ...]) -> str:
-    return f"{shape[1]} x {shape[0]}"
+        return read_grey(record["file_name"], *size), read_target(record["sem_seg_file_name"], *size)
+    return read_stimulus(record["file_name"], record["image_id"], size)

@@ -7,11 +7,13 @@ import torch
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data import transforms as T
+from PIL import Image
 
 import crbp_d2.data.pathfinder.dataset as pathfinder
 from crbp_d2 import add_crbp_config, register_pathfinder
 from crbp_d2.data import PathfinderDatasetMapper, check_dataset_available, generate_pathfinder
 from crbp_d2.data.pathfinder.files import Split, write_split
+from crbp_d2.data.pathfinder.mapper import load_stimulus
 from crbp_d2.data.pathfinder.spec import SPECS, PathfinderSpec
 
 TINY = PathfinderSpec(3, window=32, image_size=32, dash_length=2, dash_thickness=1, margin=1, seed_distance=6,
@@ -136,10 +138,58 @@ def test_images_of_your_own_and_what_does_not_fit(tmp_path):
         with pytest.raises(ValueError, match=message):
             mapper({**record, **changes})
 
-    refused("b.png has 3 channels, but a contour model takes images of 1",
-            file_name=written("b.png", np.zeros((20, 30, 3), np.uint8)))  # fmt: skip
-    refused("the image of .*a.png is 30 x 20 px, but its record says 31 x 20", width=31)
-    refused("the target of .*a.png is 30 x 21 px, but its record says 30 x 20",
-            sem_seg_file_name=written("u.png", np.zeros((21, 30), np.uint8)))  # fmt: skip
-    refused("the target of .*a.png holds the label 2; allowed are 0, 1 and 255",
-            sem_seg_file_name=written("v.png", target * 2))  # fmt: skip
+    refused("b.png has 3 channels", file_name=written("b.png", np.zeros((20, 30, 3), np.uint8)))
+    refused("a.png is 30 x 20 px, .* 31 x 20", width=31)
+    refused("u.png is 30 x 21 px, .* 30 x 20", sem_seg_file_name=written("u.png", np.zeros((21, 30), np.uint8)))
+    refused("v.png holds the label 2", sem_seg_file_name=written("v.png", target * 2))
+    refused("w.png has 16 bits", file_name=written("w.png", image.astype(np.uint16) * 257))
+    refused("x.png has 16 bits", sem_seg_file_name=written("x.png", target.astype(np.uint16)))
+    refused("y.png has 4 channels", sem_seg_file_name=written("y.png", np.zeros((20, 30, 4), np.uint8)))
+    with pytest.raises(FileNotFoundError, match="z.png"):
+        mapper({**record, "sem_seg_file_name": str(tmp_path / "z.png")})
+    (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
+    refused("c.png is cut", file_name=str(tmp_path / "c.png"))
+    colored = Image.fromarray(image, "P")
+    colored.putpalette([9, 5, 1] * 256)
+    colored.save(tmp_path / "d.png")
+    refused("d.png has a palette of colours", file_name=str(tmp_path / "d.png"))
+
+
+def masks_of(target):
+    """The same target as programs save it."""
+    colors = Image.fromarray(target, "P")
+    colors.putpalette([0, 0, 0, 128, 0, 0])
+    greys = Image.fromarray(1 - target, "P")
+    greys.putpalette([255, 255, 255, 0, 0, 0])
+    return {
+        "0 and 1": Image.fromarray(target),
+        "0 and 255": Image.fromarray(255 * target),
+        "bilevel": Image.fromarray(255 * target).convert("1"),
+        "palette of colours": colors,
+        "palette of greys, white first": greys,
+        "quantized": Image.fromarray(255 * target).quantize(),
+    }
+
+
+@pytest.mark.parametrize("kind", masks_of(np.eye(2, dtype=np.uint8)))
+def test_masks_and_images_as_other_programs_write_them(tmp_path, kind):
+    image = np.arange(600, dtype=np.uint8).reshape(20, 30)
+    target = np.zeros((20, 30), np.uint8)
+    target[3:6, 2:9] = 1
+    record = {"height": 20, "width": 30, "image_id": 0}
+    record |= {"file_name": str(tmp_path / "image.png"), "sem_seg_file_name": str(tmp_path / "target.png")}
+    Image.fromarray(image).convert("P").save(record["file_name"])
+    masks_of(target)[kind].save(record["sem_seg_file_name"])
+    sample = PathfinderDatasetMapper()(record)
+    assert np.array_equal(sample["image"][0], image) and np.array_equal(sample["sem_seg"], target)
+    # Evaluation reads the target by itself where a record comes without it.
+    assert np.array_equal(load_stimulus(record)[1], target)
+
+
+def test_255_is_ignored_beside_1_and_alone(tmp_path):
+    record = {"file_name": str(tmp_path / "a.png"), "height": 4, "width": 5, "image_id": 0}
+    Image.fromarray(np.zeros((4, 5), np.uint8)).save(record["file_name"])
+    for labels in (np.full((4, 5), 255, np.uint8), np.array([[0, 1, 255, 255, 0]] * 4, np.uint8)):
+        Image.fromarray(labels).save(tmp_path / "t.png")
+        sample = PathfinderDatasetMapper()({**record, "sem_seg_file_name": str(tmp_path / "t.png")})
+        assert np.array_equal(sample["sem_seg"], labels)

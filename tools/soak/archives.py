@@ -1,0 +1,202 @@
+"""Damaged archives of stimuli, edited manifests and panoptic JSONs: each is named in one line, or read as it was."""
+
+import logging
+import random
+import shutil
+import tracemalloc
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from crbp_d2.data import (
+    PanopticDatasetMapper,
+    PathfinderDatasetMapper,
+    PathfinderSpec,
+    check_panoptic_dataset,
+    register_panoptic,
+    register_pathfinder,
+)
+from crbp_d2.data.panoptic.toy import write_toy_panoptic
+from crbp_d2.data.pathfinder.dataset import split_of
+from crbp_d2.data.pathfinder.files import write_split
+from crbp_d2.data.pathfinder.manifest import MANIFEST
+
+from .damage import ARCHIVES, BYTES, edit_json
+
+SPEC = PathfinderSpec(3, window=24, image_size=24, dash_length=2, dash_thickness=1, margin=1, seed_distance=6, border=2,
+                      distractor_dashes=2, dot_radius=2)  # fmt: skip
+STIMULI, SCENES = 4, 2
+# Archives to one manifest and one panoptic JSON.
+PER_EDIT = 24
+# Python's own memory, which is that of a few small images.
+MOST_MEMORY = 2**23
+NAME = "soak_archives"
+
+
+class Sets:
+    """Whole data sets to damage copies of, and what they hold."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.stimuli, self.scenes = folder / "stimuli", folder / "scenes"
+        for whole in (self.stimuli, self.scenes):
+            shutil.rmtree(whole, ignore_errors=True)
+        write_split(self.stimuli / NAME / "val", split_of(SPEC, "val", 0, STIMULI))
+        write_toy_panoptic(self.scenes, "train", SCENES, 64, 0)
+        self.truth = {
+            "stimuli": dict(stimuli_in(self.stimuli)),
+            "scenes": dict(scenes_in(self.scenes, self.scenes / "panoptic.json")),
+        }
+
+
+def stimuli_in(root: Path) -> Iterable[tuple[object, dict]]:
+    """Image id -> sample, as training reads it."""
+    register_pathfinder(SPEC, NAME, root=str(root), on_first_use=False)
+    name = f"pathfinder_{NAME}_val"
+    try:
+        for record in DatasetCatalog.get(name):
+            yield record["image_id"], PathfinderDatasetMapper()(record)
+    finally:
+        for split in ("train", "val", "stream"):
+            free(f"pathfinder_{NAME}_{split}")
+
+
+def scenes_in(root: Path, panoptic_json: Path) -> Iterable[tuple[object, dict]]:
+    """Likewise of a panoptic set whose JSON is another one."""
+    mapper = PanopticDatasetMapper(is_train=True, augmentations=[], image_format="RGB")
+    try:
+        register_panoptic(NAME, str(panoptic_json), str(root / "panoptic"), str(root / "images"))
+        for record in DatasetCatalog.get(NAME):
+            yield record["image_id"], mapper(record)
+    finally:
+        free(NAME)
+
+
+def free(name: str) -> None:
+    if name in DatasetCatalog.list():
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def outcome(read: Callable[[], Iterable[tuple[object, dict]]], truth: dict | None, place: Path) -> tuple[str, str]:
+    """What reading gives ("read", or the message that it was refused with), and the problem with that, if any.
+
+    Args:
+        truth: sample by image id; None: anything may be read.
+        place: a path, all or the beginning of which a message must name.
+    """
+    tracemalloc.start()
+    try:
+        samples = dict(read())
+        peak = tracemalloc.get_traced_memory()[1]
+    except (ValueError, OSError) as error:
+        peak = tracemalloc.get_traced_memory()[1]
+        message = str(error)
+        if "\n" in message or str(place) not in message:
+            return message, f"{type(error).__name__} is not one line with the file: {message!r}"
+        return message, _memory(peak)
+    except Exception as error:
+        return "", f"raw {type(error).__name__}: {error}"
+    finally:
+        tracemalloc.stop()
+    if truth is not None and not (
+        samples.keys() == truth.keys() and all(map(_equal, samples.values(), truth.values()))
+    ):
+        return "read", "other samples than were written are read without a word"
+    return "read", _memory(peak)
+
+
+def _memory(peak: int) -> str:
+    return f"{peak:,} bytes of memory" if peak > MOST_MEMORY else ""
+
+
+def _equal(sample: dict, truth: dict) -> bool:
+    return all(np.array_equal(sample[key], truth[key]) for key in ("image", "sem_seg"))
+
+
+def archive_trial(place: Path, rng: random.Random, sets: Sets) -> tuple[str, str]:
+    """A damaged archive; the damage and the problem, "" for none."""
+    damages = BYTES | ARCHIVES
+    name = rng.choice(sorted(damages))
+    folder = _copy(sets.stimuli, place) / NAME / "val"
+    damages[name](folder / "00000.zip", rng)
+    return name, outcome(lambda: stimuli_in(place), sets.truth["stimuli"], folder)[1]
+
+
+def manifest_trial(place: Path, rng: random.Random, sets: Sets) -> tuple[str, str]:
+    """An edited manifest: what is read, and what the generator makes of the folder."""
+    folder = _copy(sets.stimuli, place) / NAME / "val"
+    name = _edit(folder / MANIFEST, rng)
+    problem = outcome(lambda: stimuli_in(place), sets.truth["stimuli"], folder)[1]
+    if problem:
+        return name, problem
+
+    def drawn_again() -> Iterable[tuple[object, dict]]:
+        write_split(folder, split_of(SPEC, "val", 0, STIMULI))
+        return stimuli_in(place)
+
+    return name, outcome(drawn_again, sets.truth["stimuli"], folder)[1]
+
+
+def scene_trial(place: Path, rng: random.Random, sets: Sets) -> tuple[str, str]:
+    """An edited panoptic JSON: what is harmful is refused, and the data doctor finds it."""
+    path = place / "panoptic.json"
+    place.mkdir(parents=True)
+    shutil.copyfile(sets.scenes / "panoptic.json", path)
+    name = _edit(path, rng)
+    try:
+        faults = check_panoptic_dataset(str(path), str(sets.scenes / "panoptic"), str(sets.scenes / "images"))
+    except Exception as error:
+        return name, f"the data doctor: raw {type(error).__name__}: {error}"
+    found, problem = outcome(lambda: scenes_in(sets.scenes, path), None, sets.folder)
+    if problem:
+        return name, problem
+    if found == "read" and (harmful := [fault for fault in faults if not fault.harmless]):
+        return name, f"harmful, but read without a word: {harmful[0]}"
+    if found != "read" and not any(not fault.harmless for fault in faults):
+        return name, f"the data doctor does not find what is refused: {found}"
+    return name, ""
+
+
+def _copy(whole: Path, place: Path) -> Path:
+    return Path(shutil.copytree(whole, place))
+
+
+def _edit(path: Path, rng: random.Random) -> str:
+    if rng.random() < 0.8:
+        edit_json(path, rng)
+        return "edited"
+    name = rng.choice([name for name in sorted(BYTES) if name != "gone"])
+    BYTES[name](path, rng)
+    return name
+
+
+TRIALS = {"archive": archive_trial, "manifest": manifest_trial, "panoptic JSON": scene_trial}
+
+
+def trial(number: int, seed: int, folder: Path, sets: Sets) -> dict:
+    """One damage. Returns {"trial": number, "subject": one of TRIALS, "damage": its kind, "problem": "" or a text}."""
+    rng = random.Random(f"archives {seed} {number}")
+    subject = {0: "manifest", 1: "panoptic JSON"}.get(number % (PER_EDIT + 2), "archive")
+    place = folder / f"damaged_{number}"
+    shutil.rmtree(place, ignore_errors=True)
+    damage, problem = TRIALS[subject](place, rng, sets)
+    if not problem:
+        shutil.rmtree(place)
+    return {"trial": number, "subject": subject, "damage": damage, "problem": problem}
+
+
+def soak(count: int, seed: int, folder: Path, record) -> dict:
+    """Trials until `count` damaged archives; `record` is a Record that already holds those of earlier calls."""
+    logging.getLogger("crbp_d2").setLevel(logging.ERROR)
+    sets = Sets(folder)
+    numbers = dict.fromkeys(TRIALS, 0)
+    for row in record.rows:
+        numbers[row["subject"]] += 1
+    while numbers["archive"] < count:
+        record.add(row := trial(len(record.rows), seed, folder, sets))
+        numbers[row["subject"]] += 1
+    wrong = [row for row in record.rows if row["problem"]]
+    return {**numbers, "raw errors": len(wrong), "first": wrong[:1]}
