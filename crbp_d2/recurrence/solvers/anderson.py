@@ -5,12 +5,16 @@ N: batch; D: elements of a sample's state; M: differences kept.
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from crbp_d2.checks import check_number, check_whole
 
 from ..state import sample_norm
 from .accelerated import Accelerated, Extrapolation
 from .base import CONVERGED
+
+# Differences for which a solve makes a place at its beginning.
+_FIRST_PLACES = 5
 
 
 class Anderson(Accelerated):
@@ -72,8 +76,15 @@ class _AndersonMixing(Extrapolation):
 
     def _allocate(self, x: Tensor) -> None:
         n, d = x.shape
-        self.columns, self.shifts = x.new_zeros(n, self.memory, d), x.new_zeros(n, self.memory, d)
-        self.gram = x.new_zeros(n, self.memory, self.memory)
+        places = min(self.memory, _FIRST_PLACES)
+        self.columns, self.shifts = x.new_zeros(n, places, d), x.new_zeros(n, places, d)
+        self.gram = x.new_zeros(n, places, places)
+
+    def _grow(self) -> None:
+        """Twice as many places, so that a solve of few steps pays for few of a long memory."""
+        more = min(self.memory, 2 * self.gram.shape[1]) - self.gram.shape[1]
+        self.columns, self.shifts = (F.pad(kept, (0, 0, 0, more)) for kept in (self.columns, self.shifts))
+        self.gram = F.pad(self.gram, (0, more, 0, more))
 
     def _remember(self, point_change: Tensor, residual_change: Tensor) -> None:
         length = sample_norm((residual_change,))[:, None]
@@ -81,6 +92,8 @@ class _AndersonMixing(Extrapolation):
         column = residual_change / length
         place = self.seen % self.memory
         self.seen += 1
+        if place == self.columns.shape[1]:
+            self._grow()
         self.columns[:, place] = column
         self.shifts[:, place] = point_change / length + self.damping * column
         products = _products(column, self.columns)

@@ -26,7 +26,8 @@ class NeumannSeries:
 
     Args:
         num_terms: K.
-        tol: stop once a term is no larger than `tol` times the first; 0 always sums K+1 terms.
+        tol: stop once two terms in a row are no larger than `tol` times the first, for one alone may be followed by
+            large ones (the next term is what the sum still lacks of a solution); 0 always sums K+1 terms.
         growth_limit: a term larger than this times the first ends the sample's series.
 
     Raises:
@@ -52,7 +53,8 @@ class NeumannSeries:
         terms = torch.zeros(len(first), dtype=torch.long, device=first.device)
         best_terms = terms
         active = torch.ones_like(terms, dtype=torch.bool)
-        growing = torch.zeros_like(active)
+        growing, small = torch.zeros_like(active), torch.zeros_like(active)
+        nonfinite_step = torch.zeros_like(terms)
         taken = 0
         for _ in range(self.num_terms if steps is None else steps):
             taken += 1
@@ -60,6 +62,7 @@ class NeumannSeries:
             norm = torch.where(active, sample_norm(term), norm)
             # Written so that a NaN counts as too large.
             too_large = active & ~(norm <= self.growth_limit * first)
+            nonfinite_step = torch.where(too_large & ~norm.isfinite(), taken, nonfinite_step)
             active = active & ~too_large
             growing = growing | too_large
             term = _only(active, term)
@@ -72,14 +75,15 @@ class NeumannSeries:
             if visit:
                 visit(total)
             if self.tol > 0:
-                active = active & (norm > self.tol * first)
+                before, small = small, norm <= self.tol * first
+                active = active & ~(before & small)
                 term = _only(active, term)
                 if not active.any():
                     break
         growing = growing | (active & (norm > first))
         ratio = torch.where(first == 0, first, norm / first)
         converged = (ratio <= (self.tol or CONVERGED)) & ~growing
-        return Solution(previous, total, SolveStats(taken, terms, ratio, converged, torch.zeros_like(terms), growing))
+        return Solution(previous, total, SolveStats(taken, terms, ratio, converged, nonfinite_step, growing))
 
     def __repr__(self) -> str:
         return f"NeumannSeries(num_terms={self.num_terms}, tol={self.tol})"

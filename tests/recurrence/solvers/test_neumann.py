@@ -27,8 +27,8 @@ def geometric(rate, terms):
 
 def test_tolerance_stops_each_sample_at_its_own_term():
     (u,), found = solve(NeumannSeries(num_terms=50, tol=0.01), diagonal(0.5, 0.2, 0.0, 0.9), ones(4))
-    # The first terms below 0.01: 0.5^7 = 0.0078, 0.2^3 = 0.008, 0, 0.9^44 = 0.0097.
-    assert found.sample_steps.tolist() == [7, 3, 1, 44]
+    # The first terms below 0.01 are 0.5^7 = 0.0078, 0.2^3 = 0.008, 0 and 0.9^44 = 0.0097; the next one ends the series.
+    assert found.sample_steps.tolist() == [8, 4, 2, 45]
     truth = [geometric(rate, k) for rate, k in zip((0.5, 0.2, 0.0, 0.9), found.sample_steps.tolist(), strict=True)]
     torch.testing.assert_close(u[:, 0], torch.tensor(truth, dtype=torch.float64), rtol=1e-14, atol=0)
     assert not found.growing.any()
@@ -50,7 +50,35 @@ def test_evaluation_stops_when_all_samples_have():
         return tuple(part * 0.1 for part in v)
 
     solve(NeumannSeries(num_terms=50, tol=0.05), vjp, ones(2))
-    assert calls == 2
+    assert calls == 3
+
+
+def test_large_terms_after_a_small_one_are_summed():
+    """g J is small, g J^2 large: what a first term alone says about the rest is nothing."""
+    jacobian = torch.tensor([[0.0, 1e-4, 0.0], [0.0, 0.0, 5e3], [0.0, 0.0, 0.5]], dtype=torch.float64)
+    g = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    (u,), found = solve(NeumannSeries(num_terms=60, tol=1e-3), lambda v: (v[0] @ jacobian,), (g,))
+    truth = torch.linalg.solve(torch.eye(3, dtype=torch.float64) - jacobian.T, g.T).T
+    torch.testing.assert_close(u, truth, rtol=2e-3, atol=0)
+    assert found.converged.all() and found.sample_steps[0] > 2
+    # With too few terms for what follows it says so.
+    _, short = solve(NeumannSeries(num_terms=2, tol=1e-3), lambda v: (v[0] @ jacobian,), (g,))
+    assert not short.converged.any()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_product_that_is_not_finite_is_named_and_leaves_the_others(bad):
+    calls = 0
+
+    def vjp(v):
+        nonlocal calls
+        calls += 1
+        factors = torch.tensor([0.5, bad if calls == 3 else 0.5], dtype=torch.float64)[:, None]
+        return tuple(part * factors for part in v)
+
+    (u,), found = solve(NeumannSeries(num_terms=6), vjp, ones(2))
+    assert found.nonfinite_step.tolist() == [0, 3] and found.converged.tolist() == [False, False]
+    assert u[0, 0] == geometric(0.5, 6) and u[1, 0] == geometric(0.5, 2)
 
 
 def test_growth_is_counted_and_cut_at_the_smallest_term():

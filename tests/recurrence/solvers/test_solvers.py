@@ -84,10 +84,10 @@ def test_anderson_with_enough_memory_solves_a_linear_problem_in_its_dimension():
     assert (early.state[0] - truth).norm() > 1e-3 * truth.norm()
 
 
-@pytest.mark.parametrize("damping", [1.0, 0.6])
-def test_every_point_of_anderson_is_that_of_a_dense_least_squares_solve(damping):
+@pytest.mark.parametrize("memory,damping", [(3, 1.0), (3, 0.6), (7, 1.0)])
+def test_every_point_of_anderson_is_that_of_a_dense_least_squares_solve(memory, damping):
     """Over more steps than it remembers, against Walker & Ni's formula by lstsq."""
-    memory, cell = 3, TanhCell(size=12, rate=0.95)
+    cell = TanhCell(size=12, rate=0.95)
     drive = drive_for(cell)
     solver, points = Anderson(memory, damping, tol=1e-14, max_steps=11), []
 
@@ -106,6 +106,18 @@ def test_every_point_of_anderson_is_that_of_a_dense_least_squares_solve(damping)
         weights = torch.linalg.lstsq(dr, residuals[k][..., None]).solution
         expected = points[k] + damping * residuals[k] - ((dx + damping * dr) @ weights)[..., 0]
         torch.testing.assert_close(points[k + 1], expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("steps,places", [(4, 5), (6, 5), (8, 10), (60, 50)])
+def test_a_long_memory_costs_what_is_remembered(steps, places, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Anderson, "begin", lambda self, begin=Anderson.begin: seen.append(begin(self)) or seen[-1])
+    cell = TanhCell(size=60, rate=0.999)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        solve(Anderson(memory=50, tol=1e-300, max_steps=steps), cell, drive_for(cell))
+    assert seen[0].columns.shape[1] == seen[0].shifts.shape[1] == places
+    assert seen[0].gram.shape[1:] == (places, places)
 
 
 def test_broyden_solves_a_linear_problem_in_twice_its_dimension():
