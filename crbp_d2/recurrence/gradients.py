@@ -12,6 +12,7 @@ from crbp_d2.checks import ContradictionError, check_whole
 
 from .autograd import once_differentiated, reaches_beyond
 from .cell_step import CellStep
+from .checkpointing import kept_from_checkpoint
 from .interfaces import Cell, Penalty, Solver, Step, Trajectory, TransposeSolver, Visit
 from .solution import Solution
 from .solvers.base import AffineStep, warn_unconverged
@@ -35,9 +36,14 @@ class Unrolled:
         visit: Visit | None = None,
     ) -> Trajectory:
         """See Gradient."""
-        if penalty is not None:
-            state = _as_inputs(state)
-        return finished(solver.solve(step, state, steps, visit), penalty)
+        if penalty is None:
+            return finished(solver.solve(step, state, steps, visit), None)
+        before = solver.solve(step, _as_inputs(state), steps - 1, visit)
+        # The penalty differentiates the last step alone.
+        with kept_from_checkpoint():
+            solution = solver.solve(step, before.state, 1, visit)
+        solution.stats = solution.stats.after(before.stats)
+        return finished(solution, penalty)
 
     def __repr__(self) -> str:
         return "Unrolled()"
@@ -147,7 +153,8 @@ class Implicit:
         with torch.no_grad():
             before = solver.solve(step, state, steps - 1, visit)
         previous = start_recording(before.state)
-        new = step(previous)
+        with kept_from_checkpoint():
+            new = step(previous)
         if visit:
             visit(new)
         solution = Solution.of_steps(previous, new, [is_finite(new)], solver.tol)
