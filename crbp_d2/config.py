@@ -17,7 +17,8 @@ def add_crbp_config(cfg: CN) -> None:
     # Cell evaluations in inference; 0: as many as in training.
     node.TEST_STEPS = 0
     # Steps that tbptt, progressive and phantom differentiate (paper: 3 of 6). progressive and crbp_random train with a
-    # number of steps drawn anew at each iteration, from TRUNCATION to 2 STEPS - TRUNCATION.
+    # number of steps drawn anew at each iteration, from TRUNCATION to 2 STEPS - TRUNCATION; progressive_far with one
+    # from TRUNCATION to 8 STEPS, short more often than long.
     node.TRUNCATION = 3
     # Fraction of the new state in the TRUNCATION steps that phantom differentiates, in (0, 1]; 1: undamped.
     node.PHANTOM_DAMPING = 0.5

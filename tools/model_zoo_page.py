@@ -108,7 +108,7 @@ def page(records: dict[str, Record]) -> str:
         quick.append([link(name), f"{parameters(name):,}", command(name),
                       ours.figure if ours else "-", f"`{ours.sha256[:16]}`" if ours else "-"])  # fmt: skip
     small = [
-        [f"[{path.stem}](../{path.relative_to(ROOT)})", iterations, f"`{checksum(path)[:16]}`"]
+        [path.stem, f"[file](../{path.relative_to(ROOT)})", iterations, f"`{checksum(path)[:16]}`"]
         for study, iterations in STUDIES.items()
         for path in sorted((RESULTS / study / "checkpoints").glob("*.pth"))
     ]
@@ -145,7 +145,7 @@ Recorded on: {"; ".join(machines) or "-"}.
 
 Figures of each are in [RESULTS](RESULTS.md); SHA-256 of the files (first 16 digits):
 
-{markdown_table(["weights", "iterations", "SHA-256"], small)}
+{markdown_table(["run", "weights", "iterations", "SHA-256"], small)}
 """
 
 

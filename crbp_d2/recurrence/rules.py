@@ -52,6 +52,9 @@ class RuleSettings:
     early_stop: float | None = None
 
 
+# Times `steps` that the longest run of FarSteps takes in training.
+FAR = 8
+
 Part = Callable[[RuleSettings], Any]
 
 
@@ -71,11 +74,17 @@ def _random_steps(settings: RuleSettings) -> RandomSteps:
     return RandomSteps(low, 2 * settings.steps - low, settings.steps)
 
 
+def _far_steps(settings: RuleSettings) -> RandomSteps:
+    """From the recorded steps alone to FAR times `steps`, most runs short and some long."""
+    return RandomSteps(min(settings.truncation, settings.steps), FAR * settings.steps, settings.steps, draw="log")
+
+
 SOLVERS: Table[Part] = Table(
     "solver",
     {
         "FixedSteps": lambda s: FixedSteps(s.steps),
         "RandomSteps": _random_steps,
+        "FarSteps": _far_steps,
         "Anderson": _accelerated(Anderson, "damping"),
         "Broyden": _accelerated(Broyden),
     },
@@ -141,6 +150,7 @@ RULES: Table[Rule] = Table(
         "crbp": Rule(_neumann, penalty=_penalty),
         "crbp_random": Rule(_neumann, solver="RandomSteps", penalty=_penalty),
         "progressive": Rule(_truncated, solver="RandomSteps"),
+        "progressive_far": Rule(_truncated, solver="FarSteps"),
         "deq": Rule(_same_solver, solver="Anderson"),
         "phantom": Rule(_phantom, solver="Anderson"),
     },

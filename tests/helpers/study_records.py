@@ -7,6 +7,9 @@ import numpy as np
 # run -> (rule, cell, steps, kernel size, parameters, F1 at N, F1 lost from N to 4 N, penalty, radius, drift)
 RUNS = {
     "hgru_progressive": ("progressive", "HGRUCell", 12, 7, 8123, 0.98, 0.001, 0.2, 0.9, 0.1),
+    "hgru_progressive_far": ("progressive_far", "HGRUCell", 12, 7, 8123, 0.98, 0.001, 0.2, 0.9, 0.1),
+    "hgru_progressive_far_time": ("progressive_far", "HGRUCell", 12, 7, 8123, 0.978, 0.001, 0.2, 0.9, 0.1),
+    "pf9s_progressive_far": ("progressive_far", "HGRUCell", 12, 7, 8123, 0.98, 0.0, 0.2, 0.9, 0.1),
     "hgru_progressive_time": ("progressive", "HGRUCell", 12, 7, 8123, 0.978, 0.001, 0.2, 0.9, 0.1),
     "hgru_bptt": ("bptt", "HGRUCell", 6, 7, 8123, 0.97, 0.30, 0.5, 1.2, 4.0),
     "hgru_tbptt": ("tbptt", "HGRUCell", 6, 7, 8123, 0.80, 0.25, 0.4, 1.1, 3.0),
@@ -61,13 +64,13 @@ def record(run, seed=0):
         "quality": {},
         "checkpoint": f"tools/pathfinder_study/results/pathfinder_small/checkpoints/{run}_s{seed}.pth",
     }
-    if run == "hgru_progressive_time":
+    if run in ("hgru_progressive_time", "hgru_progressive_far_time"):
         content["seconds"]["training"] = 330.0
     for spec, lower in SPECS.items():
         lower *= 2 if rule == "bptt" else 1
         t = np.arange(1, 16 * steps + 1) if steps else np.array([0])
         values = fall(t, steps, f1 - lower, lost)
-        if rule == "progressive" and lower:
+        if rule.startswith("progressive") and lower:
             values = values + GAIN * (t >= 2 * steps)
         content["quality"][spec] = {"stimuli": 512, "steps": t.tolist(), "f1": values.tolist()}
     if steps:

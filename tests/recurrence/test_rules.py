@@ -42,6 +42,7 @@ STEPS = {
     "crbp_random": 800,
     "deq": 400,
     "progressive": 7,
+    "progressive_far": 7,
     "phantom": 400,
 }
 TRUTH = {
@@ -55,6 +56,7 @@ TRUTH = {
     "crbp_random": at_fixed_point,
     # The first draw of 3 to 11 steps.
     "progressive": lambda cell, drive: unrolled(cell, drive, RandomSteps(3, 11, 7).next_steps(), 3),
+    "progressive_far": lambda cell, drive: unrolled(cell, drive, RandomSteps(3, 56, 7, draw="log").next_steps(), 3),
     "phantom": lambda cell, drive: damped_sum(cell, drive, 3, 0.5),
 }
 

@@ -18,6 +18,7 @@ from .records import Record, Study
 # run -> name in figures and tables, colour (Okabe and Ito's palette), line style, marker
 STYLES = {
     "hgru_progressive": ("progressive", "#0072B2", "-", "*"),
+    "hgru_progressive_far": ("progressive, far", "#5E3C99", (0, (8, 1)), "X"),
     "hgru_bptt": ("BPTT", "#D55E00", "--", "s"),
     "hgru_cbptt": ("C-BPTT", "#009E73", (0, (5, 1)), "^"),
     "hgru_tbptt": ("truncated BPTT", "#E69F00", ":", "v"),
@@ -28,17 +29,27 @@ STYLES = {
     "hgru_rbp": ("RBP", "#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "x"),
     "hgru_deq": ("DEQ", "#882255", (0, (1, 1)), "+"),
     "hgru_progressive_time": ("progressive, BPTT's time", "#0072B2", ":", "*"),
+    "hgru_progressive_far_time": ("progressive, far, BPTT's time", "#5E3C99", ":", "X"),
     "convlstm_bptt": ("ConvLSTM, BPTT", "#D55E00", "--", "s"),
     "convlstm_crbp": ("ConvLSTM, C-RBP", "#000000", "-", "o"),
     "convlstm_progressive": ("ConvLSTM, progressive", "#0072B2", "-", "*"),
     "ff6": ("feedforward, 6 layers", "#0072B2", ":", "p"),
     "ff2": ("feedforward, 2 layers", "#009E73", "-.", "P"),
     "pf9s_progressive": ("progressive, trained on PF9s", "#0072B2", "-", "*"),
+    "pf9s_progressive_far": ("progressive, far, trained on PF9s", "#5E3C99", (0, (8, 1)), "X"),
     "pf9s_bptt": ("BPTT, trained on PF9s", "#D55E00", "--", "s"),
     "pf9s_crbp_contracting": ("C-RBP, contracting, trained on PF9s", "#777777", (0, (6, 2)), "h"),
 }
 HGRU = tuple(run for run in STYLES if run.startswith("hgru_"))
-MAIN = ("hgru_progressive", "hgru_bptt", "hgru_cbptt", "hgru_crbp", "hgru_crbp_contracting", "hgru_rbp")
+MAIN = (
+    "hgru_progressive",
+    "hgru_progressive_far",
+    "hgru_bptt",
+    "hgru_cbptt",
+    "hgru_crbp",
+    "hgru_crbp_contracting",
+    "hgru_rbp",
+)
 UNROLLED = ("hgru_bptt", "hgru_cbptt", "hgru_tbptt", "hgru_bptt_every_step")
 FIXED_POINT = ("hgru_crbp", "hgru_crbp_contracting", "hgru_crbp_random", "hgru_rbp", "hgru_deq")
 CONVLSTM = ("convlstm_bptt", "convlstm_crbp", "convlstm_progressive")

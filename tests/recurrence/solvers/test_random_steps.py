@@ -1,6 +1,7 @@
 """Random numbers of steps: what is drawn, where, and what a resumed or copied run draws."""
 
 import copy
+import math
 from collections import Counter
 
 import pytest
@@ -20,6 +21,20 @@ def test_every_number_of_the_range_is_drawn_about_equally_often():
     assert set(counts) == {2, 3, 4, 5}
     assert all(abs(count - 1000) < 5 * (4000 * 0.25 * 0.75) ** 0.5 for count in counts.values())
     assert draws(RandomSteps(3, 3), 5) == [3] * 5
+
+
+def test_a_log_draw_is_short_more_often_than_long():
+    low, high, count = 6, 96, 4000
+    found = Counter(draws(RandomSteps(low, high, draw="log"), count))
+    assert min(found) == low and high - 5 < max(found) <= high
+    # 1 + n log-uniform up to 92: n takes the fraction log((n + 2) / (n + 1)) / log(92).
+    for least, most in ((0, 0), (1, 1), (2, 6), (7, 30), (31, 90)):
+        wanted = math.log((most + 2) / (least + 1)) / math.log(high - low + 2)
+        seen = sum(found[low + n] for n in range(least, most + 1)) / count
+        assert abs(seen - wanted) < 5 * (wanted * (1 - wanted) / count) ** 0.5, (least, most)
+    assert draws(RandomSteps(3, 3, draw="log"), 5) == [3] * 5
+    with pytest.raises(ValueError, match="lgo"):
+        RandomSteps(1, 2, draw="lgo")
 
 
 def test_draws_depend_on_seed_and_place_alone():
