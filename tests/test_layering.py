@@ -8,7 +8,7 @@ from helpers.paths import ROOT
 
 # From the lowest; a layer may import itself and those before it.
 LAYERS = (
-    ("suggestions", "checks", "files", "_detectron2"),
+    ("suggestions", "checks", "tracing", "files", "_detectron2"),
     ("recurrence",),
     ("layers",),
     ("cells",),

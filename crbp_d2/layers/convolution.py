@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from crbp_d2.recurrence.state import widen
+from crbp_d2.tracing import is_compiled, is_traced
 
 from . import channels_last, fourier, winograd
 from .checks import check_whole
 from .cost_model import Problem, choose_method, supports
 from .timing import fastest
-from .tracing import is_compiled, is_traced
 from .transforms import TransformStore
 
 METHODS = ("auto", "benchmark", "direct", "channels_last", "fft", "winograd")

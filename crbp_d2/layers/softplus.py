@@ -5,8 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from crbp_d2.recurrence.state import widen
-
-from .tracing import is_traced
+from crbp_d2.tracing import is_traced
 
 
 def softplus(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from crbp_d2.checks import check_choice, check_whole
+from crbp_d2.tracing import is_exported
 
 from .cell_step import CellStep, start_state
 from .interfaces import Cell, Gradient, Penalty, Solver
@@ -119,6 +120,11 @@ class Recurrence(nn.Module):
         Warns:
             UnconvergedWarning: once, if a solver that stops at a tolerance does not get there.
         """
+        # What is exported is inference.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_exported(drive)):
+            return self._run(drive, state, steps, record)
+
+    def _run(self, drive: Tensor, state: State | None, steps: int | None, record: bool) -> RecurrenceOutput:
         if steps is None:
             steps = self.solver.next_steps()
         check_whole("Recurrence", steps=steps)
@@ -132,7 +138,8 @@ class Recurrence(nn.Module):
         if states is not None:
             states[-1] = run.state
         self._warned = self._warned or warn_unconverged(self.solver, run.stats, "forward run")
-        self.last_stats = run.stats
+        if not is_exported(drive):
+            self.last_stats = run.stats
         return RecurrenceOutput(run.state, _zero(run.state) if run.penalty is None else run.penalty, run.stats, states)
 
     def __getstate__(self) -> dict[str, Any]:

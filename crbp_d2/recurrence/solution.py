@@ -77,7 +77,7 @@ class Solution:
             tol: residual that counts as converged.
         """
         residual = relative_change(previous, state)
-        count = torch.zeros(len(residual), dtype=torch.long, device=residual.device)
+        count = torch.zeros_like(residual, dtype=torch.long)
         nonfinite_step = _first_false(torch.stack(tuple(finite))) if finite else count
         stats = SolveStats(len(finite), count + len(finite), residual, residual <= tol, nonfinite_step)
         return cls(previous, state, stats)

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from crbp_d2.tracing import is_traced
+
 State = tuple[Tensor, ...]
 
 
@@ -30,7 +32,7 @@ def _norm(vectors: Tensor) -> Tensor:
     limits = torch.finfo(plain.dtype)
     # Beyond these, squares of elements overflow, or lose digits below the smallest normal number.
     safe = (plain > limits.tiny**0.5 / limits.eps) & plain.isfinite()
-    if vectors.device.type == "cpu" and safe.all():
+    if vectors.device.type == "cpu" and not is_traced(vectors) and safe.all():
         return plain
     largest = vectors.abs().amax(dim=1)
     scale = torch.where((largest > 0) & largest.isfinite(), largest, 1)
@@ -93,7 +95,8 @@ def is_finite(state: State) -> Tensor:
 
 def select(mask: Tensor, chosen: State, other: State) -> State:
     """Per sample, `chosen` where `mask` (N booleans) holds and `other` elsewhere; no copy if one of them is all."""
-    if mask.device.type == "cpu":  # A look at the mask is free here; elsewhere it would wait for the device.
+    # A look at the mask is free on a CPU; elsewhere it would wait for the device.
+    if mask.device.type == "cpu" and not is_traced(mask):
         if mask.all():
             return chosen
         if not mask.any():

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
+from crbp_d2.tracing import refuse_export
+
 from ..interfaces import Step, Visit
 from ..solution import Solution, SolveStats
 from ..state import State, flatten, is_finite, relative_norm, sample_norm, select, unflatten
@@ -60,6 +62,7 @@ class Accelerated(AnyCell, ABC):
         """
         budget = self.steps if steps is None else steps
         x = best_x = best_f = flatten(state)
+        refuse_export(x, repr(self), "use FixedSteps")
         best = torch.full_like(x[:, 0], torch.inf)
         active = torch.ones_like(best, dtype=torch.bool)
         sample_steps = torch.zeros_like(active, dtype=torch.long)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crbp_d2.checks import ContradictionError, check_number
+from crbp_d2.tracing import refuse_export
 
 from ..cell_step import check_samples_apart
 from ..interfaces import Cell, Solver, Step, Visit
@@ -71,6 +72,7 @@ class EarlyExit(nn.Module):
         most = self.next_steps() if steps is None else steps
         if not step.inference or not most:
             return self.solver.solve(step, state, most, visit)
+        refuse_export(state[0], repr(self), "use the solver within it")
         residual = relative_change(state, state)
         samples = torch.arange(len(residual), device=residual.device)
         sample_steps, nonfinite_step = torch.zeros_like(samples), torch.zeros_like(samples)

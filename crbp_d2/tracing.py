@@ -23,3 +23,22 @@ def is_compiled() -> bool:
     """Under torch.compile alone, which can leave a call out of what it compiles."""
     exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # Since torch 2.7.
     return torch.compiler.is_compiling() and not exporting()
+
+
+def is_exported(x: Tensor) -> bool:
+    """Whether what is recorded outlives the call: under torch.jit.trace, torch.export and make_fx."""
+    return is_traced(x) and not (
+        is_compiled() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    )
+
+
+def refuse_export(x: Tensor, what: str, way_out: str) -> None:
+    """Raise a RuntimeError where a record of the call would hold for the values at hand alone.
+
+    Args:
+        x: what the call computes on.
+        what: the part whose course depends on values.
+        way_out: what to use instead.
+    """
+    if is_exported(x) and not x.is_meta:
+        raise RuntimeError(f"{what} cannot be traced or exported, since its course depends on values: {way_out}")
