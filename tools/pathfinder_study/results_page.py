@@ -23,6 +23,7 @@ from .rule_tables import (
     learning_rates_section,
 )
 from .scales import cost_factor, ours, papers
+from .summary_lines import summary_lines
 from .verdicts import figure_path
 
 VERDICTS = {True: "holds", False: "**fails**", None: "not run"}
@@ -47,6 +48,7 @@ def results_page(
     links = {stem: f"[figure]({figures}/{stem}.png)" for stem in written}
     sections = [
         "# Results",
+        summary_lines(study, earlier, outcomes),
         _introduction(study, str(Path(figures).parent)),
         "## Ledger",
         "The paper's figures are for 15x15 kernels, 25 channels and PF14; ours for the small scale described below, so "

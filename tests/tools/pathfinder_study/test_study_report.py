@@ -24,6 +24,7 @@ from tools.pathfinder_study.records import load_study
 from tools.pathfinder_study.report import write_report
 from tools.pathfinder_study.results_page import results_page
 from tools.pathfinder_study.scales import cost_factor, ours, papers
+from tools.pathfinder_study.summary_lines import summary_lines
 from tools.pathfinder_study.unrolling import load_model, unroll
 from tools.pathfinder_study.verdicts import evaluate_claims
 
@@ -149,6 +150,21 @@ def test_page_of_results(root):
     assert widths <= {3, 4, 5, 6, 15} and "nan" not in page and "None" not in page
     for config in re.findall(r"--config-file (configs/\S+\.yaml)", page):
         assert (ROOT / config).exists() or "<run>" in config, config
+
+
+def test_the_page_begins_with_five_lines(root, tmp_path):
+    title, blank, *lines = (root / "docs/RESULTS.md").read_text().splitlines()[:8]
+    assert title == "# Results" and blank == lines[5] == ""
+    assert [line[:3] for line in lines[:5]] == ["1. ", "2. ", "3. ", "4. ", "5. "]
+    assert "F1 0.970 at its N, and 0.670 after 4 N" in lines[1]
+    assert "have not been run" in lines[2] and "C-RBP 0.950 at N and 0.940 at 4 N." in lines[3]
+    earlier = load_study(write_records(tmp_path / "earlier", ["hgru_crbp"]))
+    study = load_study(write_records(tmp_path / "runs", ["hgru_progressive", "hgru_bptt"]))
+    lines = summary_lines(study, earlier, evaluate_claims(study, earlier)).splitlines()
+    assert (
+        "0.980 at N, 0.979 at 4 N, 0.975 at 16 N" in lines[2] and "0.790 at 2 N, BPTT at its best t 0.570" in lines[2]
+    )
+    assert "0.950 at N and 0.940 at 4 N after 1,000 iterations" in lines[3]
 
 
 def test_a_failing_claim_gets_its_reason(root):
