@@ -6,6 +6,7 @@ python -m tools.benchmarks early-stop configs/quick/panoptic_R18_crbp_toy.yaml M
 python -m tools.benchmarks growth
 python -m tools.benchmarks memory
 python -m tools.benchmarks model
+python -m tools.benchmarks scipy
 python -m tools.benchmarks steps
 python -m tools.benchmarks torchdeq
 """
@@ -25,6 +26,7 @@ from crbp_d2.engine import Trainer, check_inputs, setup
 from tools.page import write_section
 
 from . import growth as growing
+from .against_scipy import compare_with_scipy, scipy_section
 from .against_torchdeq import (
     TOLERANCES,
     compare_with_torchdeq,
@@ -177,6 +179,11 @@ def torchdeq() -> None:
     _write("Against torchdeq", "torchdeq", torchdeq_section(comparison, 7), ("torchdeq", shown, panels))
 
 
+def scipy() -> None:
+    """evaluations of Anderson and Broyden beside scipy's"""
+    _write("Evaluations beside scipy's", "scipy", scipy_section(compare_with_scipy()))
+
+
 # name -> function and its arguments
 SUBCOMMANDS = {
     "convolution": (convolution, ()),
@@ -184,6 +191,7 @@ SUBCOMMANDS = {
     "growth": (growth, ()),
     "memory": (memory, ()),
     "model": (model, ()),
+    "scipy": (scipy, ()),
     "steps": (steps, ()),
     "stimuli": (stimuli, ()),
     "torchdeq": (torchdeq, ()),
