@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import IO
 
 import cv2
 import numpy as np
@@ -67,6 +68,8 @@ def decoding(path: str, content: bytes | None = None) -> Iterator[tuple[Image.Im
         try:
             with opened(path) if content is None else io.BytesIO(content) as file:
                 bits = _bits_of_png(file.read(26))
+                if bits is not None:
+                    _check_sums(file)
                 file.seek(0)
                 with Image.open(file) as image:
                     yield image, _header(image, bits)
@@ -91,6 +94,13 @@ def _header(image: Image.Image, bits: int | None) -> Header:
         orientation = 1
     valid = isinstance(orientation, int) and 1 <= orientation <= 8
     return Header(image.format or "", image.mode, bits, image.size, orientation if valid else 1)
+
+
+def _check_sums(file: IO[bytes]) -> None:
+    """Check those of a PNG, which Pillow does not look at when it decodes."""
+    file.seek(0)
+    with Image.open(file) as image:
+        image.verify()
 
 
 def _bits_of_png(start: bytes) -> int | None:

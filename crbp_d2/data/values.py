@@ -43,6 +43,10 @@ def is_byte(value: object) -> bool:
     return is_number(value) and 0 <= value <= 255
 
 
+def is_color(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(map(is_byte, value))
+
+
 def is_box(value: object) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(is_number, value)) and min(value[2:]) > 0
 

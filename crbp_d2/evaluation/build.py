@@ -1,6 +1,5 @@
 """The evaluators of a data set, by its kind."""
 
-import json
 import os
 
 import numpy as np
@@ -15,15 +14,10 @@ from detectron2.evaluation import (
     PascalVOCDetectionEvaluator,
     SemSegEvaluator,
 )
-from detectron2.utils import comm
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
-from crbp_d2.data import write_instances_json
-from crbp_d2.data.opening import is_file, read_json
-from crbp_d2.data.panoptic.faults import DatasetError
-from crbp_d2.data.panoptic.instance_checks import check_instances_json
-
+from .instances import set_instances
 from .outputs import BoxAndMaskEvaluator, IfPredicted, LargeVocabularyEvaluator
 from .panoptic import PanopticEvaluator
 from .stepwise.evaluator import StepwiseEvaluator
@@ -147,7 +141,7 @@ def _shadow(name: str, folder: str) -> str:
     records = DatasetCatalog.get(name)
     metadata = MetadataCatalog.get(name).as_dict()
     metadata.pop("name")
-    _with_instances(name, metadata, folder)
+    set_instances(name, metadata, folder)
     shadow = f"{name}_as_files"
     if shadow in DatasetCatalog.list():
         DatasetCatalog.remove(shadow)
@@ -155,36 +149,6 @@ def _shadow(name: str, folder: str) -> str:
     DatasetCatalog.register(shadow, lambda: records)
     MetadataCatalog.get(shadow).set(**metadata)
     return shadow
-
-
-def _with_instances(name: str, metadata: dict, folder: str) -> None:
-    """Set in `metadata` the JSON of instances to measure AP against.
-
-    pycocotools sorts ids, takes 0 for no match and opens files by the locale, so what it gets has numbers from 1
-    and is ASCII where the data set's own JSON is not so.
-    """
-    given = metadata.get("json_file") or ""
-    ids = metadata["thing_dataset_id_to_contiguous_id"]
-    strings = any(isinstance(category_id, str) for category_id in ids)
-    numbers = {c: k + 1 for c, k in ids.items()} if strings else {c: c for c in ids}
-    metadata["thing_dataset_id_to_contiguous_id"] = {numbers[c]: k for c, k in ids.items()}
-    path = os.path.join(folder, "instances.json")
-    if comm.is_main_process():
-        if is_file(given):
-            data = read_json(given)
-            if faults := [f for f in check_instances_json(data, given) if f.kind in ("missing-key", "value", "json")]:
-                raise DatasetError(faults)
-            for entry in data["categories"]:
-                entry["id"] = numbers.get(entry["id"], entry["id"])
-            for number, annotation in enumerate(data["annotations"], start=1):
-                category = annotation["category_id"]
-                annotation.update(id=number, category_id=numbers.get(category, category))
-            with PathManager.open(path, "w") as file:
-                json.dump(data, file)
-        else:
-            write_instances_json(name, path, {k: numbers[c] for c, k in ids.items()})
-    comm.synchronize()
-    metadata["json_file"] = path
 
 
 def _has_fast_cocoeval() -> bool:

@@ -41,9 +41,15 @@ class IfPredicted(DatasetEvaluator):
 
 
 class BoxAndMaskEvaluator(COCOEvaluator):
-    """detectron2's COCOEvaluator; box AP alone where the instances have no masks."""
+    """detectron2's COCOEvaluator; box AP alone where the instances have no masks.
+
+    Metadata with `image_numbers` give the numbers that images have in the JSON.
+    """
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        numbers = self._metadata.get("image_numbers")
+        if numbers:
+            inputs = [{**record, "image_id": numbers[record["image_id"]]} for record in inputs]
         if outputs and not outputs[0]["instances"].has("pred_masks"):
             self._tasks = tuple(task for task in self._tasks if task != "segm")
         super().process(inputs, outputs)

@@ -4,7 +4,8 @@ import logging
 import random
 import shutil
 import tracemalloc
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,18 @@ def free(name: str) -> None:
         MetadataCatalog.remove(name)
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """While it lasts, no word is logged on areas and the like."""
+    logger = logging.getLogger("crbp_d2")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def outcome(read: Callable[[], Iterable[tuple[object, dict]]], truth: dict | None, place: Path) -> tuple[str, str]:
     """What reading gives ("read", or the message that it was refused with), and the problem with that, if any.
 
@@ -89,7 +102,8 @@ def outcome(read: Callable[[], Iterable[tuple[object, dict]]], truth: dict | Non
     """
     tracemalloc.start()
     try:
-        samples = dict(read())
+        with quiet():
+            samples = dict(read())
         peak = tracemalloc.get_traced_memory()[1]
     except (ValueError, OSError) as error:
         peak = tracemalloc.get_traced_memory()[1]
@@ -190,7 +204,6 @@ def trial(number: int, seed: int, folder: Path, sets: Sets) -> dict:
 
 def soak(count: int, seed: int, folder: Path, record) -> dict:
     """Trials until `count` damaged archives; `record` is a Record that already holds those of earlier calls."""
-    logging.getLogger("crbp_d2").setLevel(logging.ERROR)
     sets = Sets(folder)
     numbers = dict.fromkeys(TRIALS, 0)
     for row in record.rows:

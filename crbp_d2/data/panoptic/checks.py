@@ -1,13 +1,13 @@
 """Checks of a COCO-panoptic JSON, without its files. Columns of millions of segments are checked at once."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import PurePosixPath
 
 import numpy as np
 
-from ..values import integers, is_box, is_byte, is_flag, is_id, is_length, is_number, kind, short
+from ..values import integers, is_box, is_color, is_flag, is_id, is_length, is_number, kind, short, whole_number
 from .faults import Fault, Faults
 
 MOST_SEGMENTS = 2**24  # ids are 3 bytes, and 0 is void
@@ -84,13 +84,12 @@ def _check_categories(categories: list[dict], faults: Faults) -> set:
         _check_column(categories, "categories[]", key, allowed, holds, faults, lambda c: f"of {c.get('name')!r}")
     for category in categories:
         color = category.get("color", [0, 0, 0])
-        if not (isinstance(color, list) and len(color) == 3 and all(is_byte(c) for c in color)):
+        if not is_color(color):
             faults.add("value", "categories[].color", f"{color!r} of {category.get('name')!r}: not 3 numbers to 255")
     for key in ("id", "name"):
         values = [c[key] for c in categories if is_id(c.get(key))]
-        for value, count in Counter(values).items():
-            if count > 1:
-                faults.add("category-doubled", f"categories[].{key}", f"{value!r} occurs {count} times")
+        for _, text in _doubled(values):
+            faults.add("category-doubled", f"categories[].{key}", text)
     ids = [c["id"] for c in categories if is_id(c.get("id"))]
     _string_ids(ids, "categories[].id", faults)
     stuff = sum(not c.get("isthing", True) for c in categories)
@@ -109,9 +108,8 @@ def _check_images(images: list[dict], faults: Faults) -> dict:
     ):
         _check_column(images, "images[]", key, allowed, holds, faults, lambda i: "", lambda i: i.get("id", ""))
     names = _check_names(images, "images[]", lambda i: i.get("id", ""), faults)
-    for image_id, count in Counter(i["id"] for i in images if is_id(i.get("id"))).items():
-        if count > 1:
-            faults.add("image-doubled", "images[].id", f"{image_id!r} occurs {count} times", image_id)
+    for image_id, text in _doubled([i["id"] for i in images if is_id(i.get("id"))]):
+        faults.add("image-doubled", "images[].id", text, image_id)
     by_name: dict[str, object] = {}
     for image_id, name in names:
         if by_name.setdefault(name, image_id) != image_id:
@@ -124,6 +122,8 @@ def _check_images(images: list[dict], faults: Faults) -> dict:
 
 def _check_annotations(annotations: list[dict], images: dict, faults: Faults) -> tuple[list, np.ndarray, list]:
     """Returns all segments in one list, the annotation of each, and the annotations' image ids."""
+    if not annotations:
+        faults.add("value", "annotations", "is empty: there is nothing to train on or to evaluate")
     image_ids = [a.get("image_id", "") for a in annotations]
     _check_column(
         annotations, "annotations[]", "image_id", "a whole number or a string", is_id, faults,
@@ -202,7 +202,8 @@ def _check_column(entries: list[dict], where: str, key: str, allowed: str, holds
         if value is MISSING:
             faults.add("missing-key", f"{where}.{key}", f"is missing {note(entry)}", image(entry))
         elif not holds(value):
-            faults.add("value", f"{where}.{key}", f"{short(value)} {note(entry)}; allowed: {allowed}", image(entry))
+            found = f"{short(value)} {note(entry)}".rstrip()
+            faults.add("value", f"{where}.{key}", f"{found}; allowed: {allowed}", image(entry))
 
 
 def _check_names(entries: list[dict], where: str, image, faults: Faults) -> list[tuple[object, str]]:
@@ -239,6 +240,16 @@ def _check_same_stem(names: list[tuple[object, str]], key: str, faults: Faults) 
         if first != name:
             value = f"{name!r} and {first!r}: programs that pair files by name mix them up"
             faults.add("same-file-name", key, value, image_id)
+
+
+def _doubled(values: list) -> Iterator[tuple[object, str]]:
+    """Each value that occurs several times, or as a number and as a string, and what is to be said of it."""
+    counts = Counter(values)
+    for value, count in counts.items():
+        if count > 1:
+            yield value, f"{value!r} occurs {count} times"
+        elif type(value) is str and value.isascii() and (number := whole_number(value)) in counts:
+            yield value, f"{value!r} occurs as a string, {number} as a number"
 
 
 def _string_ids(values: list, key: str, faults: Faults) -> None:

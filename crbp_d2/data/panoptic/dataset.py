@@ -4,6 +4,7 @@ Ids follow detectron2's "separated" convention: thing classes 0, 1, ...; semanti
 things, 1, 2, ... for stuff; 255 where nothing is annotated. H x W: image size.
 """
 
+import itertools
 import json
 from collections.abc import Iterable
 
@@ -34,11 +35,12 @@ def register_panoptic(
         instances_json: annotations in COCO-detection format for box and mask AP; derived from the PNGs if absent.
 
     Raises:
-        FileNotFoundError: no file at `panoptic_json`.
+        FileNotFoundError: no file at `panoptic_json` or `instances_json`.
         ValueError: categories that cannot be used, or `name` is registered with other arguments.
     """
-    if not is_file(panoptic_json):
-        raise FileNotFoundError(f"register_panoptic({name!r}): no file at panoptic_json {panoptic_json!r}")
+    for key, path in (("panoptic_json", panoptic_json), ("instances_json", instances_json)):
+        if path is not None and not is_file(path):
+            raise FileNotFoundError(f"register_panoptic({name!r}): no file at {key} {path!r}")
     metadata = panoptic_metadata(read_categories(panoptic_json), panoptic_json)
     if instances_json:
         metadata["json_file"] = instances_json
@@ -103,7 +105,7 @@ def panoptic_metadata(categories: Iterable[dict], source: str = "categories") ->
         return [list(c.get("color", palette[ids.index(c["id"]) % len(palette)])) for c in of]
 
     # The id that stands for all things is one that no category has; detectron2 takes 0.
-    all_things = next(number for number in range(0, -2, -1) if number not in ids)
+    all_things = next(number for number in itertools.count(0, -1) if number not in ids)
     return {
         "thing_classes": [c["name"] for c in things],
         "thing_colors": colors(things),
@@ -120,14 +122,10 @@ def _rank(category_id: int | str) -> tuple:
     return (number is None, number or 0, str(category_id))
 
 
-def write_instances_json(name: str, path: str, dataset_ids: dict[int, int] | None = None) -> None:
-    """Write the things of a registered data set in COCO-detection format, masks as RLE, for box and mask AP.
-
-    Args:
-        dataset_ids: contiguous class -> category id; default those of the data set.
-    """
+def write_instances_json(name: str, path: str) -> None:
+    """Write the things of a registered data set in COCO-detection format, masks as RLE, for box and mask AP."""
     metadata = MetadataCatalog.get(name)
-    dataset_ids = dataset_ids or {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()}
+    dataset_ids = {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()}
     annotations, images = [], []
     for record in DatasetCatalog.get(name):
         images.append(

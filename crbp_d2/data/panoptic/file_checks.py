@@ -8,7 +8,7 @@ from ..images import READABLE, Header, UnreadableImageError, decoding
 from ..values import is_box, is_id, is_length, whole_number
 from .checks import SEGMENT, leaves_root
 from .faults import Fault
-from .reader import area_fault, boxes, header_fault, locate
+from .reader import area_fault, box_fault, boxes, header_fault, locate
 
 NAMES_OF_MODES = {"L": "grey", "LA": "grey with alpha", "P": "palette", "RGBA": "RGBA", "1": "bilevel"}
 
@@ -147,6 +147,5 @@ def _check_pixels(pair: Pair, indices: np.ndarray) -> list[Fault]:
             faults.append(area_fault(pair.png, pair.image_id, segment, area))
         given = segment.get("bbox", box)
         if is_box(given) and max(abs(a - b) for a, b in zip(given, box, strict=True)) >= 1:
-            value = f"segment {segment['id']}: {given}, but in the PNG {box} (x, y, width, height)"
-            faults.append(Fault("box", pair.png, pair.image_id, f"{SEGMENT}.bbox", value))
+            faults.append(box_fault(pair.png, pair.image_id, segment, f"in the PNG {box}"))
     return faults

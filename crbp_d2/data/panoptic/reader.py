@@ -7,6 +7,7 @@ H x W: image size; k: segments of an image.
 """
 
 import logging
+from math import ceil, floor
 
 import numpy as np
 from detectron2.structures import BoxMode
@@ -15,7 +16,7 @@ from detectron2.utils.logger import log_first_n
 
 from ..images import Header, ImageError, UnreadableImageError, decoding
 from ..opening import is_file, read_json
-from ..values import whole_number
+from ..values import is_box, whole_number
 from .as_files import ThingAnnotation, semantic_path
 from .checks import VOID, check_panoptic_json
 from .faults import DatasetError, Fault, Faults, MissingFilesError
@@ -186,13 +187,35 @@ def segment_indices(record: dict) -> np.ndarray:
     if len(only_png) or len(only_json):
         value = f"ids only in the PNG {only_png.tolist()[:5]}, only in the JSON {only_json.tolist()[:5]}"
         raise DatasetError([_png_fault(record, "segments", "annotations[].segments_info[].id", value)])
-    counted = np.bincount(indices.ravel(), minlength=len(segments) + 1)[1:]
-    for segment, area in zip(segments, counted.tolist(), strict=True):
-        if segment.get("area", area) != area:
-            fault = area_fault(path, record.get("image_id", ""), segment, area)
-            log_first_n(logging.WARNING, f"{fault}; the pixels count. crbp-check-dataset lists all such", name=__name__)
-            break
+    _tell_derived(indices, record)
     return indices
+
+
+def _tell_derived(indices: np.ndarray, record: dict) -> None:
+    """Log a word on the first segment whose area or box is not that of its pixels."""
+    segments = record["segments_info"]
+    counted = np.bincount(indices.ravel(), minlength=len(segments) + 1)[1:]
+    for k, (segment, area) in enumerate(zip(segments, counted.tolist(), strict=True), start=1):
+        box = segment.get("bbox")
+        if segment.get("area", area) != area:
+            fault = area_fault(record["pan_seg_file_name"], record.get("image_id", ""), segment, area)
+        elif is_box(box) and not _holds(box, indices, k, area):
+            fault = box_fault(
+                record["pan_seg_file_name"], record.get("image_id", ""), segment, "the PNG has it elsewhere"
+            )
+        else:
+            continue
+        log_first_n(logging.WARNING, f"{fault}; the pixels count. crbp-check-dataset lists all such", name=__name__)
+        return
+
+
+def _holds(box: list[float], indices: np.ndarray, k: int, area: int) -> bool:
+    """Whether all pixels of segment k are in its box, give or take one pixel; cheaper than their own box."""
+    x, y, width, height = box
+    columns, rows = (
+        slice(max(0, floor(a) - 1), max(0, ceil(a + length) + 1)) for a, length in ((x, width), (y, height))
+    )
+    return np.count_nonzero(indices[rows, columns] == k) == area
 
 
 def _png_fault(record: dict, kind: str, key: str, value: str) -> Fault:
@@ -202,6 +225,11 @@ def _png_fault(record: dict, kind: str, key: str, value: str) -> Fault:
 def area_fault(path: str, image_id: object, segment: dict, area: int) -> Fault:
     value = f"segment {segment['id']!r}: {segment['area']!r}, but the PNG has {area} px"
     return Fault("area", path, image_id, "annotations[].segments_info[].area", value)
+
+
+def box_fault(path: str, image_id: object, segment: dict, found: str) -> Fault:
+    value = f"segment {segment['id']!r}: {segment['bbox']!r}, but {found} (x, y, width, height)"
+    return Fault("box", path, image_id, "annotations[].segments_info[].bbox", value)
 
 
 def locate(ids: np.ndarray, listed: list[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

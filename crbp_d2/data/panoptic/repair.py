@@ -1,9 +1,11 @@
 """A repaired copy of a panoptic data set: everything whose right value the files themselves tell.
 
-Areas, boxes, missing `iscrowd`, `area` and `bbox`; entries that occur twice; numbers written as strings; sizes of
-images; segments that no pixel has; palette, RGBA and grey PNGs. What would have to be guessed is left as it is.
+Areas, boxes, missing `iscrowd`, `area` and `bbox`; entries that occur twice; numbers written as strings; colours that
+are none; sizes of images; segments that no pixel has; palette, RGBA and grey PNGs, also of images. What would have to
+be guessed is left as it is.
 """
 
+import io
 import json
 import os
 import shutil
@@ -14,7 +16,7 @@ import numpy as np
 
 from ..images import UnreadableImageError, decoding, encode_ids, read_header
 from ..opening import is_file, local, read_json
-from ..values import is_id, whole_number
+from ..values import is_color, is_id, whole_number
 from .checks import check_panoptic_json, leaves_root
 from .doctor import PanopticFiles
 from .faults import DatasetError
@@ -49,7 +51,7 @@ def repair_panoptic_dataset(files: PanopticFiles, out: str) -> PanopticFiles:
         image = images.get(annotation.get("image_id")) if is_id(annotation.get("image_id")) else None
         _repair_png(annotation, image, files, copy)
     for image in data["images"]:
-        _link(image.get("file_name"), files.image_root, copy.image_root)
+        _copy_image(image.get("file_name"), files.image_root, copy.image_root)
     Path(copy.panoptic_json).write_text(json.dumps(data))
     if files.instances_json:
         detections = read_json(files.instances_json)
@@ -70,6 +72,10 @@ def _repair_json(data: dict) -> None:
         for entry in data[table]:
             _renumber(entry, "id", numbers)
         data[table] = _once(data[table])
+    for category in data["categories"]:
+        _repair_flag(category, "isthing")
+        if not is_color(category.get("color", [0, 0, 0])):
+            del category["color"]  # another one is chosen
     for annotation in data["annotations"]:
         _renumber(annotation, "image_id", images)
         segments = annotation.get("segments_info")
@@ -81,6 +87,7 @@ def _repair_json(data: dict) -> None:
                 segment["id"] = number
             _renumber(segment, "category_id", categories)
             segment.setdefault("iscrowd", 0)
+            _repair_flag(segment, "iscrowd")
         annotation["segments_info"] = _once(segments, ("id", "category_id"))
     known = {i["id"] for i in data["images"] if is_id(i.get("id"))}
     data["annotations"] = [
@@ -92,6 +99,11 @@ def _repair_json(data: dict) -> None:
 
 def _whole(value: object) -> object:
     return int(value) if type(value) is float and value.is_integer() else value
+
+
+def _repair_flag(entry: dict, key: str) -> None:
+    if (value := _whole(entry.get(key))) in ("0", "1", 0, 1):
+        entry[key] = int(value)
 
 
 def _numbers(ids: Iterable) -> dict[str, object]:
@@ -138,13 +150,16 @@ def _repair_png(annotation: dict, image: dict | None, files: PanopticFiles, copy
         return
     if image is not None:
         _repair_size(image, ids, files)
-    if len(listed) == len(segments or ()) and all(0 < number < 2**24 for number in listed):
+    if _is_table(segments) and len(listed) == len(segments) and all(0 < number < 2**24 for number in listed):
         indices, _, nowhere = locate(ids, list(listed))
         areas = np.bincount(indices.ravel(), minlength=len(listed) + 1)[1:].tolist()
         found = boxes(indices, len(listed)).tolist()
         for segment, area, box in zip(listed.values(), areas, found, strict=True):
-            segment.update(area=area, bbox=box)
-        annotation["segments_info"] = [s for s in segments if s["id"] not in set(nowhere.tolist())]
+            if area:
+                segment.update(area=area, bbox=box)
+        # A PNG that has none of them is likely that of another image.
+        if len(nowhere) < len(listed):
+            annotation["segments_info"] = [s for s in segments if s["id"] not in set(nowhere.tolist())]
 
 
 def _true_size(image: dict | None, files: PanopticFiles) -> tuple[int, int] | None:
@@ -213,6 +228,22 @@ def _link(name: object, source: str, target: str) -> None:
         os.link(os.path.realpath(old), new)
     except OSError:  # another file system, or one without links
         shutil.copyfile(old, new)
+
+
+def _copy_image(name: object, source: str, target: str) -> None:
+    """A PNG of another mode becomes the RGB one that it is read as, without loss; a JPEG stays what it is."""
+    if not _is_inside(name) or not is_file(f"{source}/{name}"):
+        return
+    try:
+        with decoding(f"{source}/{name}") as (image, header):
+            if (header.format, header.bits > 8) == ("PNG", False) and header.mode != "RGB" and header.orientation == 1:
+                content = io.BytesIO()
+                image.convert("RGB").save(content, "PNG")
+                _write(f"{target}/{name}", content.getvalue())
+                return
+    except UnreadableImageError:  # stays what it is, too
+        pass
+    _link(name, source, target)
 
 
 def _write(path: str, content: bytes) -> None:

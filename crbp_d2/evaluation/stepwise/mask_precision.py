@@ -32,6 +32,7 @@ class MaskPrecisionByStep:
     def __init__(self, name: str, steps: tuple[int, ...]):
         metadata = MetadataCatalog.get(name)
         self.steps = steps
+        self.image_numbers = metadata.get("image_numbers") or {}
         self.dataset_ids = {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()}
         with contextlib.redirect_stdout(io.StringIO()):
             self.coco = COCO(PathManager.get_local_path(metadata.json_file))
@@ -52,7 +53,7 @@ class MaskPrecisionByStep:
         for k in np.unique(classes).tolist():
             of_class = np.flatnonzero(classes == k)
             order = of_class[np.argsort(-scores[of_class], kind="stable")][:MOST]
-            key = image_id, self.dataset_ids[k]
+            key = self.image_numbers.get(image_id, image_id), self.dataset_ids[k]
             pasted = [prediction.pasted[n] for n in order]
             self.found[key] = scores[order].tolist(), self._ious(self.truth.get(key, []), pasted)
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog
-from helpers.panoptic_faults import FAULTS, MISSING_KEYS, arguments, edit, flags, segment
-from helpers.panoptic_set import register
+from helpers.panoptic_faults import FAULTS, arguments, flags
+from helpers.panoptic_file_faults import mirrored
+from helpers.panoptic_json_faults import MISSING_KEYS, edit, segment
+from helpers.panoptic_set import register, write_set
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.cli.check_dataset import main
@@ -73,6 +75,32 @@ def test_nothing_harmful_trains_in_silence(root, name):
             truth = expected[sample["image_id"]]
             assert (sample["sem_seg"] == truth["sem_seg"]).all()
             assert (sample["instances"].gt_masks.tensor == truth["instances"].gt_masks.tensor).all()
+
+
+def mapped(record):
+    return PanopticDatasetMapper(is_train=True, augmentations=[], image_format="L")(record)
+
+
+def assert_equal_samples(sample, truth):
+    assert (sample["sem_seg"] == truth["sem_seg"]).all()
+    for key in ("gt_classes", "gt_boxes", "gt_masks"):
+        one, other = (s["instances"].get(key) for s in (sample, truth))
+        assert (getattr(one, "tensor", one) == getattr(other, "tensor", other)).all()
+
+
+def test_a_mirrored_png_is_told_once_it_is_read(root, monkeypatch):
+    """Which of PNG and boxes is right cannot be known."""
+    told = []
+    monkeypatch.setattr("crbp_d2.data.panoptic.reader.log_first_n", lambda level, text, **kwargs: told.append(text))
+    register(root)
+    records = DatasetCatalog.get("tiny")
+    mapped(records[0])
+    assert not told
+    mirrored(root)
+    assert any(fault.kind == "box" and fault.image == 4 for fault in check_panoptic_dataset(*arguments(root)))
+    mapped(records[0])
+    (text,) = told
+    assert "004.png" in text and "bbox" in text
 
 
 def test_a_detection_json_is_known_on_either_side(root):
@@ -155,7 +183,11 @@ def test_options_that_do_not_go_together(root, capsys):
 REPAIRED = ("area", "box", "corners as box", "negative area", "doubled category", "doubled image",
             "doubled annotation", "annotation of no image", "image without annotation", "segment id as string",
             "category as string", "image id as string", "palette PNG", "RGBA PNG", "id only in the JSON",
-            "rotated PNG", "two segments of one id")  # fmt: skip
+            "rotated PNG", "two segments of one id", "image id as float", "annotation's image id as float",
+            "category id as float", "segment id as float", "isthing as string", "crowd as string", "color as word",
+            "box of NaN", "box of null", "areas 5 times too small", "height as string", "height of terabytes",
+            "width and height swapped", "palette image", "RGBA image", "grey image", "image of one bit", "BMP for PNG",
+            "two segments of one id in two types")  # fmt: skip
 
 
 @pytest.mark.parametrize("name", REPAIRED)
@@ -173,9 +205,26 @@ def test_what_can_be_repaired_is(root, tmp_path_factory, capsys, name):
     assert check_panoptic_dataset(*arguments(out)) == []
     assert before == {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
     register(out)
-    if "annotation" not in name:
-        record = next(r for r in DatasetCatalog.get("tiny") if r["image_id"] == 4)
-        assert sorted(s["id"] for s in record["segments_info"]) == [7, 300, 513, 70000, 65536 * 3]
+    samples = {record["image_id"]: mapped(record) for record in DatasetCatalog.get("tiny")}
+    clean = tmp_path_factory.mktemp("clean")
+    write_set(clean)
+    register(clean, "tiny_clean")
+    for record in DatasetCatalog.get("tiny_clean"):
+        if record["image_id"] in samples or "annotation" not in name:
+            assert_equal_samples(samples[record["image_id"]], mapped(record))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_repair_leaves_what_it_cannot_repair_and_says_so(root, tmp_path_factory, capsys, name):
+    FAULTS[name][0](root)
+    out = tmp_path_factory.mktemp("fix") / "out"
+    assert main([*flags(root), "--fix", str(out)]) == 1
+    said = capsys.readouterr().out
+    if (out / "panoptic.json").exists():
+        left = check_panoptic_dataset(*arguments(out))
+        assert all(fault.kind in said.split("could not be repaired")[-1] for fault in left)
+    else:
+        assert "cannot be repaired" in said
 
 
 def test_a_repair_overwrites_nothing_and_writes_nowhere_else(root, tmp_path_factory):

@@ -1,0 +1,73 @@
+"""The JSON of instances that box and mask AP of a panoptic data set are measured against."""
+
+import json
+import os
+from collections.abc import Iterable
+
+from detectron2.utils import comm
+from detectron2.utils.file_io import PathManager
+
+from crbp_d2.data import write_instances_json
+from crbp_d2.data.opening import is_file, read_json
+from crbp_d2.data.panoptic.faults import DatasetError
+from crbp_d2.data.panoptic.instance_checks import check_instances_json
+
+# Of what does not count here: AP takes the areas as they are, and annotations get numbers of their own.
+PASSED = (("area", "annotations[].area"), ("box", "annotations[].bbox"), ("instances", "annotations[].id"))
+
+
+def set_instances(name: str, metadata: dict, folder: str) -> None:
+    """Write the instances of the data set's own JSON, or without one those of the PNGs, into `folder`.
+
+    Sets in `metadata` what evaluators need: `json_file`, `thing_dataset_id_to_contiguous_id`, and `image_numbers`,
+    image id -> number in the JSON. pycocotools sorts ids, takes 0 for no match and opens files by the locale, so the
+    ids there are the data set's own only where all are integers.
+
+    Raises:
+        DatasetError: the data set's own JSON is not one of the same images and classes.
+    """
+    given = metadata.get("json_file") or ""
+    ids = metadata["thing_dataset_id_to_contiguous_id"]
+    numbers = _sortable(ids)
+    metadata["thing_dataset_id_to_contiguous_id"] = {numbers[c]: k for c, k in ids.items()}
+    path = metadata["json_file"] = os.path.join(folder, "instances.json")
+    images = read_json(metadata["panoptic_json"])["images"]
+    metadata["image_numbers"] = _sortable(image["id"] for image in images)
+    if comm.is_main_process():
+        if is_file(given):
+            data = _checked(given, metadata["panoptic_json"])
+        else:
+            write_instances_json(name, path)
+            data = read_json(path)
+        for entry in data["images"]:
+            entry["id"] = metadata["image_numbers"][entry["id"]]
+        for entry in data["categories"]:
+            entry["id"] = numbers[entry["id"]]
+        for number, annotation in enumerate(data["annotations"], start=1):
+            image, category = metadata["image_numbers"][annotation["image_id"]], numbers[annotation["category_id"]]
+            annotation.update(id=number, image_id=image, category_id=category)
+        with PathManager.open(path, "w") as file:
+            json.dump(data, file)
+    comm.synchronize()
+
+
+def _sortable(ids: Iterable) -> dict:
+    """id -> itself, or its number from 1 where numpy could not sort them all as integers."""
+    ids = list(ids)
+    if all(type(value) is int and abs(value) < 2**62 for value in ids):
+        return {value: value for value in ids}
+    return {value: number for number, value in enumerate(ids, start=1)}
+
+
+def _checked(path: str, panoptic_json: str) -> dict:
+    """The content of a detection JSON, of the images that the panoptic one has."""
+    data, panoptic = read_json(path), read_json(panoptic_json)
+    found = check_instances_json(data, path)
+    if not any(fault.kind in ("json", "missing-key", "value") for fault in found):
+        known = {image["id"] for image in panoptic["images"]}
+        data["images"] = [image for image in data["images"] if image["id"] in known]
+        data["annotations"] = [a for a in data["annotations"] if a["image_id"] in known]
+        found = check_instances_json(data, path, panoptic)
+    if faults := [fault for fault in found if (fault.kind, fault.key) not in PASSED]:
+        raise DatasetError(faults)
+    return data
