@@ -7,6 +7,7 @@ from fvcore.common.config import CfgNode
 
 from crbp_d2.files import write_text
 
+from .analysis import write_analysis
 from .checkpoints import with_checkpoint, write_config
 from .figures import draw_figures
 from .gallery import gallery_page
@@ -42,11 +43,12 @@ def write_report(folder: Path, root: Path) -> None:
     trained = CfgNode.load_yaml_with_base(str(root / TOY_CONFIG))["MODEL"]["RECURRENCE"]["STEPS"]
     if draw_toy_steps(root / RESULTS, folder / "figures", trained):
         written.append("panoptic_toy")
+    (root / "docs").mkdir(exist_ok=True)
+    write_analysis(study, earlier, figures, root)
     outcomes = evaluate_claims(study, earlier)
     for record in with_checkpoint(study, root):
         write_config(record, root)
     write_summary(folder / "summary.json", study, outcomes, figures, root)
-    (root / "docs").mkdir(exist_ok=True)
     write_text(root / "docs/RESULTS.md", results_page(study, earlier, outcomes, written, figures, root))
     page = gallery_page(study, earlier, outcomes, written, folder, unroll(study, root, earlier), root)
     write_text(folder / "gallery.html", page)

@@ -90,7 +90,8 @@ def _introduction(study: Study, folder: str) -> str:
     machines = sorted({record.machine for record in study.records})
     text = (
         f"Written by `{STUDY_COMMAND}` from the records in `{folder}/runs`. All of it with pictures:\n"
-        f"[gallery.html]({folder}/gallery.html); for programs: [summary.json]({folder}/summary.json)."
+        f"[gallery.html]({folder}/gallery.html); for programs: [summary.json]({folder}/summary.json).\n"
+        "Why some rules keep their quality: [ANALYSIS](docs/ANALYSIS.md)."
     )
     if machines:
         text += f"\n\nMeasured on {'; and on '.join(machines)}."

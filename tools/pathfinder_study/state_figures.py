@@ -26,7 +26,7 @@ def state_space_maps(study: Study) -> Drawing | None:
     rows = []
     for axis, run in zip(axes.flat, runs, strict=False):
         record = study.first(run)
-        _map(axis, record)
+        draw_map(axis, record)
         path = record.state_space["projection"][0]
         rows += [[run, t, float(x), float(y)] for t, (x, y) in enumerate(path, start=1)]
     for axis in axes.flat[len(runs) :]:
@@ -35,7 +35,8 @@ def state_space_maps(study: Study) -> Drawing | None:
     return Drawing(figure, ["run", "t", "component 1", "component 2"], rows)
 
 
-def _map(axis: Axes, record: Record) -> None:
+def draw_map(axis: Axes, record: Record) -> None:
+    """Contours of the density of one run's states up to N and beyond, and one stimulus's way."""
     projection, trained = record.state_space["projection"], record.steps
     parts = [part.reshape(-1, 2) for part in (projection[:, :trained], projection[:, trained:])]
     parts = [part[np.isfinite(part).all(axis=1)] for part in parts]

@@ -69,9 +69,9 @@ def unroll(study: Study, root: Path, earlier: Study | None = None) -> Unrolling 
     steps = tuple(range(1, max(record.far for record in records) + 1))
     runs = []
     for record in records:
-        probabilities = _probabilities(load_model(record, root), images, steps)
-        frames = [_png(_overlay(images[0], p)) for p in probabilities]
-        runs.append(Unrolled(record.run, record.steps, frames, [_f1(p > 0.5, targets[0]) for p in probabilities]))
+        found = probabilities(load_model(record, root), images, steps)
+        frames = [_png(overlay(images[0], p)) for p in found]
+        runs.append(Unrolled(record.run, record.steps, frames, [f1_of(p > 0.5, targets[0]) for p in found]))
     return Unrolling(spec, _png(_grey(images[0])), _png(_grey(targets[0] * np.uint8(255))), runs)
 
 
@@ -99,7 +99,7 @@ def load_model(record: Record, root: Path) -> nn.Module:
 
 
 @torch.no_grad()
-def _probabilities(model: nn.Module, images: ndarray, steps: tuple[int, ...]) -> list[ndarray]:
+def probabilities(model: nn.Module, images: ndarray, steps: tuple[int, ...]) -> list[ndarray]:
     """Of the target in the first image, H x W, after each step."""
     side = {"height": images.shape[1], "width": images.shape[2]}
     inputs = [{"image": torch.from_numpy(image[None].copy()), **side} for image in images]
@@ -107,7 +107,8 @@ def _probabilities(model: nn.Module, images: ndarray, steps: tuple[int, ...]) ->
     return [by_step[t].softmax(dim=0)[1].numpy() for t in steps]
 
 
-def _overlay(stimulus: ndarray, probability: ndarray) -> ndarray:
+def overlay(stimulus: ndarray, probability: ndarray) -> ndarray:
+    """The target's probability in colour on a dimmed stimulus: H x W x 3."""
     share = np.nan_to_num(probability)[..., None]
     return ((1 - share) * _grey(stimulus // 2) + share * FOUND).astype(np.uint8)
 
@@ -116,7 +117,8 @@ def _grey(image: ndarray) -> ndarray:
     return np.repeat(image[..., None], 3, axis=2)
 
 
-def _f1(found: ndarray, wanted: ndarray) -> float:
+def f1_of(found: ndarray, wanted: ndarray) -> float:
+    """F1 of one prediction, both H x W."""
     wanted = wanted == 1
     counts = [(a & b).sum() for a, b in ((found, wanted), (found, ~wanted), (~found, wanted), (~found, ~wanted))]
     return float(scores(np.array([counts]))["F1"][0])

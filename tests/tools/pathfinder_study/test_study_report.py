@@ -28,6 +28,7 @@ from tools.pathfinder_study.summary_lines import summary_lines
 from tools.pathfinder_study.unrolling import load_model, unroll
 from tools.pathfinder_study.verdicts import evaluate_claims
 
+FOLDER = "tools/pathfinder_study/results/pathfinder_small"
 RUNS = ("hgru_bptt", "hgru_crbp", "ff2", "hgru_tbptt", "convlstm_bptt", "pf9s_bptt")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -165,6 +166,24 @@ def test_the_page_begins_with_five_lines(root, tmp_path):
         "0.980 at N, 0.979 at 4 N, 0.975 at 16 N" in lines[2] and "0.790 at 2 N, BPTT at its best t 0.570" in lines[2]
     )
     assert "0.950 at N and 0.940 at 4 N after 1,000 iterations" in lines[3]
+
+
+def test_the_analysis_sets_rules_side_by_side(root):
+    page = (root / "docs/ANALYSIS.md").read_text()
+    for target in re.findall(r"\]\(([^)]+)\)", page):
+        assert (root / "docs" / target).exists(), target
+    assert page.count("![") == 3 and "**C-RBP**: hgru_crbp (seed 0) has F1 0.946 at t = 12" in page
+    residuals = {(r["run"], r["t"]): r["value"] for r in figure_rows(root, "settling") if r["quantity"] == "residual"}
+    assert float(residuals["hgru_crbp", "12"]) == pytest.approx(0.85**12, rel=1e-4)
+    assert {r["run"] for r in figure_rows(root, "states_side_by_side")} == {"hgru_bptt", "hgru_crbp"}
+    images, targets = generate_pathfinder("PF12s", 16, (0, 2))
+    model = load_model(load_study(root / FOLDER / "runs").first("hgru_crbp"), root)
+    model.sem_seg_head.test_steps = 6
+    with torch.no_grad():
+        outputs = model([{"image": torch.from_numpy(i[None].copy()), "height": 48, "width": 48} for i in images])
+    found, wanted = outputs[0]["sem_seg"].argmax(0).numpy() == 1, targets[0] == 1
+    (row,) = [r for r in figure_rows(root, "trace") if (r["run"], r["t"]) == ("hgru_crbp", "6")]
+    assert float(row["F1"]) == pytest.approx(2 * (found & wanted).sum() / (found.sum() + wanted.sum()), abs=1e-5)
 
 
 def test_a_failing_claim_gets_its_reason(root):
