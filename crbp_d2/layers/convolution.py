@@ -91,7 +91,8 @@ class HorizontalConv2d(nn.Conv2d):
         if self.method == "benchmark":
             method, reason = self._fastest(x, weight), "timed in this process"
         elif self.method == "auto":
-            problem = Problem(len(x), self.in_channels, self.out_channels, *x.shape[2:], self.kernel_size[0])
+            last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+            problem = Problem(len(x), self.in_channels, self.out_channels, *x.shape[2:], self.kernel_size[0], last)
             method, reason = choose_method(problem, _result_dtype(x), x.device.type), "by the cost model"
         else:
             return self.method

@@ -16,6 +16,7 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crbp_d2.layers.cost_model import preferred_layout
 from crbp_d2.recurrence import Recurrence, RecurrenceOutput
 
 from .build import build_recurrence, mask_head_settings
@@ -107,7 +108,9 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
 
     def run(self, x: Tensor) -> RecurrenceOutput:
         """The recurrence on RoI features x, N x C x S x S; in inference `test_steps` steps."""
-        return self.recurrence(self.projection(x), steps=None if self.training else self.test_steps)
+        drive = self.projection(x)
+        layout = preferred_layout(drive.shape[1], drive.device.type)
+        return self.recurrence(drive.contiguous(memory_format=layout), steps=None if self.training else self.test_steps)
 
     def _normalize(self, state: Tensor) -> Tensor:
         norm = self.norm

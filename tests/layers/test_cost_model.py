@@ -7,7 +7,15 @@ import sys
 import pytest
 import torch
 
-from crbp_d2.layers.cost_model import TABLE, Problem, choose_method, predicted_seconds, supports
+from crbp_d2.layers.cost_model import (
+    TABLE,
+    WIDE,
+    Problem,
+    choose_method,
+    predicted_seconds,
+    preferred_layout,
+    supports,
+)
 
 PATHFINDER = Problem(16, 25, 25, 150, 150, 15)
 SMALL_PATHFINDER = Problem(16, 8, 8, 48, 48, 7)
@@ -24,6 +32,7 @@ MASK_CELL = Problem(64, 256, 256, 14, 14, 3)
         (dataclasses.replace(SMALL_PATHFINDER, kernel_size=3), "direct"),
         (MASK_CELL, "winograd"),
         (dataclasses.replace(MASK_CELL, batch=512), "winograd"),
+        (dataclasses.replace(MASK_CELL, channels_last=True), "direct"),
         (dataclasses.replace(MASK_CELL, batch=1), "direct"),
         (dataclasses.replace(MASK_CELL, out_channels=1), "direct"),
         (Problem(8, 32, 32, 10, 10, 3), "direct"),
@@ -32,6 +41,11 @@ MASK_CELL = Problem(64, 256, 256, 14, 14, 3)
 )
 def test_what_the_shipped_configs_use(problem, method):
     assert choose_method(problem, torch.float32, "cpu") == method
+
+
+def test_the_layout_is_a_function_of_channels_and_device():
+    assert preferred_layout(256, "cpu") == preferred_layout(WIDE, "cpu") == torch.channels_last
+    assert preferred_layout(WIDE - 1, "cpu") == preferred_layout(256, "cuda") == torch.contiguous_format
 
 
 def test_what_the_table_does_not_have_is_computed_directly():

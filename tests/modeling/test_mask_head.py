@@ -258,3 +258,25 @@ def test_panoptic_model_refuses_a_feedforward_head():
     cfg.MODEL.WEIGHTS, cfg.MODEL.DEVICE, cfg.MODEL.META_ARCHITECTURE = "", "cpu", "RecurrentPanopticFPN"
     with pytest.raises(ValueError, match="MODEL.ROI_MASK_HEAD.NAME 'RecurrentMaskHead'.*MaskRCNNConvUpsampleHead"):
         build_model(cfg)
+
+
+def test_wide_cells_keep_the_layout_that_suits_the_cpu_and_compute_the_same(monkeypatch):
+    torch.manual_seed(0)
+    recurrence = learning_rule("crbp", GalaHGRUCell(64), steps=3)
+    head = RecurrentMaskHead(ShapeSpec(channels=64), recurrence=recurrence, num_classes=2, readout_norm="")
+    x = torch.randn(2, 64, 14, 14)
+
+    def run():
+        head.zero_grad()
+        output = head.run(x)
+        (output.state[0].square().mean() + output.penalty).backward()
+        return output.state[0], [parameter.grad.clone() for parameter in recurrence.parameters()]
+
+    state, gradients = run()
+    assert state.is_contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr("crbp_d2.modeling.mask_head.preferred_layout", lambda *_: torch.contiguous_format)
+    plain, expected = run()
+    assert plain.is_contiguous()
+    torch.testing.assert_close(state, plain, rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        assert (ours - theirs).norm() <= 1e-3 * theirs.norm() + 1e-7
