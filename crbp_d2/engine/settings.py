@@ -128,7 +128,7 @@ def check_settings(cfg: CfgNode, *, train: bool = True, processes: int | None = 
     rules = COMMON | (ROI_RULES if has_rois else {}) | (TRAINING if train else {})
     for key, (holds, allowed) in rules.items():
         value = _value(cfg, key)
-        if not holds(value):
+        if not _holds(holds, value):
             raise ValueError(f"{key} is {value!r}; allowed: {allowed}{did_you_mean(value, allowed.split(', '))}")
     mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
     if len(mean) != len(std):
@@ -186,6 +186,13 @@ def _check_device(cfg: CfgNode) -> None:
             f"SOLVER.AMP.ENABLED is True, which needs a CUDA device with SOLVER.AMP.DTYPE "
             f"{cfg.SOLVER.AMP.DTYPE!r}; MODEL.DEVICE is {cfg.MODEL.DEVICE!r} (DTYPE 'bfloat16' runs there too)"
         )
+
+
+def _holds(rule: Callable[[object], bool], value: object) -> bool:
+    try:
+        return rule(value)
+    except TypeError:  # a word in a list of numbers, say
+        return False
 
 
 def _value(cfg: CfgNode, key: str) -> object:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
@@ -44,6 +45,26 @@ def test_registered_data_decide_sets_and_class_counts(own):
 def test_keys_on_the_command_line_win(own):
     with pytest.raises(SystemExit, match="MODEL.ROI_HEADS.NUM_CLASSES is 7"):
         main([*TOY, *panoptic(own, "own_set"), "OUTPUT_DIR", str(own / "run"), "MODEL.ROI_HEADS.NUM_CLASSES", "7"])
+
+
+@pytest.mark.parametrize("change", [
+    lambda d: d["categories"][0].update(name="dog") or d["categories"][2].update(name="cat"),
+    lambda d: d["categories"][0].update(name="horse"),
+    lambda d: d["categories"].append({"id": 40, "name": "hill", "isthing": 0}),
+    lambda d: d["categories"][0].update(isthing=0),
+])  # fmt: skip
+def test_sets_whose_classes_differ_do_not_go_together(own, tmp_path_factory, change):
+    """A cat of the one would count as a dog of the other."""
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(own, other, dirs_exist_ok=True)
+    content = json.loads((other / "panoptic.json").read_text())
+    change(content)
+    (other / "panoptic.json").write_text(json.dumps(content))
+    sets = [*panoptic(own, "own_train"), *panoptic(other, "own_val")]
+    with pytest.raises(SystemExit) as stopped:
+        main([*TOY, *sets, "OUTPUT_DIR", str(own / "run"), *TINY])
+    message = str(stopped.value)
+    assert "own_val" in message and "\n" not in message and not (own / "run").exists()
 
 
 def test_instances_in_cocos_format_train_a_model_without_stuff(own):

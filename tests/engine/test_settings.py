@@ -61,6 +61,8 @@ def refusal(*arguments, config=QUICK):
         ("MODEL.PIXEL_STD", [-1.0]),
         ("MODEL.PIXEL_STD", [1.0, 1.0]),
         ("MODEL.PIXEL_MEAN", []),
+        ("MODEL.PIXEL_MEAN", ["a"]),
+        ("MODEL.PIXEL_STD", [None]),
         ("MODEL.DEVICE", "gpu"),
         ("MODEL.META_ARCHITECTURE", "Segmentor"),
         ("MODEL.BACKBONE.NAME", "Stem"),

@@ -158,7 +158,8 @@ def difference(one: Path, other: Path) -> str:
     for part in ("model", "trainer"):
         if place := _differs(*(content[part] for content in contents), part):
             return place
-    lines = [[json.loads(line) for line in (folder / "metrics.json").open()] for folder in (one, other)]
+    texts = [(folder / "metrics.json").read_text() for folder in (one, other)]
+    lines = [[json.loads(line) for line in text.splitlines()] for text in texts]
     untimed = [[{k: v for k, v in line.items() if k not in CLOCK} for line in of_run] for of_run in lines]
     return "" if untimed[0] == untimed[1] else "metrics.json"
 

@@ -142,6 +142,21 @@ def test_palette_and_rgba_pngs_are_read_alike(tmp_path, mode):
     assert quality_of_the_truth()["PQ"] == pytest.approx(100)
 
 
+@pytest.mark.parametrize("orientation,turn", [(3, 2), (6, 3), (8, 1)])
+def test_an_image_that_exif_turns_is_seen_as_its_png(tmp_path, orientation, turn):
+    """`turn`: quarters to the left that the orientation stands for."""
+    write(tmp_path, [scene()])
+    (record,) = DatasetCatalog.get("odd")
+    expected = PanopticDatasetMapper(is_train=True, augmentations=[], image_format="BGR")(record)
+    with Image.open(record["file_name"]) as image:
+        stored, exif = np.rot90(np.array(image), -turn), image.getexif()
+    exif[274] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(record["file_name"], exif=exif)
+    found = PanopticDatasetMapper(is_train=True, augmentations=[], image_format="BGR")(record)
+    assert torch.equal(found["image"], expected["image"]) and torch.equal(found["sem_seg"], expected["sem_seg"])
+    assert quality_of_the_truth()["PQ"] == pytest.approx(100)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("locale", [{"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}, {}])
 def test_non_ascii_names_under_any_locale(tmp_path, locale):
