@@ -32,6 +32,7 @@ docs-check: install
 lint: install
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
 
 clean:
-	rm -rf .venv output datasets/toy_panoptic datasets/pathfinder/PF*s build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv output datasets/toy_panoptic datasets/pathfinder/PF*s build *.egg-info .pytest_cache .ruff_cache .mypy_cache

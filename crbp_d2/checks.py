@@ -6,6 +6,7 @@ A range or a choice is written once, in the check that a constructor makes.
 import math
 from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
+from typing import Any
 
 from .suggestions import did_you_mean
 
@@ -81,7 +82,7 @@ def check_odd(owner: str, least: int = 1, **settings: object) -> None:
             raise SettingError(name, value, f"odd numbers from {least}", owner)
 
 
-def check_number(owner: str, interval: str, **settings: object) -> None:
+def check_number(owner: str, interval: str, **settings: Any) -> None:
     """Check that settings are finite numbers in an interval.
 
     Args:

@@ -4,10 +4,10 @@ import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 
-def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
+def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Have `write` fill a file beside `path`, which then takes its place; both survive a loss of power.
 
     Raises:
@@ -18,7 +18,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> Non
         with open(partial, "wb") as file:
             recorder = _Recorder(file)
             try:
-                write(recorder)
+                write(cast(BinaryIO, recorder))
             except Exception as error:
                 # What writes may report a full disk by an error of its own.
                 raise (recorder.error or error) from error

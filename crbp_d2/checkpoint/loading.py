@@ -127,7 +127,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def _load_file(self, filename: str) -> dict:
         if self._parsed_url_during_load is None:
-            self._parsed_url_during_load = urlparse(filename)
+            self._parsed_url_during_load = urlparse(filename)  # type: ignore[assignment]
         try:
             if filename.endswith(".pkl"):
                 content = _zoo_content(load_pickle(filename))

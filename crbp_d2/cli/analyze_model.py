@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"\nOne image of {args.size[0]} x {args.size[1]} px" + (f", {rois} RoIs in the mask head" if rois else ""))
     if costs:
         rows = [
-            [c.name, " x ".join(map(str, c.drive)), f"{c.parameters:,}", f"{c.flops / 1e9:.4f}", c.steps,
+            [c.name, " x ".join(map(str, c.drive)), f"{c.parameters:,}", f"{c.flops / 1e9:.4f}", str(c.steps),
              f"{c.steps * c.flops / 1e9:.3f}"]
             for c in costs
         ]  # fmt: skip

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 from tqdm import tqdm
@@ -23,7 +24,7 @@ from crbp_d2.data.panoptic.repair import repair_panoptic_dataset
 
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    several = {"action": "append", "nargs": "+", "required": True}
+    several: dict[str, Any] = {"action": "append", "nargs": "+", "required": True}
     parser.add_argument(
         "--panoptic-json", **several, metavar="JSON", help="in COCO-panoptic format; several: one a set"
     )

@@ -35,7 +35,7 @@ def rebind_coco() -> None:
                 metadata.panoptic_json, metadata.panoptic_root, metadata.image_root, metadata.as_dict()
             )
 
-        load.rebound = True
+        load.rebound = True  # type: ignore[attr-defined]
         DatasetCatalog.remove(name)
         DatasetCatalog.register(name, load)
 
@@ -67,6 +67,7 @@ def check_dataset_available(name: str) -> None:
 
 
 def _needed(metadata: Metadata) -> list[str]:
+    keys: tuple[str, ...]
     if hasattr(metadata, "panoptic_json"):
         keys = ("panoptic_json", "panoptic_root", "image_root", "image_dir")
     else:

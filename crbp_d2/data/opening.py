@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
 
@@ -28,7 +29,7 @@ def is_folder(path: str) -> bool:
 
 
 @contextmanager
-def opened(path: str) -> IO[bytes]:
+def opened(path: str) -> Iterator[IO[bytes]]:
     """A file of a data set, to be read."""
     with PathManager.open(local(path), "rb") as file:
         yield file

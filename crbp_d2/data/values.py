@@ -1,6 +1,7 @@
 """What a value of a JSON is, whatever was written there."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -35,11 +36,11 @@ def is_length(value: object) -> bool:
     return type(value) is int and value >= 1
 
 
-def is_number(value: object) -> bool:
+def is_number(value: Any) -> bool:
     return abs(value) < 2**62 if type(value) is int else type(value) is float and math.isfinite(value)
 
 
-def is_byte(value: object) -> bool:
+def is_byte(value: Any) -> bool:
     return is_number(value) and 0 <= value <= 255
 
 

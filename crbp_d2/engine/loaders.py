@@ -111,7 +111,7 @@ class Unreadable:
     """In place of a record that could not be read: an exception would bring a worker's traceback along."""
 
     def __init__(self, number: int, error: Exception):
-        self.kind = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
+        self.kind: type[Exception] = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
         if not isinstance(error, OSError):
             self.kind = ValueError
         text = f"key {error} is missing" if isinstance(error, KeyError) else str(error)

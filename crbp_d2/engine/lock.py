@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from types import TracebackType
+from typing import IO
 
 import portalocker
 from detectron2.utils import comm
@@ -35,7 +36,7 @@ class RunLock:
     def __init__(self, folder: str):
         self.path = os.path.join(folder, FILE)
         self.notes: list[str] = []
-        self._file = None
+        self._file: IO[str] | None = None
 
     def log_notes(self) -> None:
         """Log what was found; the log itself lies in the folder, so it begins later."""

@@ -3,7 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable, Iterable
-from numbers import Real
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -17,7 +17,7 @@ from crbp_d2.suggestions import did_you_mean
 from .optimizer import FULL_MODEL, OPTIMIZERS
 
 # value -> whether it is allowed, and what is.
-Rule = tuple[Callable[[object], bool], str]
+Rule = tuple[Callable[[Any], bool], str]
 
 SCHEDULERS = ("WarmupMultiStepLR", "WarmupCosineLR", "WarmupStepWithFixedGammaLR")
 # detectron2 has others, but no keys for their settings.
@@ -32,7 +32,7 @@ def _whole(least: int, most: float = math.inf) -> Rule:
 def _real(least: float, *, above: bool = False, below: float = math.inf) -> Rule:
     text = f"finite numbers {'above' if above else 'from'} {least}" + (f", below {below}" if below < math.inf else "")
     return (
-        lambda value: isinstance(value, Real) and (least < value if above else least <= value) and value < below,
+        lambda value: isinstance(value, int | float) and (least < value if above else least <= value) and value < below,
         text,
     )
 

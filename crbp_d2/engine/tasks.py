@@ -7,6 +7,7 @@ import importlib.util
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetMapper, MetadataCatalog
@@ -40,7 +41,7 @@ class Task:
     steps: TEST.STEPS_TO_EVALUATE may be set.
     """
 
-    mapper: Callable[..., Callable[[dict], dict]]
+    mapper: Callable[..., Any]
     evaluator: Callable[[CfgNode, str, str], DatasetEvaluator]
     model: Callable[[CfgNode, nn.Module], nn.Module] = lambda cfg, model: model
     table: Callable[[CfgNode, dict[str, dict]], str] = lambda cfg, results: metric_tables(results)

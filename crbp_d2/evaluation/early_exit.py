@@ -23,6 +23,7 @@ class EarlyStopStatistics(DatasetEvaluator):
     def __init__(self, model: nn.Module):
         modules = [module for module in model.modules() if isinstance(module, Recurrence)]
         self.recurrences = [module for module in modules if isinstance(module.solver, EarlyExit)]
+        self.tol = next((module.solver.exit_tol for module in modules if isinstance(module.solver, EarlyExit)), None)
         self.reset()
 
     def reset(self) -> None:
@@ -46,6 +47,6 @@ class EarlyStopStatistics(DatasetEvaluator):
         mean = steps / samples if samples else math.nan
         logging.getLogger(__name__).info(
             "Early stop at a residual of %g: %.2f steps, mean over %d samples, of which %d got there",
-            self.recurrences[0].solver.exit_tol, mean, samples, converged,
+            self.tol, mean, samples, converged,
         )  # fmt: skip
         return {"recurrence": {"mean_steps": mean}}

@@ -61,7 +61,8 @@ class PanopticEvaluator(DatasetEvaluator):
             if image_id not in self.truth:
                 raise ValueError(f"{self.metadata.panoptic_json} has no annotation of image {image_id!r}")
             truth = self.truth[image_id]
-            ids, segments = _prediction(*output["panoptic_seg"], self.metadata)
+            of_model, of_segments = output["panoptic_seg"]
+            ids, segments = _prediction(of_model, of_segments, self.metadata)
             self._counts[image_id] = count(ids, segments, truth)
             if self.output_dir:
                 self._annotations[image_id] = self._write(ids, segments, truth)

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tabulate import tabulate
 
@@ -68,7 +68,7 @@ def _figures(results: Mapping[str, Mapping[str, float]], columns: tuple, suffix:
     return ["-" if math.isnan(value) else f"{value:.2f}" for value in values]
 
 
-def _table(headers: list[str], rows: list[list[str]]) -> str:
+def _table(headers: list[str], rows: Sequence[Sequence[object]]) -> str:
     return tabulate(rows, headers=headers, tablefmt="pipe", disable_numparse=True)
 
 

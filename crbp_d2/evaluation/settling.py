@@ -6,7 +6,7 @@ h x w: of a readout.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import cv2
 import numpy as np
@@ -128,7 +128,7 @@ class SettlingStatistics(DatasetEvaluator):
 
     def __init__(self, model: nn.Module):
         self.model = model
-        self._context = None
+        self._context: AbstractContextManager[list[Tensor]] | None = None
         self._maps: list[Tensor] = []
         self._sum, self._count, self._largest = 0.0, 0, 0
 

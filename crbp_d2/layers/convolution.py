@@ -5,6 +5,7 @@ N: batch; C, K: input and output channels; H x W: image size; E: kernel size.
 
 import logging
 from collections.abc import Hashable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ class HorizontalConv2d(nn.Conv2d):
     def _keep_from_compiler(cls) -> None:
         """Have torch.compile call the other methods, not look into them: it would lose gradients of the weight."""
         if not hasattr(cls._indirectly, "_torchdynamo_disable"):
-            cls._indirectly = torch.compiler.disable(cls._indirectly)
+            cls._indirectly = torch.compiler.disable(cls._indirectly)  # type: ignore[method-assign]
 
     def _method_for(self, x: Tensor, weight: Tensor) -> str:
         if self.method == "direct":
@@ -91,9 +92,7 @@ class HorizontalConv2d(nn.Conv2d):
         if self.method == "benchmark":
             method, reason = self._fastest(x, weight), "timed in this process"
         elif self.method == "auto":
-            last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-            problem = Problem(len(x), self.in_channels, self.out_channels, *x.shape[2:], self.kernel_size[0], last)
-            method, reason = choose_method(problem, _result_dtype(x), x.device.type), "by the cost model"
+            method, reason = choose_method(self._problem(x), _result_dtype(x), x.device.type), "by the cost model"
         else:
             return self.method
         self._announce(x, method, reason)
@@ -142,14 +141,19 @@ class HorizontalConv2d(nn.Conv2d):
     @torch.no_grad()
     def _time(self, x: Tensor, weight: Tensor) -> str:
         # The weight is detached, or autocast of older torch keeps the one it casts here, without a graph, for the run.
-        calls = {"direct": lambda: self._conv_forward(x, weight, None)}
+        calls = {"direct": partial(self._conv_forward, x, weight, None)}
         for method in self._candidates(x):
-            calls[method] = lambda method=method: self._indirectly(x, weight, None, method)
+            calls[method] = partial(self._indirectly, x, weight, None, method)
         return fastest(calls, x.device) if len(calls) > 1 else "direct"
+
+    def _problem(self, x: Tensor) -> Problem:
+        height, width = x.shape[2:]
+        last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        return Problem(len(x), self.in_channels, self.out_channels, height, width, self.kernel_size[0], last)
 
     def _candidates(self, x: Tensor) -> list[str]:
         """The methods beside the direct one that may be worth a timing."""
-        problem = Problem(len(x), self.in_channels, self.out_channels, *x.shape[2:], self.kernel_size[0])
+        problem = self._problem(x)
         methods = ["fft", "winograd"]
         if x.device.type == "cpu" and x.dtype == _result_dtype(x):
             methods.insert(0, "channels_last")

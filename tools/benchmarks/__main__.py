@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog
 from detectron2.engine import default_argument_parser
 
 from crbp_d2 import add_crbp_config
@@ -118,7 +119,7 @@ def early_stop(config_file: str, weights: str) -> None:
             Trainer.test(changed, model)
 
         evaluations = measure_evaluations(evaluate, step_counts)
-    section = early_stop_section(rows, evaluations, len(step_counts), len(loader.dataset))
+    section = early_stop_section(rows, evaluations, len(step_counts), len(DatasetCatalog.get(name)))
     shown = "steps, time and lost PQ against the threshold"
     command = f"early-stop {config_file} {weights}"
     _write("Early stop and quality per step", command, section, ("early_stop", shown, early_stop_panels(rows)))

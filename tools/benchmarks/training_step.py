@@ -7,7 +7,7 @@ import copy
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -118,7 +118,7 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
     return ((found.double() - truth).norm() / truth.norm()).item()
 
 
-def time_interleaved(ways: dict[str, Callable[[], None]], repeats: int) -> dict[str, tuple[float, float]]:
+def time_interleaved(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, tuple[float, float]]:
     """Median seconds of each way, and the median of its ratios to the first, run in turn `repeats` times."""
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):

@@ -5,7 +5,7 @@ compared is said beside it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .records import Record, Study
@@ -33,7 +33,7 @@ class Outcome:
     compared; None: not decided by numbers of seeds, or there is but one. earlier: decided by the shorter trainings.
     """
 
-    values: dict[str, float | str | None]
+    values: Mapping[str, float | str | None]
     holds: bool | None
     why: str = ""
     spreads: dict[str, Spread] = field(default_factory=dict)

@@ -106,7 +106,7 @@ def panels(rows: int, columns: int, **kwargs) -> tuple[Figure, ndarray]:
     return figure, axes
 
 
-def around(scores: Sequence[float]) -> tuple[float, float]:
+def around(scores: Sequence[float] | np.ndarray) -> tuple[float, float]:
     """Limits of an axis for scores between 0 and 1: whole tenths, with some room; those that are nan aside."""
     found = np.array(scores)[np.isfinite(scores)]
     low, high = (found.min(), found.max()) if found.size else (0, 1)

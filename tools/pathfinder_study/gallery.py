@@ -39,7 +39,7 @@ def gallery_page(
         written: stems of the figures in `folder`/figures.
         unrolling: None leaves a sentence in its place.
     """
-    texts = {stem: texts for stem, (_, *texts) in FIGURES.items()} | {"panoptic_toy": PANOPTIC}
+    texts = {stem: (title, caption) for stem, (_, title, caption) in FIGURES.items()} | {"panoptic_toy": PANOPTIC}
     figures = [_figure(stem, *texts[stem], folder / "figures" / f"{stem}.png") for stem in written]
     ledger = [
         [row.quantity, row.paper, row.ours, _link(row.figure, written), f"`{row.command}`"]

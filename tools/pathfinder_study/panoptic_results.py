@@ -129,8 +129,7 @@ def write_side_by_side(folders: Mapping[str, Path], target: Path, count: int = 4
         old.unlink()
     written = []
     for name in names:
-        pictures = (cv2.imread(str(folder / name)) for folder in (left, right))
-        joined = side_by_side(*pictures, labels)
+        joined = side_by_side(cv2.imread(str(left / name)), cv2.imread(str(right / name)), labels)
         width = min(joined.shape[1], WIDTH)
         size = (width, round(joined.shape[0] * width / joined.shape[1]))
         path = target / f"{Path(name).stem}.jpg"

@@ -26,7 +26,7 @@ def pilot_loss(study: Study, config: str, rate: float) -> float:
 def better_rates(study: Study) -> dict[str, float]:
     """The better of RATES of every config whose pilots have all run."""
     runs = [record.run for record in study.records if record.run.startswith("pilot_")]
-    better = {}
+    better: dict[str, float] = {}
     for config in {run.removeprefix("pilot_").rpartition("_")[0] for run in runs}:
         losses = {rate: pilot_loss(study, config, rate) for rate in RATES}
         if all(map(math.isfinite, losses.values())):

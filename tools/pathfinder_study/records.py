@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy import ndarray
@@ -204,7 +205,7 @@ def _record(path: Path, content: dict) -> Record:
     )
 
 
-def _mapping(key: str, value: object) -> list[tuple[str, object]]:
+def _mapping(key: str, value: object) -> list[tuple[str, Any]]:
     if not isinstance(value, dict | None):
         raise _WrongError(f"{key} must be an object, not {value!r}")
     return list((value or {}).items())

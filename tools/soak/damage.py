@@ -9,14 +9,15 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-Damage = Callable[[Path, random.Random], None]
+Damage = Callable[[Path, random.Random], object]
 
 
-def of_bytes(change: Callable[[bytearray, random.Random], object]) -> Damage:
+def of_bytes(change: Callable[[bytearray, random.Random], Any]) -> Damage:
     """A damage of a file from one of its content, which it changes in place or returns anew."""
 
     def damage(path: Path, rng: random.Random) -> None:
@@ -72,10 +73,20 @@ BYTES: dict[str, Damage] = {
     "doubled": of_bytes(lambda content, rng: content + content),
     "garbage": of_bytes(lambda content, rng: rng.randbytes(rng.randint(0, 5000))),
     "huge": lambda path, rng: _grow(path),
-    "folder": lambda path, rng: (path.unlink(), path.mkdir()),
+    "folder": lambda path, rng: _as_folder(path),
     "gone": lambda path, rng: path.unlink(),
-    "link to itself": lambda path, rng: (path.unlink(), path.symlink_to(path.name)),
+    "link to itself": lambda path, rng: _as_link(path),
 }
+
+
+def _as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _as_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
 
 
 def _grow(path: Path) -> None:
@@ -172,10 +183,10 @@ VALUES = (None, True, False, 0, -1, 1, 7, 1.5, 2**31, 2**70, math.nan, math.inf,
           [], {}, [[]], [None], {"a": 1}, "é")  # fmt: skip
 
 
-def edit(value: object, rng: random.Random) -> object:
+def edit(value: Any, rng: random.Random) -> Any:
     """A copy of what a JSON holds with one value, anywhere, replaced, removed, doubled or nudged."""
     copy = json.loads(json.dumps(value))
-    places: list[tuple[dict | list, object]] = []
+    places: list[tuple[Any, Any]] = []
 
     def collect(part: object) -> None:
         for key, inner in part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ():

@@ -156,7 +156,7 @@ def difference(one: Path, other: Path) -> str:
         return f"{missing[0]} is missing"
     contents = [torch.load(folder / "model_final.pth", weights_only=True) for folder in (one, other)]
     for part in ("model", "trainer"):
-        if place := _differs(*(content[part] for content in contents), part):
+        if place := _differs(contents[0][part], contents[1][part], part):
             return place
     texts = [(folder / "metrics.json").read_text() for folder in (one, other)]
     lines = [[json.loads(line) for line in text.splitlines()] for text in texts]

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ MISSING = object()
 SEGMENT = "annotations[].segments_info[]"
 
 
-def check_panoptic_json(data: object, path: str) -> list[Fault]:
+def check_panoptic_json(data: Any, path: str) -> list[Fault]:
     """All faults of a COCO-panoptic JSON that it shows by itself.
 
     Args:
@@ -32,7 +33,7 @@ def check_panoptic_json(data: object, path: str) -> list[Fault]:
     return list(faults)
 
 
-def check_categories(categories: object, path: str) -> list[Fault]:
+def check_categories(categories: Any, path: str) -> list[Fault]:
     """All faults of the categories of a COCO-panoptic JSON."""
     faults = Faults(path)
     if has_lists({"categories": categories}, ("categories",), faults):
@@ -40,7 +41,7 @@ def check_categories(categories: object, path: str) -> list[Fault]:
     return list(faults)
 
 
-def has_lists(data: object, keys: Iterable[str], faults: Faults) -> bool:
+def has_lists(data: Any, keys: Iterable[str], faults: Faults) -> bool:
     """Whether all of these keys hold lists of objects; adds what is wrong to `faults`."""
     if not isinstance(data, dict):
         faults.add("json", "", f"holds {kind(data)}, not an object with images, annotations and categories")
@@ -171,18 +172,18 @@ def _check_segments(segments: list[dict], owners: np.ndarray, image_ids: list, l
         for k in _where(values, lambda v: v is MISSING):
             add("missing-key" if key in ("id", "category_id") else "derived-key", key, k, "is missing")
     ids, whole = integers(columns["id"])
-    for k in np.flatnonzero(~whole):
+    for k in np.flatnonzero(~whole).tolist():
         if columns["id"][k] is not MISSING:
             add("segment-id", "id", k, f"{columns['id'][k]!r} is no whole number")
     if strings := [v for v in columns["id"] if type(v) is str]:
         _string_ids(strings, f"{SEGMENT}.id", faults)
-    for k in np.flatnonzero(whole & ((ids <= 0) | (ids >= MOST_SEGMENTS))):
+    for k in np.flatnonzero(whole & ((ids <= 0) | (ids >= MOST_SEGMENTS))).tolist():
         add("segment-id", "id", k, f"{ids[k]}; allowed: 1 to {MOST_SEGMENTS - 1} (0 is void)")
     good = np.flatnonzero(whole & (ids > 0) & (ids < MOST_SEGMENTS))
     codes, first, counts = np.unique(
         owners[good] * MOST_SEGMENTS + ids[good], return_index=True, return_counts=True
     )  # fmt: skip
-    for k, count in zip(good[first[counts > 1]], counts[counts > 1], strict=True):
+    for k, count in zip(good[first[counts > 1]].tolist(), counts[counts > 1], strict=True):
         add("segment-doubled", "id", k, f"{ids[k]} is that of {count} segments")
     for k, value in enumerate(columns["category_id"]):
         if value is not MISSING and not (is_id(value) and value in listed):
@@ -268,5 +269,5 @@ def _other_type(value: object, listed: Iterable) -> str:
     return ""
 
 
-def _where(values: list, wrong: Callable[[object], bool]) -> list[int]:
+def _where(values: list, wrong: Callable[[Any], bool]) -> list[int]:
     return [k for k, value in enumerate(values) if wrong(value)]

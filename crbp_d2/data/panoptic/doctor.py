@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from detectron2.config import CfgNode
 from torch.utils.data import DataLoader, Dataset
@@ -92,7 +93,7 @@ def check_panoptic_datasets(
     return [*faults, *_compare_tables(tables)]
 
 
-def _read(path: str) -> tuple[object, list[Fault]]:
+def _read(path: str) -> tuple[Any, list[Fault]]:
     try:
         return read_json(path), []
     except FileNotFoundError:

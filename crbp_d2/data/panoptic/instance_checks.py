@@ -1,6 +1,7 @@
 """Checks of a COCO-detection JSON that stands beside a panoptic one."""
 
 from collections import Counter
+from typing import Any
 
 from pycocotools import mask as coco_mask
 
@@ -20,7 +21,7 @@ KEYS = {
 RATIO, SLACK = 2.0, 64
 
 
-def check_instances_json(data: object, path: str, panoptic: dict | None = None) -> list[Fault]:
+def check_instances_json(data: Any, path: str, panoptic: dict | None = None) -> list[Fault]:
     """All faults of a COCO-detection JSON.
 
     Args:

@@ -267,7 +267,7 @@ def boxes(indices: np.ndarray, count: int) -> np.ndarray:
         first, last = present.argmax(axis=1), length - 1 - present[:, ::-1].argmax(axis=1)
         edges.append((first, last + 1 - first))
     (x, w), (y, h) = edges
-    return np.stack([x, y, w, h], axis=1)[1:] * rows[1:].any(axis=1)[:, None]
+    return np.stack([x, y, w, h], axis=1)[1:] * np.logical_or.reduce(rows[1:], axis=1)[:, None]
 
 
 def semantic_table(segments_info: list[dict]) -> np.ndarray:

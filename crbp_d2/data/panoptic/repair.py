@@ -40,7 +40,9 @@ def repair_panoptic_dataset(files: PanopticFiles, out: str) -> PanopticFiles:
     if not isinstance(data, dict) or not all(_is_table(data.get(k)) for k in ("images", "annotations", "categories")):
         raise ValueError("images, annotations and categories are needed, lists of objects")
     copy = PanopticFiles(
-        *(os.path.join(out, name) for name in ("panoptic.json", "panoptic", "images")),
+        os.path.join(out, "panoptic.json"),
+        os.path.join(out, "panoptic"),
+        os.path.join(out, "images"),
         os.path.join(out, "instances.json") if files.instances_json else None,
     )
     for folder in (copy.panoptic_root, copy.image_root):
@@ -108,9 +110,8 @@ def _repair_flag(entry: dict, key: str) -> None:
 
 def _numbers(ids: Iterable) -> dict[str, object]:
     """How an id is written -> the id: numbers if all can be, as they are otherwise."""
-    ids = [_whole(value) for value in ids]
-    ids = [value for value in ids if is_id(value)]
-    numbers = {str(value): whole_number(value) for value in ids}
+    ids = [value for value in map(_whole, ids) if is_id(value)]
+    numbers: dict[str, object] = {str(value): whole_number(value) for value in ids}
     clash = None in numbers.values() or len(set(numbers.values())) < len(numbers)
     return {str(value): value for value in ids} if clash else numbers
 

@@ -191,7 +191,8 @@ def _inside(spec: PathfinderSpec, dashes: Dashes) -> np.ndarray:
     """Which of M dashes stay off the border: M booleans."""
     middle, reach = complex(spec.window, spec.window) / 2, spec.window / 2 - spec.border
     off = np.concatenate([dashes.tails, dashes.heads]) - middle
-    return (np.maximum(np.abs(off.real), np.abs(off.imag)) <= reach).reshape(2, -1).all(axis=0)
+    tails, heads = (np.maximum(np.abs(off.real), np.abs(off.imag)) <= reach).reshape(2, -1)
+    return tails & heads
 
 
 def _clear(spec: PathfinderSpec, dashes: Dashes, obstacles: Dashes) -> np.ndarray:

@@ -1,5 +1,7 @@
 """From Pathfinder records to what a contour model takes."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from detectron2.config import CfgNode, configurable
@@ -29,7 +31,7 @@ class PathfinderDatasetMapper:
     """
 
     @configurable
-    def __init__(self, *, augmentations: list[T.Augmentation | T.Transform] = ()):
+    def __init__(self, *, augmentations: Sequence[T.Augmentation | T.Transform] = ()):
         self.augmentations = T.AugmentationList(augmentations)
 
     @classmethod

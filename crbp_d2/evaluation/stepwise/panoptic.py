@@ -93,7 +93,11 @@ def paste(masks: Tensor, box: Tensor, size: tuple[int, int], threshold: float = 
     """
     boxes = box.expand(len(masks), 4)
     pasted, part = _do_paste_mask(masks[:, None], boxes, *size, skip_empty=True)
-    return (pasted >= threshold).cpu().numpy(), tuple(slice(int(s.start), int(s.stop)) for s in part)
+    return (pasted >= threshold).cpu().numpy(), (_whole(part[0]), _whole(part[1]))
+
+
+def _whole(part: slice) -> slice:
+    return slice(int(part.start), int(part.stop))
 
 
 class StepwisePanoptic(nn.Module):

@@ -97,7 +97,7 @@ def merge_instances(prediction: PredictionsByStep) -> tuple[np.ndarray, list[int
     owners = np.zeros((len(prediction), *prediction.instances.image_size), np.int16)
     for k, n in enumerate(instances, start=1):
         masks, part = prediction.pasted[n]
-        below = owners[(slice(None), *part)]
+        below = owners[:, part[0], part[1]]
         area = np.count_nonzero(masks, axis=(1, 2))
         free = masks & (below == 0)
         covered = area - np.count_nonzero(free, axis=(1, 2))

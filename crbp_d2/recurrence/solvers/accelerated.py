@@ -4,13 +4,14 @@ N: batch; D: elements of a sample's state over all its tensors.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from crbp_d2.tracing import refuse_export
 
-from ..interfaces import Step, Visit
+from ..interfaces import Visit
 from ..solution import Solution, SolveStats
 from ..state import State, flatten, is_finite, relative_norm, sample_norm, select, unflatten
 from .base import AnyCell, check_budget
@@ -55,7 +56,9 @@ class Accelerated(AnyCell, ABC):
     def begin(self) -> Extrapolation:
         """A fresh history for one solve."""
 
-    def solve(self, step: Step, state: State, steps: int | None = None, visit: Visit | None = None) -> Solution:
+    def solve(
+        self, step: Callable[[State], State], state: State, steps: int | None = None, visit: Visit | None = None
+    ) -> Solution:
         """At most `steps` evaluations (default: max_steps; 0 is allowed) from `state`.
 
         Float32 or wider inside; under autocast the extrapolation keeps that precision.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from crbp_d2.checks import check_number, check_whole
 
-from ..interfaces import Cell, TransposeSolver
+from ..interfaces import Cell, Solver, TransposeSolver
 from ..solution import SolveStats
 from ..state import State, add
 
@@ -58,7 +58,7 @@ class UnconvergedWarning(UserWarning):
     """A solver that stops at a tolerance used up its steps before it got there."""
 
 
-def warn_unconverged(solver: TransposeSolver, stats: SolveStats, what: str) -> bool:
+def warn_unconverged(solver: TransposeSolver | Solver, stats: SolveStats, what: str) -> bool:
     """Warn if `solver` was meant to reach a tolerance and some sample did not; returns whether it warned.
 
     Args:
@@ -77,7 +77,7 @@ def warn_unconverged(solver: TransposeSolver, stats: SolveStats, what: str) -> b
     return True
 
 
-def check_budget(owner: str, tol: float, **counts: object) -> None:
+def check_budget(owner: str, tol: float, **counts: int) -> None:
     """Check the numbers that every solver has: whole ones from 1, and `tol` in (0, 1).
 
     Raises:
