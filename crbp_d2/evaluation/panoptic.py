@@ -128,10 +128,10 @@ def count(ids: np.ndarray, segments: list[dict], truth: dict) -> dict[Class, np.
     true = segment_indices(truth)
     if ids.shape != true.shape:
         raise ValueError(f"the prediction of image {truth['image_id']!r} is {ids.shape}, but its PNG {true.shape}")
-    found, strange, _ = locate(ids, [segment["id"] for segment in segments])
-    if len(strange):
+    found, unknown, _ = locate(ids, [segment["id"] for segment in segments])
+    if len(unknown):
         raise ValueError(
-            f"the prediction of image {truth['image_id']!r} has pixels of {strange[0]}, which is no segment"
+            f"the prediction of image {truth['image_id']!r} has pixels of {unknown[0]}, which is no segment"
         )
     size = len(segments) + 1, len(truth["segments_info"]) + 1
     both = found.astype(np.int64) * size[1] + true

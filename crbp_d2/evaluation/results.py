@@ -34,8 +34,8 @@ PATHFINDER_COLUMNS = (
     ("precision", "precision"),
     ("recall", "recall"),
     ("balanced accuracy", "balanced_accuracy"),
-    ("F1 pooled", "F1_pooled"),
-    ("IoU pooled", "IoU_pooled"),
+    ("F1, micro-averaged", "F1_pooled"),
+    ("IoU, micro-averaged", "IoU_pooled"),
 )
 
 

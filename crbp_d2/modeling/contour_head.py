@@ -108,10 +108,10 @@ class ContourReadout(nn.Module, ABC):
         if targets.shape != logits.shape[:1] + logits.shape[2:]:
             raise ValueError(f"targets are {tuple(targets.shape)}, but the predictions {tuple(logits.shape)}")
         known = targets != self.ignore_value
-        strange = known & ((targets < 0) | (targets >= len(CLASSES)))
-        if strange.any():
+        unknown = known & ((targets < 0) | (targets >= len(CLASSES)))
+        if unknown.any():
             raise ValueError(
-                f"targets hold the label {targets[strange][0].item()}; allowed are 0 ({CLASSES[0]}), 1 ({CLASSES[1]}) "
+                f"targets hold the label {targets[unknown][0].item()}; allowed are 0 ({CLASSES[0]}), 1 ({CLASSES[1]}) "
                 f"and {self.ignore_value} (ignored)"
             )
         difference = (logits[:, 1] - logits[:, 0])[known]

@@ -137,10 +137,10 @@ def growth() -> None:
         return Trainer.build_train_loader(cfg)
 
     growths = [*growing.measure_work(), growing.measure_workers(build_loader)]
-    crews = growing.measure_crews()
-    section = growing.growth_section(growths, crews, torch.get_num_threads())
+    layouts = growing.measure_layouts()
+    section = growing.growth_section(growths, layouts, torch.get_num_threads())
     shown = "time of a training step, stimuli and images a second as the work or the workers grow"
-    _write("Cost as the work grows", "growth", section, ("growth", shown, growing.growth_panels(growths, crews)))
+    _write("Cost as the work grows", "growth", section, ("growth", shown, growing.growth_panels(growths, layouts)))
 
 
 def memory() -> None:

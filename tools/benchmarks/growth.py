@@ -30,7 +30,7 @@ ROIS, BATCHES, SIDES, KERNELS = (4, 8, 16, 32), (1, 2, 4, 8), (50, 75, 100, 150)
 BATCH, SIDE = 2, 100
 WORKERS = (0, 1, 2)
 # Processes and threads of each.
-CREWS = ((1, 1), (1, 2), (2, 1))
+LAYOUTS = ((1, 1), (1, 2), (2, 1))
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,8 @@ class _Loss(nn.Module):
         return self.problem.loss(output.state[0], output.penalty)
 
 
-def measure_crews(
-    crews: Sequence[tuple[int, int]] = CREWS, batch: int = 8, side: int = SIDE, steps: int = 3
+def measure_layouts(
+    layouts: Sequence[tuple[int, int]] = LAYOUTS, batch: int = 8, side: int = SIDE, steps: int = 3
 ) -> dict[tuple[int, int], float]:
     """Images a second of the Pathfinder hGRU's training step, by (processes, threads of each), always on the CPU.
 
@@ -136,7 +136,7 @@ def measure_crews(
         steps: timed, after a first one.
     """
     rates = {}
-    for processes, threads in crews:
+    for processes, threads in layouts:
         with tempfile.TemporaryDirectory() as folder:
             mp.spawn(_work, (processes, threads, batch // processes, side, steps, folder), nprocs=processes)
             seconds = float((Path(folder) / "seconds").read_text())
@@ -160,7 +160,7 @@ def _work(rank: int, processes: int, threads: int, batch: int, side: int, steps:
     dist.destroy_process_group()
 
 
-def growth_panels(growths: Sequence[Growth], crews: dict[tuple[int, int], float]) -> list[Panel]:
+def growth_panels(growths: Sequence[Growth], layouts: dict[tuple[int, int], float]) -> list[Panel]:
     """A panel a measurement; a power law where one is fitted."""
     panels = []
     for growth in growths:
@@ -171,18 +171,18 @@ def growth_panels(growths: Sequence[Growth], crews: dict[tuple[int, int], float]
             curves[f"power {growth.exponent:.2f}"] = growth.values, line
         panels.append(Panel(growth.name, growth.name, growth.rate or "s a training step", curves,
                             log="xy" if growth.power else "", ticks=growth.values))  # fmt: skip
-    totals = sorted({processes * threads for processes, threads in crews})
+    totals = sorted({processes * threads for processes, threads in layouts})
     curves = {
         f"{count} process{'es' * (count > 1)}": zip(
-            *((p * t, rate) for (p, t), rate in crews.items() if p == count), strict=True
+            *((p * t, rate) for (p, t), rate in layouts.items() if p == count), strict=True
         )
-        for count in sorted({processes for processes, _ in crews})
+        for count in sorted({processes for processes, _ in layouts})
     }
     curves = {label: tuple(points) for label, points in curves.items()}
     return [*panels, Panel("processes", "threads of all processes together", "images/s", curves, ticks=totals)]
 
 
-def growth_section(growths: Sequence[Growth], crews: dict[tuple[int, int], float], threads: int) -> str:
+def growth_section(growths: Sequence[Growth], layouts: dict[tuple[int, int], float], threads: int) -> str:
     """Markdown of what the measurements return."""
     parts = [
         f"C-RBP training steps of 20 evaluations and 15 products with {threads} threads, medians of rounds in turn. "
@@ -198,8 +198,8 @@ def growth_section(growths: Sequence[Growth], crews: dict[tuple[int, int], float
         parts.append(markdown_table([growth.name, heading, "ratio"], rows))
         if growth.power:
             parts.append(f"Exponent: {growth.exponent:.2f}.")
-    first = next(iter(crews.values()))
-    rows = [[str(p), str(t), f"{rate:.2f}", f"{rate / first:.2f}"] for (p, t), rate in crews.items()]
+    first = next(iter(layouts.values()))
+    rows = [[str(p), str(t), f"{rate:.2f}", f"{rate / first:.2f}"] for (p, t), rate in layouts.items()]
     parts.append(
         "Processes of DistributedDataParallel (gloo) that share a batch, on the CPU:\n\n"
         + markdown_table(["processes", "threads of each", "images/s", "ratio"], rows)

@@ -94,7 +94,7 @@ def quiet() -> Iterator[None]:
 
 
 def outcome(read: Callable[[], Iterable[tuple[object, dict]]], truth: dict | None, place: Path) -> tuple[str, str]:
-    """What reading gives ("read", or the message that it was refused with), and the problem with that, if any.
+    """What reading gives ("read", or the message that it was rejected with), and the problem with that, if any.
 
     Args:
         truth: sample by image id; None: anything may be read.
@@ -155,7 +155,7 @@ def manifest_trial(place: Path, rng: random.Random, sets: Sets) -> tuple[str, st
 
 
 def scene_trial(place: Path, rng: random.Random, sets: Sets) -> tuple[str, str]:
-    """An edited panoptic JSON: what is harmful is refused, and the data doctor finds it."""
+    """An edited panoptic JSON: what is harmful is rejected, and the data doctor finds it."""
     path = place / "panoptic.json"
     place.mkdir(parents=True)
     shutil.copyfile(sets.scenes / "panoptic.json", path)
@@ -170,7 +170,7 @@ def scene_trial(place: Path, rng: random.Random, sets: Sets) -> tuple[str, str]:
     if found == "read" and (harmful := [fault for fault in faults if not fault.harmless]):
         return name, f"harmful, but read without a word: {harmful[0]}"
     if found != "read" and not any(not fault.harmless for fault in faults):
-        return name, f"the data doctor does not find what is refused: {found}"
+        return name, f"the data doctor does not find what is rejected: {found}"
     return name, ""
 
 

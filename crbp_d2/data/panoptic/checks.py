@@ -53,8 +53,8 @@ def has_lists(data: Any, keys: Iterable[str], faults: Faults) -> bool:
             faults.add("missing-key", key, "is missing")
         elif not isinstance(entries, list):
             faults.add("value", key, f"is {kind(entries)}, not a list")
-        elif strange := [k for k, entry in enumerate(entries) if not isinstance(entry, dict)]:
-            faults.add("value", f"{key}[{strange[0]}]", f"is {kind(entries[strange[0]])}, not an object")
+        elif unknown := [k for k, entry in enumerate(entries) if not isinstance(entry, dict)]:
+            faults.add("value", f"{key}[{unknown[0]}]", f"is {kind(entries[unknown[0]])}, not an object")
         else:
             continue
         whole = False

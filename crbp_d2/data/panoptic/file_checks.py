@@ -129,10 +129,10 @@ def _check_png(pair: Pair) -> list[Fault]:
         faults.append(fault("channels", name, f"is {mode}, not RGB; is read here, but not by all programs"))
     ids = pixels @ np.array([1, 256, 65536], np.int32)
     indices, only_png, only_json = locate(ids, [segment["id"] for segment in pair.segments])
-    for where, strange in (("only in the PNG", only_png), ("only in the JSON", only_json)):
-        if len(strange):
-            more = f" and {len(strange) - 5} more" if len(strange) > 5 else ""
-            faults.append(fault("segments", f"{SEGMENT}.id", f"{where}: {strange.tolist()[:5]}{more}"))
+    for where, unknown in (("only in the PNG", only_png), ("only in the JSON", only_json)):
+        if len(unknown):
+            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+            faults.append(fault("segments", f"{SEGMENT}.id", f"{where}: {unknown.tolist()[:5]}{more}"))
     return [*faults, *_check_pixels(pair, indices)]
 
 

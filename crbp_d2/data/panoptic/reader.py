@@ -246,12 +246,12 @@ def locate(ids: np.ndarray, listed: list[int]) -> tuple[np.ndarray, np.ndarray, 
     ranks = np.argsort(order)
     found = np.searchsorted(order[ranks], ids)
     found[found == len(order)] = 0
-    strange = order[ranks][found] != ids
+    unknown = order[ranks][found] != ids
     indices = ranks.astype(np.uint8 if len(order) <= 256 else np.int32)[found]
     only_png = np.zeros(0, np.int64)
-    if strange.any():
-        only_png = np.unique(ids[strange])
-        indices[strange] = 0
+    if unknown.any():
+        only_png = np.unique(ids[unknown])
+        indices[unknown] = 0
     counts = np.bincount(indices.ravel(), minlength=len(order))[1:]
     return indices, only_png, order[1:][counts == 0]
 

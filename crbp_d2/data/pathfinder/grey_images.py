@@ -44,8 +44,8 @@ def read_target(path: str, height: int, width: int) -> np.ndarray:
         else:
             labels = _one_channel(image, header, path)
     found = np.unique(labels).tolist()
-    if strange := set(found) - {0, 1, 255}:
-        raise ImageError(f"{path} holds the label {min(strange)}; allowed are 0, 1 and 255 (ignored), or 0 and 255")
+    if unknown := set(found) - {0, 1, 255}:
+        raise ImageError(f"{path} holds the label {min(unknown)}; allowed are 0, 1 and 255 (ignored), or 0 and 255")
     if found != [0, 255]:
         return labels
     log_first_n(logging.INFO, f"{path} has 0 and 255 alone: 255 is taken for the target", name=__name__)

@@ -69,8 +69,8 @@ def warn_unconverged(solver: TransposeSolver | Solver, stats: SolveStats, what: 
     missed = ~stats.converged
     warnings.warn(
         f"the {what} of {int(missed.sum())} of {len(missed)} samples did not converge: {solver!r} left a residual of "
-        f"{stats.residual[missed].max().item():.3g} after {stats.steps} steps. This is said once; every run reports it "
-        "in its statistics",
+        f"{stats.residual[missed].max().item():.3g} after {stats.steps} steps. This warning comes once; every run "
+        "reports it in its statistics",
         UnconvergedWarning,
         stacklevel=3,
     )

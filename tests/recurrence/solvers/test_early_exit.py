@@ -1,4 +1,4 @@
-"""Early stop: what a sample gets, what it costs, what is reported and refused."""
+"""Early stop: what a sample gets, what it costs, what is reported and rejected."""
 
 import pytest
 import torch

@@ -6,7 +6,7 @@ from tools.benchmarks.growth import (
     Growth,
     growth_panels,
     growth_section,
-    measure_crews,
+    measure_layouts,
     measure_work,
     measure_workers,
 )
@@ -41,17 +41,17 @@ def test_loaders_are_timed_after_their_workers_have_started(monkeypatch):
 
 
 def test_processes_share_a_batch():
-    crews = measure_crews(crews=((1, 1), (2, 1)), batch=2, side=6, steps=1)
-    assert list(crews) == [(1, 1), (2, 1)] and min(crews.values()) > 0
+    layouts = measure_layouts(layouts=((1, 1), (2, 1)), batch=2, side=6, steps=1)
+    assert list(layouts) == [(1, 1), (2, 1)] and min(layouts.values()) > 0
 
 
 def test_section_and_panels():
     growths = [Growth("batch", (1, 4), (0.5, 2.0), power=True), Growth("workers", (0, 1), (10, 15), rate="stimuli/s")]
-    crews = {(1, 1): 2.0, (1, 2): 3.0, (2, 1): 3.5}
-    text = growth_section(growths, crews, threads=2)
+    layouts = {(1, 1): 2.0, (1, 2): 3.0, (2, 1): 3.5}
+    text = growth_section(growths, layouts, threads=2)
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
     assert ["4", "2.000", "4.00"] in rows and ["1", "15.0", "1.50"] in rows and ["2", "1", "3.50", "1.75"] in rows
     assert text.count("Exponent: 1.00.") == 1
-    batch, workers, processes = growth_panels(growths, crews)
+    batch, workers, processes = growth_panels(growths, layouts)
     assert batch.curves["power 1.00"] == ((1, 4), pytest.approx([0.5, 2.0])) and list(workers.curves) == ["measured"]
     assert processes.curves == {"1 process": ((1, 2), (2.0, 3.0)), "2 processes": ((2,), (3.5,))}
