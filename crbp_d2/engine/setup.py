@@ -88,8 +88,9 @@ def checked_config(args: argparse.Namespace) -> CfgNode:
     cfg.freeze()
     check_settings(cfg, train=not args.eval_only, processes=world_size(args))
     check_recurrence_config(cfg)
-    if "toy_panoptic_train" not in DatasetCatalog.list():
-        register_toy_panoptic()
+    for name, hard in (("toy_panoptic_train", False), ("toy_panoptic_hard_train", True)):
+        if name not in DatasetCatalog.list():
+            register_toy_panoptic(hard=hard)
     return cfg
 
 

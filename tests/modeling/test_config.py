@@ -155,8 +155,20 @@ PAPER = {
 }
 
 
+# Recipes that the paper does not have.
+OWN = {"panoptic_R50_progressive"}
+
+
 def test_every_experiment_of_the_paper_has_its_file_and_no_other():
-    assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} == set(PAPER)
+    assert {path.stem for path in (ROOT / "configs").glob("*.yaml")} == set(PAPER) | OWN
+
+
+def test_the_progressive_recipe_is_the_paper_s_but_for_its_rule():
+    ours, paper = config(file="panoptic_R50_progressive.yaml"), config(file="panoptic_R50_crbp.yaml")
+    assert (ours.MODEL.RECURRENCE.RULE, ours.MODEL.RECURRENCE.TRUNCATION) == ("progressive", 4)
+    for cfg in (ours, paper):
+        cfg.MODEL.RECURRENCE.RULE, cfg.MODEL.RECURRENCE.TRUNCATION, cfg.OUTPUT_DIR = "crbp", 3, ""
+    assert ours == paper
 
 
 @pytest.mark.parametrize("name", PAPER)

@@ -23,7 +23,13 @@ CATEGORIES = [
 
 
 def register_toy_panoptic(
-    root: str | None = None, *, num_train: int = 1500, num_val: int = 50, size: int = 128, seed: int = 0
+    root: str | None = None,
+    *,
+    num_train: int = 1500,
+    num_val: int = 50,
+    size: int = 128,
+    seed: int = 0,
+    hard: bool = False,
 ) -> None:
     """Register `toy_panoptic_train` and `toy_panoptic_val`: 5 thing and 4 stuff classes.
 
@@ -35,6 +41,7 @@ def register_toy_panoptic(
         num_train, num_val: images of each.
         size: image side in pixels, at least 64.
         seed: of all scenes.
+        hard: scenes of more occlusion and thinner shapes, as `toy_panoptic_hard_train` and `_val`.
 
     Raises:
         ValueError: arguments outside these, or the names are registered with other arguments.
@@ -47,15 +54,16 @@ def register_toy_panoptic(
         )
     root = root or os.environ.get("DETECTRON2_DATASETS", "datasets")
     for split in SPLITS:
-        folder = Path(root) / "toy_panoptic" / f"{split}_{size}px_{counts[split]}_seed{seed}"
-        name = f"toy_panoptic_{split}"
+        kind = "toy_panoptic_hard" if hard else "toy_panoptic"
+        folder = Path(root) / kind / f"{split}_{size}px_{counts[split]}_seed{seed}"
+        name = f"{kind}_{split}"
         register_with_metadata(
             name,
             str(folder / "panoptic.json"),
             str(folder / "panoptic"),
             str(folder / "images"),
             panoptic_metadata(CATEGORIES),
-            prepare=lambda f=folder, s=split: write_toy_panoptic(f, s, counts[s], size, seed),
+            prepare=lambda f=folder, s=split: write_toy_panoptic(f, s, counts[s], size, seed, hard),
         )
         MetadataCatalog.get(name).set(check_available=_written_on_first_use)
 
@@ -64,7 +72,7 @@ def _written_on_first_use() -> None:
     """There is nothing to look for."""
 
 
-def write_toy_panoptic(folder: Path, split: str, count: int, size: int, seed: int) -> None:
+def write_toy_panoptic(folder: Path, split: str, count: int, size: int, seed: int, hard: bool = False) -> None:
     """Write one split into `folder` unless it is there; a kill leaves nothing behind under that name."""
     # Scenes drawn by other code are other data, though their arguments are the same.
     version = hashlib.sha256(Path(__file__).with_name("toy_scenes.py").read_bytes()).hexdigest()[:12]
@@ -75,7 +83,7 @@ def write_toy_panoptic(folder: Path, split: str, count: int, size: int, seed: in
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}_", dir=folder.parent))
     try:
-        _write(temporary, split, count, size, seed)
+        _write(temporary, split, count, size, seed, hard)
         (temporary / "version").write_text(version)
         temporary.chmod(0o755)
         if folder.exists():
@@ -89,13 +97,13 @@ def write_toy_panoptic(folder: Path, split: str, count: int, size: int, seed: in
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _write(folder: Path, split: str, count: int, size: int, seed: int) -> None:
+def _write(folder: Path, split: str, count: int, size: int, seed: int, hard: bool) -> None:
     ids = {category["name"]: category["id"] for category in CATEGORIES}
     images, annotations = [], []
     for name in ("images", "panoptic"):
         (folder / name).mkdir()
     for index in range(count):
-        scene = draw_scene((seed, SPLITS.index(split), index), size)
+        scene = draw_scene((seed, SPLITS.index(split), index), size, hard)
         file_name = f"{index:06d}.png"
         images.append({"id": index, "file_name": file_name, "height": size, "width": size})
         segments = []

@@ -14,6 +14,8 @@ HUE_SPREAD = 40
 STUFF = ("stripes", "checks", "grass", "sky")
 # Pixels a segment must show to be annotated; smaller remains of occluded shapes are void.
 MIN_VISIBLE = 40
+# Of a hard scene's shapes: extent along one direction over that across it, and a ring's hole over its outside.
+SQUEEZED, THIN_HOLE = (0.3, 0.7), 0.65
 
 
 @dataclass
@@ -25,8 +27,8 @@ class Scene:
     classes: list[str]
 
 
-def draw_scene(seed: tuple[int, ...], size: int = 128) -> Scene:
-    """The scene of a seed."""
+def draw_scene(seed: tuple[int, ...], size: int = 128, hard: bool = False) -> Scene:
+    """The scene of a seed; `hard`: two to three times as many shapes, which hide one another more, and thinner ones."""
     rng = np.random.default_rng(seed)
     regions = _regions(rng, size)
     image = np.zeros((size, size, 3), dtype=np.float64)
@@ -37,9 +39,9 @@ def draw_scene(seed: tuple[int, ...], size: int = 128) -> Scene:
         image[mask] = _stuff_texture(rng, str(name), size)[mask]
         classes.append(str(name))
         segments[mask] = len(classes)
-    for _ in range(rng.integers(2, 6)):
+    for _ in range(rng.integers(6, 13) if hard else rng.integers(2, 6)):
         name = list(THINGS)[rng.integers(len(THINGS))]
-        mask, outline = _shape(rng, name, size)
+        mask, outline = _shape(rng, name, size, hard)
         image[mask] = _thing_texture(rng, name, size)[mask]
         image[outline] *= 0.3
         classes.append(name)
@@ -114,8 +116,8 @@ def _thing_texture(rng: np.random.Generator, name: str, size: int) -> np.ndarray
     return base * (shade * dots)[..., None]
 
 
-def _shape(rng: np.random.Generator, name: str, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mask and outline of a shape at a random place, S x S booleans each."""
+def _shape(rng: np.random.Generator, name: str, size: int, thin: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Mask and outline of a shape at a random place, S x S booleans each; `thin`: squeezed along one direction."""
     radius = rng.uniform(0.1, 0.22) * size
     centre = rng.uniform(0.6 * radius, size - 0.6 * radius, 2)
     turn = rng.uniform(0, 2 * np.pi)
@@ -124,10 +126,14 @@ def _shape(rng: np.random.Generator, name: str, size: int) -> tuple[np.ndarray, 
     if name == "star":
         radii[1::2] *= 0.45
     angles = turn + 2 * np.pi * np.arange(corners) / corners
-    polygon = centre + radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    rings = [polygon]
+    offsets = radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    if thin:
+        across = rng.uniform(0, np.pi)
+        direction = np.array([np.cos(across), np.sin(across)])
+        offsets -= (1 - rng.uniform(*SQUEEZED)) * np.outer(offsets @ direction, direction)
+    rings = [centre + offsets]
     if name == "ring":
-        rings.append(centre + 0.5 * (polygon - centre))
+        rings.append(centre + (THIN_HOLE if thin else 0.5) * offsets)
     points = [np.round(ring).astype(np.int32) for ring in rings]
     mask = cv2.fillPoly(np.zeros((size, size), np.uint8), points, 1)
     outline = cv2.polylines(np.zeros((size, size), np.uint8), points, True, 1, 1)

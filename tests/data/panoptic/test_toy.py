@@ -16,7 +16,7 @@ from crbp_d2.data.panoptic.toy_scenes import MIN_VISIBLE, STUFF, THINGS, draw_sc
 @pytest.fixture(autouse=True)
 def names_are_free():
     def free():
-        for name in ("toy_panoptic_train", "toy_panoptic_val"):
+        for name in ("toy_panoptic_train", "toy_panoptic_val", "toy_panoptic_hard_train", "toy_panoptic_hard_val"):
             if name in DatasetCatalog.list():
                 DatasetCatalog.remove(name)
                 MetadataCatalog.remove(name)
@@ -24,6 +24,25 @@ def names_are_free():
     free()
     yield
     free()
+
+
+def test_hard_scenes_have_more_and_thinner_shapes():
+    kinds = [[draw_scene((4, 0, k), hard=hard) for k in range(40)] for hard in (False, True)]
+    things = [[sum(name in THINGS for name in scene.classes) for scene in scenes] for scenes in kinds]
+    areas = [
+        np.median([(s.segments == k).sum() for s in scenes for k, c in enumerate(s.classes, 1) if c in THINGS])
+        for scenes in kinds
+    ]
+    assert np.mean(things[1]) > 2 * np.mean(things[0]) and areas[1] < 0.6 * areas[0]
+    assert set().union(*(scene.classes for scene in kinds[1])) == {*THINGS, *STUFF}
+    assert np.array_equal(draw_scene((4, 0, 3), hard=True).image, kinds[1][3].image)
+
+
+def test_hard_scenes_are_a_data_set_of_their_own(tmp_path):
+    register_toy_panoptic(str(tmp_path), num_train=2, num_val=2, size=64)
+    register_toy_panoptic(str(tmp_path), num_train=2, num_val=2, size=64, hard=True)
+    easy, hard = (DatasetCatalog.get(f"toy_panoptic{kind}_val") for kind in ("", "_hard"))
+    assert len(easy) == len(hard) == 2 and easy[0]["file_name"] != hard[0]["file_name"]
 
 
 def test_scenes_depend_on_their_seed_alone():
