@@ -5,12 +5,13 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, Metadata
 from helpers.unusual_set import config, free, perfect, scene, write
 from PIL import Image
 
@@ -19,7 +20,7 @@ from crbp_d2.data.panoptic.mapper import ResizeToPixels
 from crbp_d2.engine import Trainer
 from crbp_d2.engine.loaders import build_test_loader
 from crbp_d2.evaluation import PanopticEvaluator
-from crbp_d2.evaluation.drawing import MOST_PIXELS
+from crbp_d2.evaluation.drawing import MOST_PIXELS, draw_segments
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +104,20 @@ def test_long_images_and_the_size_of_their_pictures(tmp_path, size):
         assert max(picture.shape[0], picture.shape[1] / 3) <= MOST_PIXELS + 40
 
 
+@pytest.mark.parametrize("size", [(200, 1), (1, 5000), (24, 3600)])
+def test_drawing_a_long_image_takes_the_memory_of_a_small_picture(size):
+    metadata = Metadata(name="long", thing_classes=["cat"], thing_colors=[[1, 2, 3]])
+    segments = [{"id": 1, "isthing": True, "category_id": 0}]
+    tracemalloc.start()
+    try:
+        picture = draw_segments(np.zeros((*size, 3), np.uint8), np.ones(size, int), segments, metadata)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Of arrays; one panel of 480 x 72,000 px would have 100 MB.
+    assert max(picture.shape[:2]) <= MOST_PIXELS and peak < 2**24
+
+
 def test_a_pixel_of_the_shorter_side_is_left():
     image = np.zeros((1, 2000, 3), np.uint8)
     assert ResizeToPixels(800, 100).get_transform(image).apply_image(image).shape == (1, 100, 3)
@@ -163,7 +178,7 @@ def test_non_ascii_names_under_any_locale(tmp_path, locale):
     write(tmp_path, [scene()], names=("日本/Straße.png",))
     program = """
 import sys
-from detectron2.data import DatasetCatalog
+from detectron2.data import DatasetCatalog, Metadata
 from crbp_d2.data import PanopticDatasetMapper, register_panoptic, check_panoptic_dataset
 from crbp_d2.cli.check_dataset import main
 paths = [sys.argv[1] + "/" + name for name in ("panoptic.json", "panoptic", "images")]
