@@ -178,7 +178,7 @@ def test_non_ascii_names_under_any_locale(tmp_path, locale):
     write(tmp_path, [scene()], names=("日本/Straße.png",))
     program = """
 import sys
-from detectron2.data import DatasetCatalog, Metadata
+from detectron2.data import DatasetCatalog
 from crbp_d2.data import PanopticDatasetMapper, register_panoptic, check_panoptic_dataset
 from crbp_d2.cli.check_dataset import main
 paths = [sys.argv[1] + "/" + name for name in ("panoptic.json", "panoptic", "images")]
