@@ -80,7 +80,7 @@ def check(args: argparse.Namespace) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=SCALES, default="small")
-    parser.add_argument("--only", nargs="+", choices=JOBS, metavar="RUN", help=f"of {', '.join(RUNS)}")
+    parser.add_argument("--only", nargs="+", metavar="RUN", help=f"of {', '.join(RUNS)}")
     parser.add_argument("--seeds", nargs="+", type=int, help="default: those of the table of runs")
     parser.add_argument("--processes", type=int, default=1, help="runs side by side (default 1)")
     parser.add_argument("--num-gpus", type=int, default=0, help="of one run; 0: the CPU or a single GPU")
@@ -97,6 +97,8 @@ def main(arguments: list[str] | None = None) -> None:
     if args.check is not None:
         check(args)
         return
+    if unknown := [name for name in args.only or () if name not in JOBS]:
+        parser.error(f"no run is called {unknown[0]!r}; there are {', '.join(JOBS)}")
     jobs = jobs_of(args)
     missing = [job for job in jobs if not job.record.exists()]
     print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are there, {len(missing)} to run", flush=True)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def check_checkpoints(
         root: that paths in the summary are relative to.
         seed: of the stimuli.
         output: folder for detectron2's own files.
-        only: names of runs; default all.
+        only: names of runs, or of checkpoints; default all.
 
     Raises:
         ValueError: `seed` is that of the reported stimuli.
@@ -59,7 +60,8 @@ def check_checkpoints(
     if not summary.exists():
         raise FileNotFoundError(f"there is no {summary.resolve()}; python -m tools.pathfinder_study --report writes it")
     for entry in json.loads(summary.read_text())["checkpoints"]:
-        if not only or Path(entry["checkpoint"]).stem in only:
+        stem = Path(entry["checkpoint"]).stem
+        if not only or stem in only or re.sub(r"_s\d+$", "", stem) in only:
             yield from _check(entry, scale, root, seed, output)
 
 

@@ -153,6 +153,8 @@ def test_checkpoints_are_held_against_what_is_reported(tiny, tmp_path):
     assert not replace(rows[0], reported=math.nan).holds
     assert replace(rows[0], reported=math.nan, found=math.nan).holds
     assert not [*check_checkpoints(job.scale, tmp_path, 78, tmp_path / "check", ["another"])]
+    for name in ("hgru_bptt", "hgru_bptt_s0"):
+        assert [*check_checkpoints(job.scale, tmp_path, 78, tmp_path / "check", [name])] == rows
     with pytest.raises(ValueError, match="stimuli of another seed"):
         next(check_checkpoints(job.scale, tmp_path, 77, tmp_path / "check"))
     (tmp_path / job.checkpoint).unlink()
@@ -160,6 +162,13 @@ def test_checkpoints_are_held_against_what_is_reported(tiny, tmp_path):
         next(check_checkpoints(job.scale, tmp_path, 78, tmp_path / "check"))
     with pytest.raises(FileNotFoundError, match="--report writes it"):
         next(check_checkpoints(SCALES["paper"], tmp_path, 78, tmp_path / "check"))
+
+
+def test_an_unknown_run_is_named(capsys):
+    tool = runpy.run_module("tools.pathfinder_study")
+    with pytest.raises(SystemExit):
+        tool["main"](["--only", "hgru_bppt"])
+    assert "'hgru_bppt'" in capsys.readouterr().err
 
 
 def test_check_with_the_reported_seed_says_so():
