@@ -24,6 +24,7 @@ CONDITIONS: dict[str, Mapping[str, str]] = {
     "torch without vectors": {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "default"},
     "torch with AVX2": {"OMP_NUM_THREADS": "1", "ATEN_CPU_CAPABILITY": "avx2"},
     "oneDNN with AVX2": {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "oneDNN with SSE4.1": {"OMP_NUM_THREADS": "1", "ONEDNN_MAX_CPU_ISA": "SSE41"},
     "all cores busy": {"OMP_NUM_THREADS": "1"},
 }
 BUSY = "all cores busy"
