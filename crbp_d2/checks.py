@@ -4,7 +4,7 @@ A range or a choice is written once, in the check that a constructor makes.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any
 
@@ -38,6 +38,14 @@ class SettingError(ValueError):
     def who(self) -> str:
         return f"{self.owner}: " if self.owner else ""
 
+    def renamed(self, rename: Callable[[str, str], str], owner: str) -> "SettingError":
+        """The same error in the words of another owner.
+
+        Args:
+            rename: from owner and name to the name there.
+        """
+        return SettingError(rename(self.owner, self.name), self.value, self.allowed, owner)
+
 
 class ContradictionError(SettingError):
     """Settings that are allowed each by itself, but not together.
@@ -50,6 +58,7 @@ class ContradictionError(SettingError):
 
     def __init__(self, settings: Mapping[str, object], reason: str, owner: str = ""):
         self.settings = dict(settings)
+        self.reason = reason
         name, value = next(iter(self.settings.items()))
         super().__init__(name, value, reason, owner)
         self.args = (self.settings, reason, owner)
@@ -57,7 +66,12 @@ class ContradictionError(SettingError):
     def __str__(self) -> str:
         first, *others = (f"{name} is {value!r}" for name, value in self.settings.items())
         together = f", but {' and '.join(others)}" if others else ""
-        return f"{self.who}{first}{together}: {self.allowed}"
+        return f"{self.who}{first}{together}: {self.reason}"
+
+    def renamed(self, rename: Callable[[str, str], str], owner: str) -> "ContradictionError":
+        """See SettingError."""
+        settings = {rename(self.owner, name): value for name, value in self.settings.items()}
+        return ContradictionError(settings, self.reason, owner)
 
 
 def check_whole(owner: str, least: int = 1, **settings: object) -> None:
@@ -93,10 +107,11 @@ def check_number(owner: str, interval: str, **settings: Any) -> None:
     """
     low, high = (float(end) for end in interval[1:-1].split(","))
     for name, value in settings.items():
-        inside = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-        inside = inside and (low <= value if interval[0] == "[" else low < value)
-        inside = inside and (value <= high if interval[-1] == "]" else value < high)
-        if not inside:
+        # NaN is in no interval.
+        number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+        above = low <= number if interval[0] == "[" else low < number
+        below = number <= high if interval[-1] == "]" else number < high
+        if not (above and below):
             raise SettingError(name, value, f"numbers in {interval}", owner)
 
 

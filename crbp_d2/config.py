@@ -6,7 +6,10 @@ from detectron2.config import CfgNode as CN
 
 
 def add_crbp_config(cfg: CN) -> None:
-    """Add this package's keys to a detectron2 config; those of MODEL.RECURRENCE as in the paper's panoptic model."""
+    """Add this package's keys to a detectron2 config, with the defaults of the constructors that they are for.
+
+    What may be given stands in those constructors: a value that they reject raises an error that names the key.
+    """
     cfg.MODEL.RECURRENCE = CN()
     node = cfg.MODEL.RECURRENCE
 
@@ -20,34 +23,34 @@ def add_crbp_config(cfg: CN) -> None:
     # number of steps drawn anew at each iteration, from TRUNCATION to 2 STEPS - TRUNCATION; progressive_far with one
     # from TRUNCATION to 8 STEPS, short more often than long.
     node.TRUNCATION = 3
-    # Fraction of the new state in the TRUNCATION steps that phantom differentiates, in (0, 1]; 1: undamped.
+    # Fraction of the new state in the TRUNCATION steps that phantom differentiates; 1: undamped.
     node.PHANTOM_DAMPING = 0.5
     # Samples whose last step is held at once in training under rbp, crbp and deq, which bounds the memory that grows
     # with the RoIs at the cost of two cell evaluations; 0: all.
     node.CHUNK_SIZE = 0
-    # Norm between the last state and the readout. Mask head: "BN", "SyncBN", "GN" or "" (paper: SyncBN, which
-    # becomes "BN", with the same parameters, unless several GPUs train); MODEL.ROI_MASK_HEAD.NORM, where one is
-    # given, takes its place. Contour heads: the names of CELL.NORM (paper: BN).
-    node.READOUT_NORM = "SyncBN"
+    # Norm between the last state and the readout. Mask head and semantic head: a name in crbp_d2.modeling.head_checks
+    # (paper: SyncBN, which becomes BN, with the same parameters, unless several GPUs train); MODEL.ROI_MASK_HEAD.NORM,
+    # where one is given, takes its place. Contour heads: a name in crbp_d2.layers.norms.NORMS (paper: BN).
+    node.READOUT_NORM = "BN"
 
     node.CELL = CN()
     # A name in crbp_d2.cells.CELLS.
     node.CELL.NAME = "GalaHGRUCell"
     # Channels of the state; 0: those of the head (MODEL.ROI_MASK_HEAD.CONV_DIM) or stem (MODEL.CONTOUR.CHANNELS).
     node.CELL.CHANNELS = 0
-    # Extent of the horizontal connections, odd (paper: 3 in the mask head, 15 in Pathfinder).
-    node.CELL.KERNEL_SIZE = 3
-    # "GN", "BN" (batch statistics, no running averages), "LN" or "none".
-    node.CELL.NORM = "GN"
+    # Extent of the horizontal connections; 0: the cell's own (paper: 3 in the mask head's GalaHGRUCell, 15 in those of
+    # the Pathfinder networks).
+    node.CELL.KERNEL_SIZE = 0
+    # A name in crbp_d2.layers.norms.NORMS; "": the cell's own (GN of the GalaHGRUCell, BN of the HGRUCell).
+    node.CELL.NORM = ""
     # Steps up to which chrono initialization spreads the gates' time constants (paper: STEPS); 0: STEPS; 1 or 2: all
     # gates half open, so that the run settles sooner.
     node.CELL.TIMESCALE = 0
-    # Of the HGRUCell: "printed" (the paper's equations) or "released" (those of the authors' parameters).
+    # Of the HGRUCell: the paper's printed equations, or those of the authors' released parameters ("released").
     node.CELL.FORM = "printed"
-    # How its convolutions, and those of the feedforward control, are computed: "direct", "channels_last"
-    # (directly, in that layout), "fft" (for large kernels), "winograd" (for KERNEL_SIZE 3), "auto" (by a cost model, a
-    # function of the shapes, the precision and the kind of device) or "benchmark" (the fastest one by a timing, so
-    # that two runs with one seed need not give the same weights).
+    # How its convolutions, and those of the feedforward control, are computed: a name in
+    # crbp_d2.layers.convolution.METHODS. "auto" goes by a cost model, a function of the shapes, the precision and the
+    # kind of device; "benchmark" by a timing, so that two runs with one seed need not give the same weights.
     node.CELL.CONVOLUTION = "auto"
 
     node.SOLVER = CN()
@@ -59,7 +62,7 @@ def add_crbp_config(cfg: CN) -> None:
     node.SOLVER.MAX_STEPS = 0
     # Earlier points they remember; 0: the solver's own number.
     node.SOLVER.MEMORY = 0
-    # Share of the new step in Anderson's mix, in (0, 1]; 1: undamped.
+    # Fraction of the new step in Anderson's mix; 1: undamped.
     node.SOLVER.DAMPING = 1.0
 
     node.NEUMANN = CN()
@@ -69,16 +72,17 @@ def add_crbp_config(cfg: CN) -> None:
     node.NEUMANN.TOL = 0.0
 
     node.PENALTY = CN()
-    # "Lipschitz" (the paper's) or "Contraction" (growth of a vector near the leading direction of the Jacobian).
+    # A name in crbp_d2.recurrence.PENALTIES: the paper's, or "Contraction", the growth of a vector near the leading
+    # direction of the Jacobian.
     node.PENALTY.NAME = "Lipschitz"
     # Rounds of power iteration that bring the vector of "Contraction" there.
     node.PENALTY.POWER_ITERATIONS = 3
     # Factor of the penalty in the loss (paper: 0.001 in the mask head, 10 in Pathfinder).
     node.PENALTY.WEIGHT = 0.001
-    # lambda in [0, 1) (paper: 0.95 in the mask head, 0.9 in Pathfinder).
-    node.PENALTY.BOUND = 0.95
-    # "sum" (mask head) or "mean" (Pathfinder): of "Lipschitz" over all elements of the state, of "Contraction" over the
-    # samples.
+    # lambda (paper: 0.95 in the mask head, 0.9 in Pathfinder).
+    node.PENALTY.BOUND = 0.9
+    # "sum" (paper's mask head) or "mean" (Pathfinder): of "Lipschitz" over all elements of the state, of "Contraction"
+    # over the samples.
     node.PENALTY.REDUCTION = "sum"
 
     node.EARLY_STOP = CN()
@@ -92,7 +96,7 @@ def add_crbp_config(cfg: CN) -> None:
     cfg.MODEL.CONTOUR = CN()
     # Channels of the stem and of all that follows (paper: 25).
     cfg.MODEL.CONTOUR.CHANNELS = 25
-    # Extent of the stem's Gabor filters, odd (paper: 7).
+    # Extent of the stem's Gabor filters (paper: 7).
     cfg.MODEL.CONTOUR.STEM_KERNEL_SIZE = 7
     # Layers of the feedforward control, of MODEL.RECURRENCE.CELL.KERNEL_SIZE and NORM (paper: 6).
     cfg.MODEL.CONTOUR.NUM_LAYERS = 6

@@ -1,7 +1,11 @@
 """Recurrent cells: what one step computes; pure torch."""
 
+import inspect
+from typing import Any
+
 from torch import nn
 
+from crbp_d2.checks import ContradictionError
 from crbp_d2.recurrence.registry import Table
 
 from .conv_gru import ConvGRUCell
@@ -21,13 +25,27 @@ CELLS: Table[type[nn.Module]] = Table(
 )
 
 
-def build_cell(name: str, channels: int, **settings) -> nn.Module:
+def build_cell(name: str, channels: int, **settings: Any) -> nn.Module:
     """The cell of a name in CELLS.
 
+    Args:
+        settings: of the cell's constructor, where they are not to be its own defaults.
+
     Raises:
-        ValueError: an unknown name, or a setting that is invalid for the cell.
+        SettingError: an unknown name, or a value that is invalid for the cell.
+        ContradictionError: a setting that the cell does not have.
     """
-    return CELLS[name](channels, **settings)
+    cell = CELLS[name]
+    for setting, value in settings.items():
+        if not takes(name, setting):
+            raise ContradictionError({setting: value, "cell": name}, f"{cell.__name__} has no {setting}; leave it out")
+    return cell(channels, **settings)
+
+
+def takes(name: str, setting: str) -> bool:
+    """Whether the constructor of the cell of this name has an argument."""
+    parameters = inspect.signature(CELLS[name]).parameters.values()
+    return any(p.name == setting or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 __all__ = [
@@ -38,4 +56,5 @@ __all__ = [
     "GalaHGRUCell",
     "HGRUCell",
     "build_cell",
+    "takes",
 ]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from crbp_d2.layers.checks import check_whole
+from crbp_d2.checks import check_whole
 
 
 def chrono_bias(channels: int, timescale: int) -> Tensor:

@@ -6,7 +6,7 @@ N: batch; C: channels; H x W: image size; E: kernel size.
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.layers.checks import check_whole
+from crbp_d2.checks import check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
 from crbp_d2.recurrence.state import State
@@ -48,7 +48,7 @@ class ConvLSTMCell(nn.Module):
                 nn.init.orthogonal_(gate_weight)
         forget = chrono_bias(self.channels, timescale)
         zero = torch.zeros_like(forget)
-        self.input.bias.copy_(torch.cat([-forget, forget, zero, zero]))
+        self.input.bias.copy_(torch.cat([-forget, forget, zero, zero]))  # type: ignore[union-attr]
 
     def initial_state(self, drive: Tensor) -> State:
         """h_0 = c_0 = 0, of the drive's shape."""

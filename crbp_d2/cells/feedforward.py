@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from crbp_d2.layers.checks import check_whole
+from crbp_d2.checks import check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
 

@@ -6,7 +6,7 @@ N: RoIs; C: channels; H x W: RoI size; E: kernel size.
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.layers.checks import check_whole
+from crbp_d2.checks import SettingError, check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
 from crbp_d2.layers.softplus import softplus
@@ -41,7 +41,7 @@ class GalaHGRUCell(nn.Module):
         super().__init__()
         check_whole("GalaHGRUCell", channels=channels, timescale=timescale)
         if channels % 4:
-            raise ValueError(f"GalaHGRUCell: channels must be a multiple of 4, got {channels}")
+            raise SettingError("channels", channels, "multiples of 4", "GalaHGRUCell")
         self.channels = channels
         self.channel_gate_1 = nn.Conv2d(channels, channels // 4, 1)
         self.channel_gate_2 = nn.Conv2d(channels // 4, channels, 1, bias=False)
@@ -66,7 +66,7 @@ class GalaHGRUCell(nn.Module):
                     nn.init.zeros_(module.bias)
         bias = chrono_bias(self.channels, timescale)
         self.gate_bias.copy_(bias.view(-1, 1, 1))
-        self.update_gate.bias.copy_(-bias)
+        self.update_gate.bias.copy_(-bias)  # type: ignore[union-attr]
 
     def initial_state(self, drive: Tensor) -> State:
         """h_0 = 0, of the drive's shape."""

@@ -6,7 +6,7 @@ N: batch; C: channels; H x W: image size; E: kernel size.
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.layers.checks import check_whole
+from crbp_d2.checks import check_choice, check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
 from crbp_d2.layers.softplus import softplus
@@ -49,8 +49,7 @@ class HGRUCell(nn.Module):
     ):
         super().__init__()
         check_whole("HGRUCell", channels=channels, timescale=timescale)
-        if form not in FORMS:
-            raise ValueError(f"HGRUCell: form must be one of {', '.join(FORMS)}, got {form!r}")
+        check_choice("HGRUCell", FORMS, form=form)
         self.channels = channels
         self.form = form
 
@@ -76,8 +75,8 @@ class HGRUCell(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.orthogonal_(module.weight)
         bias = chrono_bias(self.channels, timescale)
-        self.input_gate.bias.copy_(bias)
-        self.update_gate.bias.copy_(-bias)
+        self.input_gate.bias.copy_(bias)  # type: ignore[union-attr]
+        self.update_gate.bias.copy_(-bias)  # type: ignore[union-attr]
 
     def initial_state(self, drive: Tensor) -> State:
         """h_0 = 0, of the drive's shape."""

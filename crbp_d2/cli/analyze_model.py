@@ -16,7 +16,6 @@ from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import merge_config_file
 from crbp_d2.engine.analysis import analyze
-from crbp_d2.modeling import check_recurrence_config
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,7 +35,6 @@ def main(arguments: list[str] | None = None) -> None:
         cfg.merge_from_list(args.opts)
         if not torch.cuda.is_available():
             cfg.MODEL.DEVICE = "cpu"
-        check_recurrence_config(cfg)
         model = build_model(cfg).eval()
         if args.weights:
             Checkpointer(model, complete=True).load(args.weights)

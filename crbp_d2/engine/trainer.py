@@ -18,7 +18,6 @@ from torch import nn
 
 from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.evaluation import EarlyStopStatistics, SettlingStatistics, write_results
-from crbp_d2.modeling import check_recurrence_config
 
 from .averaging import AveragedWeights, BestCheckpoint, WeightsOnly
 from .earlier_run import set_aside
@@ -55,11 +54,11 @@ class Trainer(DefaultTrainer):
         resume: the run will go on from a checkpoint in OUTPUT_DIR, so MODEL.WEIGHTS may be missing.
 
     Raises:
-        FileNotFoundError, KeyError, ValueError: see check_inputs and check_recurrence_config.
+        FileNotFoundError, KeyError, ValueError: see check_inputs.
+        SettingError: a value that a part of the model rejects, by its key.
     """
 
     def __init__(self, cfg: CfgNode, resume: bool = False):
-        check_recurrence_config(cfg)
         check_inputs(cfg, resume=resume)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         TrainerBase.__init__(self)

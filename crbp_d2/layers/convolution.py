@@ -10,11 +10,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from crbp_d2.checks import ContradictionError, check_choice, check_odd, check_whole
 from crbp_d2.recurrence.state import widen
 from crbp_d2.tracing import is_compiled, is_traced
 
 from . import channels_last, fourier, winograd
-from .checks import check_whole
 from .cost_model import Problem, choose_method, supports
 from .timing import fastest
 from .transforms import TransformStore
@@ -55,9 +55,14 @@ class HorizontalConv2d(nn.Conv2d):
 
     def set_method(self, method: str) -> None:
         """Choose a method; see the class."""
+        check_choice("HorizontalConv2d", METHODS, convolution=method)
         if method == "winograd" and self.kernel_size != (3, 3):
-            raise ValueError(f"the method 'winograd' is for 3 x 3 kernels, not for {self.kernel_size}")
-        self.method = _checked(method)
+            raise ContradictionError(
+                {"convolution": method, "kernel_size": self.kernel_size[0]},
+                "it is for 3 x 3 kernels",
+                "HorizontalConv2d",
+            )
+        self.method = method
         if method not in PLAIN:
             self._keep_from_compiler()
 
@@ -174,9 +179,8 @@ def horizontal_convolution(
     Raises:
         ValueError: an even kernel size, or a number that is not whole or not positive.
     """
-    check_whole("convolution", in_channels=in_channels, out_channels=out_channels, kernel_size=kernel_size)
-    if kernel_size % 2 == 0:
-        raise ValueError(f"convolution: kernel_size must be an odd number such as 3 or 15, got {kernel_size}")
+    check_whole("convolution", in_channels=in_channels, out_channels=out_channels)
+    check_odd("convolution", kernel_size=kernel_size)
     return HorizontalConv2d(in_channels, out_channels, kernel_size, bias)
 
 
@@ -189,16 +193,10 @@ def set_convolution(module: nn.Module, method: str) -> None:
     Raises:
         ValueError: another method, one that does not go with a kernel size.
     """
-    _checked(method)
+    check_choice("set_convolution", METHODS, convolution=method)
     for part in module.modules():
         if isinstance(part, HorizontalConv2d):
             part.set_method(method)
-
-
-def _checked(method: str) -> str:
-    if method not in METHODS:
-        raise ValueError(f"the method of a convolution must be one of {', '.join(METHODS)}, got {method!r}")
-    return method
 
 
 def _result_dtype(x: Tensor) -> torch.dtype:

@@ -2,7 +2,8 @@
 
 from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
 
-from .build import build_recurrence, check_recurrence_config
+from .build import build_recurrence
+from .check import check_recurrence_config
 from .contour_head import ContourSegHead, FeedforwardContourHead
 from .contour_stem import ContourStem
 from .mask_head import RecurrentMaskHead

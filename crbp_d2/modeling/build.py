@@ -1,229 +1,189 @@
-"""From MODEL.RECURRENCE to a Recurrence. Nothing else reads that node."""
+"""From a config to the parts of a recurrent model. Nothing else reads MODEL.RECURRENCE to build something.
 
-import math
-from collections.abc import Callable
+Ranges and choices stand in the constructors alone. ARGUMENTS says which argument a key becomes, and by the same table
+an error that a constructor raises is told in keys.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import fields
+from typing import Any
 
 import torch
-from detectron2.config import CfgNode
+from detectron2.config import CfgNode, configurable, get_cfg
 from detectron2.utils import comm
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from crbp_d2.cells import CELLS, FeedforwardControl, build_cell
-from crbp_d2.cells.hgru import FORMS
-from crbp_d2.layers.convolution import METHODS, set_convolution
-from crbp_d2.layers.norms import NORMS
-from crbp_d2.recurrence import PENALTIES, RULES, SOLVERS, Recurrence, learning_rule
-from crbp_d2.recurrence.penalties import REDUCTIONS
-from crbp_d2.suggestions import did_you_mean
+from crbp_d2.cells import FeedforwardControl, build_cell, takes
+from crbp_d2.checks import ContradictionError, SettingError
+from crbp_d2.config import add_crbp_config
+from crbp_d2.layers.convolution import set_convolution
+from crbp_d2.recurrence import Recurrence, RuleSettings, learning_rule
 
-# Of the mask head; the contour heads take those of the cells.
-READOUT_NORMS = ("", "BN", "SyncBN", "GN")
-CONTOUR_HEADS = ("ContourSegHead", "FeedforwardContourHead")
-
-
-def check_recurrence_config(cfg: CfgNode) -> None:
-    """Check every value of MODEL.RECURRENCE, of MODEL.CONTOUR if a contour head has it, and that they go together.
-
-    Raises:
-        ValueError: names the key, its value and the allowed values.
-    """
-    node = cfg.MODEL.RECURRENCE
-    require = _requirement("MODEL.RECURRENCE", node)
-    require(node.RULE in RULES, "RULE", ", ".join(sorted(RULES)))
-    require(node.STEPS >= 1, "STEPS", "whole numbers from 1")
-    require(node.TEST_STEPS >= 0, "TEST_STEPS", "whole numbers from 1, or 0 for MODEL.RECURRENCE.STEPS")
-    norms = NORMS if cfg.MODEL.SEM_SEG_HEAD.NAME in CONTOUR_HEADS else READOUT_NORMS
-    require(node.READOUT_NORM in norms, "READOUT_NORM", ", ".join(map(repr, norms)))
-    require(node.CELL.NAME in CELLS, "CELL.NAME", ", ".join(sorted(CELLS)))
-    require(node.CELL.CHANNELS >= 0, "CELL.CHANNELS", "whole numbers from 1, or 0 for the head's own")
-    kernel_size = node.CELL.KERNEL_SIZE
-    require(kernel_size >= 1 and kernel_size % 2 == 1, "CELL.KERNEL_SIZE", "odd numbers from 1")
-    require(node.CELL.NORM in NORMS, "CELL.NORM", ", ".join(NORMS))
-    require(node.CELL.TIMESCALE >= 0, "CELL.TIMESCALE", "whole numbers from 1, or 0 for MODEL.RECURRENCE.STEPS")
-    require(node.CELL.FORM in FORMS, "CELL.FORM", ", ".join(FORMS))
-    possible = [method for method in METHODS if method != "winograd" or kernel_size == 3]
-    require(node.CELL.CONVOLUTION in possible, "CELL.CONVOLUTION", f"{', '.join(possible)} (KERNEL_SIZE {kernel_size})")
-    require(node.TRUNCATION >= 1, "TRUNCATION", "whole numbers from 1")
-    require(0 < node.PHANTOM_DAMPING <= 1, "PHANTOM_DAMPING", "(0, 1]")
-    require(node.CHUNK_SIZE >= 0, "CHUNK_SIZE", "whole numbers from 1, or 0 for all samples at once")
-    solver = node.SOLVER
-    require(solver.NAME in ("", *SOLVERS), "SOLVER.NAME", f"{', '.join(sorted(SOLVERS))}, or '' for the rule's own")
-    require(0 < solver.TOL < 1, "SOLVER.TOL", "(0, 1)")
-    require(solver.MAX_STEPS >= 0, "SOLVER.MAX_STEPS", "whole numbers from 1, or 0 for MODEL.RECURRENCE.STEPS")
-    require(solver.MEMORY >= 0, "SOLVER.MEMORY", "whole numbers from 1, or 0 for the solver's own")
-    require(0 < solver.DAMPING <= 1, "SOLVER.DAMPING", "(0, 1]")
-    require(node.NEUMANN.TERMS >= 0, "NEUMANN.TERMS", "whole numbers from 0")
-    require(0 <= node.NEUMANN.TOL < 1, "NEUMANN.TOL", "[0, 1)")
-    require(node.PENALTY.NAME in PENALTIES, "PENALTY.NAME", ", ".join(sorted(PENALTIES)))
-    require(node.PENALTY.POWER_ITERATIONS >= 0, "PENALTY.POWER_ITERATIONS", "whole numbers from 0")
-    require(0 <= node.PENALTY.BOUND < 1, "PENALTY.BOUND", "[0, 1)")
-    require(node.PENALTY.REDUCTION in REDUCTIONS, "PENALTY.REDUCTION", ", ".join(REDUCTIONS))
-    require(0 <= node.PENALTY.WEIGHT < math.inf, "PENALTY.WEIGHT", "finite numbers from 0")
-    require(0 < node.EARLY_STOP.TOL < 1, "EARLY_STOP.TOL", "(0, 1)")
-    _check_parts(node)
-    if cfg.MODEL.SEM_SEG_HEAD.NAME in CONTOUR_HEADS:
-        _check_contour(cfg)
-    without_penalty = {"crbp": "rbp", "cbptt": "bptt"}
-    if node.PENALTY.WEIGHT == 0 and node.RULE in without_penalty:
-        raise ValueError(
-            f"MODEL.RECURRENCE.PENALTY.WEIGHT is 0, which contradicts MODEL.RECURRENCE.RULE {node.RULE!r}: "
-            f"give a positive weight, or RULE {without_penalty[node.RULE]!r}"
-        )
-    if cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead":
-        require = _requirement("MODEL.ROI_MASK_HEAD", cfg.MODEL.ROI_MASK_HEAD)
-        # A recurrent head has no convolutions for this norm: it is that of the readout.
-        require(cfg.MODEL.ROI_MASK_HEAD.NORM in READOUT_NORMS, "NORM", ", ".join(map(repr, READOUT_NORMS)))
+# Key -> argument of `learning_rule`, of the cell or of the head; with its class in front where two have it.
+ARGUMENTS = {
+    "MODEL.RECURRENCE.RULE": "rule",
+    "MODEL.RECURRENCE.STEPS": "steps",
+    "MODEL.RECURRENCE.TRUNCATION": "truncation",
+    "MODEL.RECURRENCE.PHANTOM_DAMPING": "phantom_damping",
+    "MODEL.RECURRENCE.CHUNK_SIZE": "chunk_size",
+    "MODEL.RECURRENCE.SOLVER.NAME": "solver",
+    "MODEL.RECURRENCE.SOLVER.TOL": "tol",
+    "MODEL.RECURRENCE.SOLVER.MAX_STEPS": "max_steps",
+    "MODEL.RECURRENCE.SOLVER.MEMORY": "memory",
+    "MODEL.RECURRENCE.SOLVER.DAMPING": "damping",
+    "MODEL.RECURRENCE.NEUMANN.TERMS": "num_terms",
+    "MODEL.RECURRENCE.NEUMANN.TOL": "neumann_tol",
+    "MODEL.RECURRENCE.PENALTY.NAME": "penalty",
+    "MODEL.RECURRENCE.PENALTY.BOUND": "bound",
+    "MODEL.RECURRENCE.PENALTY.REDUCTION": "reduction",
+    "MODEL.RECURRENCE.PENALTY.POWER_ITERATIONS": "power_iterations",
+    "MODEL.RECURRENCE.EARLY_STOP.TOL": "early_stop",
+    "MODEL.RECURRENCE.CELL.NAME": "cell",
+    "MODEL.RECURRENCE.CELL.CHANNELS": "channels",
+    "MODEL.RECURRENCE.CELL.KERNEL_SIZE": "kernel_size",
+    "MODEL.RECURRENCE.CELL.NORM": "norm",
+    "MODEL.RECURRENCE.CELL.TIMESCALE": "timescale",
+    "MODEL.RECURRENCE.CELL.FORM": "form",
+    "MODEL.RECURRENCE.CELL.CONVOLUTION": "convolution",
+    "MODEL.RECURRENCE.TEST_STEPS": "test_steps",
+    "MODEL.RECURRENCE.READOUT_NORM": "readout_norm",
+    "MODEL.RECURRENCE.PENALTY.WEIGHT": "penalty_weight",
+    "MODEL.CONTOUR.CHANNELS": "ContourStem.channels",
+    "MODEL.CONTOUR.STEM_KERNEL_SIZE": "ContourStem.kernel_size",
+    "MODEL.CONTOUR.NUM_LAYERS": "num_layers",
+    "MODEL.CONTOUR.FOCAL_GAMMA": "focal_gamma",
+    "MODEL.CONTOUR.PRIOR_PROB": "prior_prob",
+}
+KEYS = {argument: key for key, argument in ARGUMENTS.items()}
+# Whose default, 0 or "", leaves the choice to the constructor or to another key.
+OWN = [KEYS[argument] for argument in ("channels", "kernel_size", "norm", "timescale", "test_steps")]
+# Parts, which several keys may have chosen.
+PARTS = {
+    "gradient": ["MODEL.RECURRENCE.RULE"],
+    "recurrence": ["MODEL.RECURRENCE.RULE"],
+    "supervision": ["MODEL.RECURRENCE.RULE"],
+    "solver": ["MODEL.RECURRENCE.SOLVER.NAME", "MODEL.RECURRENCE.RULE"],
+    "early_stop": ["MODEL.RECURRENCE.EARLY_STOP.ENABLED"],
+    "stem_channels": ["MODEL.CONTOUR.CHANNELS"],
+}
+DEFAULTS = get_cfg()
+add_crbp_config(DEFAULTS)
 
 
-def _requirement(name: str, node: CfgNode) -> Callable[[bool, str, str], None]:
-    """require(holds, key, allowed), which raises for a key of `node` that does not hold."""
-
-    def require(holds: bool, key: str, allowed: str) -> None:
-        if not holds:
-            value = node
-            for part in key.split("."):
-                value = value[part]
-            hint = did_you_mean(value, allowed.split(", "))
-            raise ValueError(f"{name}.{key} is {value!r}; allowed: {allowed}{hint}")
-
-    return require
+def value_of(cfg: CfgNode, key: str) -> Any:
+    """The value of a key by its full name."""
+    return functools.reduce(lambda node, name: node[name], key.split("."), cfg)
 
 
-def _check_contour(cfg: CfgNode) -> None:
-    """Check MODEL.CONTOUR, and that it goes with MODEL.RECURRENCE and MODEL.SEM_SEG_HEAD."""
-    node, channels = cfg.MODEL.CONTOUR, cfg.MODEL.RECURRENCE.CELL.CHANNELS
-    require = _requirement("MODEL.CONTOUR", node)
-    require(node.CHANNELS >= 1, "CHANNELS", "whole numbers from 1")
-    require(node.STEM_KERNEL_SIZE >= 3 and node.STEM_KERNEL_SIZE % 2 == 1, "STEM_KERNEL_SIZE", "odd numbers from 3")
-    require(node.NUM_LAYERS >= 1, "NUM_LAYERS", "whole numbers from 1")
-    require(0 <= node.FOCAL_GAMMA < math.inf, "FOCAL_GAMMA", "finite numbers from 0")
-    require(0 < node.PRIOR_PROB < 1, "PRIOR_PROB", "(0, 1)")
-    head = cfg.MODEL.SEM_SEG_HEAD
-    if head.NUM_CLASSES != 2:
-        raise ValueError(
-            f"MODEL.SEM_SEG_HEAD.NUM_CLASSES is {head.NUM_CLASSES}, but {head.NAME} tells 2 classes apart, background "
-            "and target"
-        )
-    if list(head.IN_FEATURES) != ["stem"]:
-        raise ValueError(f"MODEL.SEM_SEG_HEAD.IN_FEATURES is {head.IN_FEATURES}, but {head.NAME} reads ['stem']")
-    if channels not in (0, node.CHANNELS) and head.NAME == "ContourSegHead":
-        raise ValueError(
-            f"MODEL.RECURRENCE.CELL.CHANNELS is {channels}, but MODEL.CONTOUR.CHANNELS is {node.CHANNELS}: a contour "
-            "head is as wide as its stem, so leave the former at 0"
-        )
+def arguments(cfg: CfgNode, *names: str) -> dict[str, Any]:
+    """The values of the keys that become these arguments, by argument."""
+    return {name.rpartition(".")[2]: value_of(cfg, KEYS[name]) for name in names}
 
 
-def _check_parts(node: CfgNode) -> None:
-    """Check that rule, solver and cell go together."""
-    if node.CELL.FORM != "printed" and node.CELL.NAME != "HGRUCell":
-        raise ValueError(
-            f"MODEL.RECURRENCE.CELL.FORM is {node.CELL.FORM!r}, which only MODEL.RECURRENCE.CELL.NAME 'HGRUCell' has, "
-            f"not {node.CELL.NAME!r}"
-        )
-    if node.CHUNK_SIZE and isinstance(NORMS[node.CELL.NORM](1), _BatchNorm):
-        raise ValueError(
-            f"MODEL.RECURRENCE.CHUNK_SIZE is {node.CHUNK_SIZE}, which changes the batch whose statistics "
-            f"MODEL.RECURRENCE.CELL.NORM {node.CELL.NORM!r} uses: leave it at 0, or use another norm"
-        )
+@contextmanager
+def errors_by_key(cfg: CfgNode) -> Iterator[None]:
+    """While it lasts, a SettingError of a constructor names the key, as it is in `cfg`, in place of the argument."""
     try:
-        with torch.device("meta"):
-            recurrence = learning_rule(node.RULE, build_cell(node.CELL.NAME, 4), **_rule_settings(node))
-    except ValueError as error:
-        raise ValueError(f"MODEL.RECURRENCE with RULE {node.RULE!r}: {error}") from error
-    if node.SOLVER.MAX_STEPS and not recurrence.solver.stops_at_tol:
-        raise ValueError(
-            f"MODEL.RECURRENCE.SOLVER.MAX_STEPS is {node.SOLVER.MAX_STEPS}, but {recurrence.solver!r} always runs "
-            "MODEL.RECURRENCE.STEPS: set SOLVER.NAME to Anderson or Broyden, or MAX_STEPS to 0"
-        )
-    if node.EARLY_STOP.ENABLED:
-        _check_early_stop(node, recurrence.solver)
+        yield
+    except ContradictionError as error:
+        keys = [key for name in error.settings for key in PARTS.get(name) or _keys_of(cfg, error.owner, name)]
+        if not keys:
+            raise
+        raise ContradictionError({key: value_of(cfg, key) for key in keys}, error.reason) from error
+    except SettingError as error:
+        for key in _keys_of(cfg, error.owner, error.name):
+            allowed = error.allowed
+            if key in OWN:
+                none = value_of(DEFAULTS, key)
+                allowed = f"{allowed}, or {none!r}" if isinstance(allowed, str) else (*allowed, none)
+            origin = " (0: the width of the head)" if key == KEYS["channels"] and not value_of(cfg, key) else ""
+            raise SettingError(key + origin, error.value, allowed) from error
+        raise
 
 
-def _check_early_stop(node: CfgNode, solver) -> None:
-    if solver.stops_at_tol:
-        raise ValueError(
-            f"MODEL.RECURRENCE.EARLY_STOP.ENABLED is True, but with MODEL.RECURRENCE.SOLVER.NAME {node.SOLVER.NAME!r} "
-            f"and RULE {node.RULE!r}, {solver!r} stops every sample at a tolerance by itself: set ENABLED to False, or "
-            "choose FixedSteps"
-        )
-    if isinstance(NORMS[node.CELL.NORM](1), _BatchNorm):
-        raise ValueError(
-            f"MODEL.RECURRENCE.EARLY_STOP.ENABLED is True, but MODEL.RECURRENCE.CELL.NORM {node.CELL.NORM!r} mixes the "
-            "samples of a batch, so that a result would depend on which of the others have stopped: set ENABLED to "
-            "False, or choose GN, LN or none"
-        )
+def _keys_of(cfg: CfgNode, owner: str, name: str) -> list[str]:
+    if name == "readout_norm":
+        return [readout_norm_key(cfg)]
+    key = KEYS.get(f"{owner}.{name}", KEYS.get(name))
+    return [key] if key else []
 
 
-def _rule_settings(node: CfgNode) -> dict:
-    return {
-        "steps": node.STEPS,
-        "truncation": node.TRUNCATION,
-        "phantom_damping": node.PHANTOM_DAMPING,
-        "num_terms": node.NEUMANN.TERMS,
-        "neumann_tol": node.NEUMANN.TOL,
-        "penalty": node.PENALTY.NAME,
-        "power_iterations": node.PENALTY.POWER_ITERATIONS,
-        "bound": node.PENALTY.BOUND,
-        "reduction": node.PENALTY.REDUCTION,
-        "solver": node.SOLVER.NAME,
-        "tol": node.SOLVER.TOL,
-        "max_steps": node.SOLVER.MAX_STEPS,
-        "memory": node.SOLVER.MEMORY,
-        "damping": node.SOLVER.DAMPING,
-        "chunk_size": node.CHUNK_SIZE,
-    }
+def keyed(init: Callable[..., None]) -> Callable[..., None]:
+    """detectron2's `configurable` for an `__init__` whose invalid values are told by their keys."""
+    wrapped = configurable(init)
+
+    @functools.wraps(wrapped)
+    def by_key(self: Any, *args: Any, **kwargs: Any) -> None:
+        cfg = kwargs.get("cfg", args[0] if args else None)
+        with errors_by_key(cfg) if isinstance(cfg, CfgNode) else nullcontext():
+            wrapped(self, *args, **kwargs)
+
+    return by_key
 
 
 def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
     """The Recurrence that MODEL.RECURRENCE describes, its cell `channels` wide unless CELL.CHANNELS says otherwise.
 
     Raises:
-        ValueError: see check_recurrence_config.
+        SettingError: an invalid value, by its key.
+        ContradictionError: keys that contradict each other.
     """
-    check_recurrence_config(cfg)
     node = cfg.MODEL.RECURRENCE
-    form = {"form": node.CELL.FORM} if node.CELL.NAME == "HGRUCell" else {}
-    cell = build_cell(
-        node.CELL.NAME,
-        node.CELL.CHANNELS or channels,
-        kernel_size=node.CELL.KERNEL_SIZE,
-        norm=node.CELL.NORM,
-        timescale=node.CELL.TIMESCALE or node.STEPS,
-        **form,
-    )
-    set_convolution(cell, node.CELL.CONVOLUTION)
-    early_stop = node.EARLY_STOP.TOL if node.EARLY_STOP.ENABLED else None
-    return learning_rule(node.RULE, cell, early_stop=early_stop, **_rule_settings(node))
+    with errors_by_key(cfg):
+        settings = arguments(cfg, *(field.name for field in fields(RuleSettings)))
+        RuleSettings(**settings)  # Valid also where it is not used.
+        if not node.EARLY_STOP.ENABLED:
+            settings["early_stop"] = None
+        cell: Any = build_cell(node.CELL.NAME, node.CELL.CHANNELS or channels, **_cell_settings(cfg))
+        set_convolution(cell, node.CELL.CONVOLUTION)
+        recurrence = learning_rule(node.RULE, cell, **settings)
+        solver = recurrence.solver
+        if settings["max_steps"] and not solver.stops_at_tol:
+            raise ContradictionError(
+                {"max_steps": settings["max_steps"], "solver": solver},
+                f"{solver!r} always runs all its steps; choose Anderson or Broyden, or leave MAX_STEPS at 0",
+            )
+    return recurrence
 
 
-def mask_head_settings(cfg: CfgNode) -> dict:
-    """What the mask head takes from MODEL.RECURRENCE besides the recurrence itself."""
-    head = cfg.MODEL.ROI_MASK_HEAD
-    named = head.NORM if head.NAME == "RecurrentMaskHead" else ""
-    norm = named or cfg.MODEL.RECURRENCE.READOUT_NORM
-    several_gpus = comm.get_world_size() > 1 and torch.device(cfg.MODEL.DEVICE).type == "cuda"
-    settings = contour_settings(cfg)
-    return {**settings, "readout_norm": "BN" if norm == "SyncBN" and not several_gpus else norm}
-
-
-def contour_settings(cfg: CfgNode) -> dict:
-    """What the contour head takes from MODEL.RECURRENCE besides the recurrence itself."""
+def _cell_settings(cfg: CfgNode) -> dict[str, Any]:
+    """Those that are not the cell's own defaults."""
     node = cfg.MODEL.RECURRENCE
-    return {
-        "readout_norm": node.READOUT_NORM,
-        "penalty_weight": node.PENALTY.WEIGHT,
-        "test_steps": node.TEST_STEPS or None,
-    }
+    given = arguments(cfg, "kernel_size", "norm", "timescale", "form")
+    settings = {name: value for name, value in given.items() if value != value_of(DEFAULTS, KEYS[name])}
+    if not node.CELL.TIMESCALE and takes(node.CELL.NAME, "timescale"):
+        settings["timescale"] = node.STEPS
+    return settings
 
 
 def build_feedforward(cfg: CfgNode, channels: int) -> FeedforwardControl:
     """The feedforward control, its kernels and norms those of the cell in whose place it stands.
 
     Raises:
-        ValueError: see check_recurrence_config.
+        SettingError: an invalid value, by its key.
     """
-    check_recurrence_config(cfg)
-    cell = cfg.MODEL.RECURRENCE.CELL
-    control = FeedforwardControl(channels, cell.KERNEL_SIZE, cfg.MODEL.CONTOUR.NUM_LAYERS, cell.NORM)
-    set_convolution(control, cell.CONVOLUTION)
+    with errors_by_key(cfg):
+        given = {name: value for name, value in arguments(cfg, "kernel_size", "norm").items() if value}
+        control = FeedforwardControl(channels, num_layers=cfg.MODEL.CONTOUR.NUM_LAYERS, **given)
+        set_convolution(control, cfg.MODEL.RECURRENCE.CELL.CONVOLUTION)
     return control
+
+
+def readout_norm_key(cfg: CfgNode) -> str:
+    """MODEL.RECURRENCE.READOUT_NORM, or the norm of the mask head, which takes its place where one is given."""
+    head = cfg.MODEL.ROI_MASK_HEAD
+    return "MODEL.ROI_MASK_HEAD.NORM" if head.NAME == "RecurrentMaskHead" and head.NORM else KEYS["readout_norm"]
+
+
+def head_settings(cfg: CfgNode) -> dict[str, Any]:
+    """What a head takes from MODEL.RECURRENCE besides the recurrence itself."""
+    settings = arguments(cfg, "readout_norm", "penalty_weight", "test_steps")
+    return {**settings, "test_steps": settings["test_steps"] or None}
+
+
+def panoptic_head_settings(cfg: CfgNode) -> dict[str, Any]:
+    """`head_settings` of the mask head and the semantic head, whose norm may be detectron2's."""
+    norm = value_of(cfg, readout_norm_key(cfg))
+    several_gpus = comm.get_world_size() > 1 and torch.device(cfg.MODEL.DEVICE).type == "cuda"
+    return {**head_settings(cfg), "readout_norm": "BN" if norm == "SyncBN" and not several_gpus else norm}

@@ -7,17 +7,19 @@ import math
 from abc import ABC, abstractmethod
 
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 
 from crbp_d2.cells import FeedforwardControl
-from crbp_d2.layers.norms import build_norm
+from crbp_d2.checks import ContradictionError, SettingError, check_choice, check_number
+from crbp_d2.layers.norms import NORMS, build_norm
 from crbp_d2.recurrence import Recurrence
 
-from .build import build_feedforward, build_recurrence, contour_settings
+from .build import arguments, build_feedforward, build_recurrence, head_settings, keyed
+from .head_checks import check_head
 from .solve_events import log_solve
 
 CLASSES = ("background", "target")
@@ -38,7 +40,7 @@ class ContourReadout(nn.Module, ABC):
         ignore_value: label of pixels without a loss.
 
     Raises:
-        ValueError: an unknown norm, prior_prob outside (0, 1).
+        SettingError: an unknown norm, prior_prob outside (0, 1), a negative or infinite gamma or weight.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class ContourReadout(nn.Module, ABC):
         ignore_value: int = 255,
     ):
         super().__init__()
-        if not 0 < prior_prob < 1:
-            raise ValueError(f"{type(self).__name__}: prior_prob must lie in (0, 1), got {prior_prob}")
+        owner = type(self).__name__
+        check_choice(owner, NORMS, readout_norm=readout_norm)
+        check_number(owner, "(0, 1)", prior_prob=prior_prob)
+        check_number(owner, "[0, inf)", focal_gamma=focal_gamma, loss_weight=loss_weight)
         self.norm = build_norm(readout_norm, channels, scale=1.0)
         self.predictor = Conv2d(channels, len(CLASSES), kernel_size=1)
         nn.init.normal_(self.predictor.weight, std=0.01)
@@ -65,12 +69,18 @@ class ContourReadout(nn.Module, ABC):
 
     @staticmethod
     def settings(cfg: CfgNode) -> dict:
-        """What every head takes from a config."""
+        """What every head takes from a config.
+
+        Raises:
+            SettingError: classes or features that are not those of a contour head.
+        """
         head = cfg.MODEL.SEM_SEG_HEAD
+        if len(CLASSES) != head.NUM_CLASSES:
+            raise SettingError("MODEL.SEM_SEG_HEAD.NUM_CLASSES", head.NUM_CLASSES, f"2 for {head.NAME}: {CLASSES}")
+        if list(head.IN_FEATURES) != ["stem"]:
+            raise SettingError("MODEL.SEM_SEG_HEAD.IN_FEATURES", head.IN_FEATURES, f"['stem'] for {head.NAME}")
         return {
-            "readout_norm": contour_settings(cfg)["readout_norm"],
-            "focal_gamma": cfg.MODEL.CONTOUR.FOCAL_GAMMA,
-            "prior_prob": cfg.MODEL.CONTOUR.PRIOR_PROB,
+            **arguments(cfg, "readout_norm", "focal_gamma", "prior_prob"),
             "loss_weight": head.LOSS_WEIGHT,
             "ignore_value": head.IGNORE_VALUE,
         }
@@ -129,30 +139,34 @@ class ContourSegHead(ContourReadout):
     Args:
         input_shape: {"stem": ShapeSpec} of the features, as wide as the recurrence's cell.
         recurrence: its cell has an attribute `channels`.
-        penalty_weight: factor of the recurrence's penalty in `loss_lipschitz`.
+        penalty_weight: factor of the recurrence's penalty in `loss_lipschitz` (paper: 10, of a penalty by its mean).
         test_steps: cell evaluations in inference; None: as many as in training.
         kwargs: of ContourReadout.
 
     Raises:
-        ValueError: widths that do not fit.
+        SettingError: values outside these.
+        ContradictionError: widths that do not fit, a weight of 0 for a penalty that the recurrence has.
     """
 
-    @configurable
+    @keyed
     def __init__(
         self,
         input_shape: dict[str, ShapeSpec],
         *,
         recurrence: Recurrence,
-        penalty_weight: float = 10.0,
+        penalty_weight: float = 0.001,
         test_steps: int | None = None,
         **kwargs,
     ):
         channels = recurrence.cell.channels
         if input_shape["stem"].channels != channels:
-            raise ValueError(
-                f"ContourSegHead: the stem has {input_shape['stem'].channels} channels, but the cell {channels}"
+            raise ContradictionError(
+                {"channels": channels, "stem_channels": input_shape["stem"].channels},
+                "a contour head is as wide as its stem",
+                "ContourSegHead",
             )
         super().__init__(channels, **kwargs)
+        check_head(self, recurrence, penalty_weight, test_steps)
         self.recurrence = recurrence
         self.penalty_weight = penalty_weight
         self.test_steps = test_steps
@@ -160,8 +174,8 @@ class ContourSegHead(ContourReadout):
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
         return {
+            **head_settings(cfg),
             **cls.settings(cfg),
-            **contour_settings(cfg),
             "input_shape": input_shape,
             "recurrence": build_recurrence(cfg, input_shape["stem"].channels),
         }
@@ -190,7 +204,7 @@ class FeedforwardContourHead(ContourReadout):
         kwargs: of ContourReadout.
     """
 
-    @configurable
+    @keyed
     def __init__(self, *, layers: FeedforwardControl, **kwargs):
         super().__init__(layers.channels, **kwargs)
         self.layers = layers

@@ -6,10 +6,14 @@ N: batch; C: channels; H x W: image size; E: kernel size.
 import math
 
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
+
+from crbp_d2.checks import SettingError, check_odd, check_whole
+
+from .build import arguments, keyed
 
 # Width and wavelength of the Gabor filters per kernel size, and the envelope's ratio of across to along.
 SIGMA, WAVELENGTH, ASPECT = 0.2, 4 / 7, 0.75
@@ -26,26 +30,24 @@ class ContourStem(Backbone):
         kernel_size: E, odd.
 
     Raises:
-        ValueError: kernel size outside these; an image of more than one channel.
+        SettingError: channels or kernel size outside these; (by a config) images of more than one channel.
     """
 
-    @configurable
+    @keyed
     def __init__(self, *, channels: int = 25, kernel_size: int = 7):
         super().__init__()
-        if kernel_size < 3 or kernel_size % 2 == 0:
-            raise ValueError(f"ContourStem: kernel_size must be an odd number from 3, got {kernel_size}")
+        check_whole("ContourStem", channels=channels)
+        check_odd("ContourStem", least=3, kernel_size=kernel_size)
         self.conv = nn.Conv2d(1, channels, kernel_size, padding=kernel_size // 2)
         with torch.no_grad():
             self.conv.weight.copy_(gabor_bank(channels, kernel_size))
-            self.conv.bias.zero_()
+            self.conv.bias.zero_()  # type: ignore[union-attr]
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: ShapeSpec) -> dict:
         if input_shape.channels != 1:
-            raise ValueError(
-                f"MODEL.PIXEL_MEAN has {input_shape.channels} values, but ContourStem takes images of 1 channel"
-            )
-        return {"channels": cfg.MODEL.CONTOUR.CHANNELS, "kernel_size": cfg.MODEL.CONTOUR.STEM_KERNEL_SIZE}
+            raise SettingError("MODEL.PIXEL_MEAN", cfg.MODEL.PIXEL_MEAN, "one value, for ContourStem's 1 channel")
+        return arguments(cfg, "ContourStem.channels", "ContourStem.kernel_size")
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """images: N x 1 x H x W."""

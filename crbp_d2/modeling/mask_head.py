@@ -3,7 +3,7 @@
 N: RoIs of the batch; C: channels; S: side of an RoI's features; K: classes.
 """
 
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, ConvTranspose2d, ShapeSpec, get_norm
 from detectron2.modeling.roi_heads.mask_head import (
     ROI_MASK_HEAD_REGISTRY,
@@ -16,10 +16,12 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from crbp_d2.checks import check_whole
 from crbp_d2.layers.cost_model import preferred_layout
 from crbp_d2.recurrence import Recurrence, RecurrenceOutput
 
-from .build import build_recurrence, mask_head_settings
+from .build import build_recurrence, keyed, panoptic_head_settings
+from .head_checks import check_head, check_readout_norm
 from .solve_events import log_solve
 
 
@@ -36,13 +38,17 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
         recurrence: its cell has an attribute `channels`.
         num_classes: K; 1 for class-agnostic masks.
         conv_dim: channels of the deconvolution.
-        readout_norm: a name for detectron2's get_norm.
+        readout_norm: "", "BN", "SyncBN" or "GN", as in detectron2.
         penalty_weight: factor of the recurrence's penalty in `loss_lipschitz`.
         test_steps: cell evaluations in inference; None: as many as in training.
         kwargs: loss_weight and vis_period of BaseMaskRCNNHead.
+
+    Raises:
+        SettingError: values outside these.
+        ContradictionError: a weight of 0 for a penalty that the recurrence has; "GN" of channels that it cannot group.
     """
 
-    @configurable
+    @keyed
     def __init__(
         self,
         input_shape: ShapeSpec,
@@ -57,6 +63,9 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
     ):
         super().__init__(**kwargs)
         channels = recurrence.cell.channels
+        check_head(self, recurrence, penalty_weight, test_steps)
+        check_readout_norm(self, readout_norm, channels)
+        check_whole("RecurrentMaskHead", num_classes=num_classes, conv_dim=conv_dim)
         same = input_shape.channels == channels
         self.projection = nn.Identity() if same else Conv2d(input_shape.channels, channels, kernel_size=1)
         self.recurrence = recurrence
@@ -77,7 +86,7 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
         head = cfg.MODEL.ROI_MASK_HEAD
         return {
             **super().from_config(cfg, input_shape),
-            **mask_head_settings(cfg),
+            **panoptic_head_settings(cfg),
             "input_shape": input_shape,
             "recurrence": build_recurrence(cfg, head.CONV_DIM),
             "num_classes": 1 if head.CLS_AGNOSTIC_MASK else cfg.MODEL.ROI_HEADS.NUM_CLASSES,
@@ -91,7 +100,7 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
             return instances
         output = self.run(x)
         log_solve(output)
-        supervised = output.states if self.recurrence.supervision == "every" else [output.state]
+        supervised = (output.states or []) if self.recurrence.supervision == "every" else [output.state]
         losses = [mask_rcnn_loss(self.read_out(h), instances, self.vis_period) for h, *_ in supervised]
         return {
             "loss_mask": sum(losses) / len(losses) * self.loss_weight,

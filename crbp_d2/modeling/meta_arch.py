@@ -2,6 +2,7 @@
 
 from detectron2.modeling import META_ARCH_REGISTRY, PanopticFPN
 
+from crbp_d2.checks import check_whole
 from crbp_d2.recurrence import SolveStats
 
 from .mask_head import RecurrentMaskHead
@@ -33,8 +34,7 @@ class RecurrentPanopticFPN(PanopticFPN):
 
     @test_steps.setter
     def test_steps(self, steps: int) -> None:
-        if steps < 1:
-            raise ValueError(f"test_steps must be at least 1, got {steps}")
+        check_whole("RecurrentPanopticFPN", test_steps=steps)
         self.roi_heads.mask_head.test_steps = steps
 
     @property

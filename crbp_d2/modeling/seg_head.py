@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from detectron2.config import CfgNode, configurable
+from detectron2.config import CfgNode
 from detectron2.layers import Conv2d, ShapeSpec, get_norm
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling.meta_arch.semantic_seg import SemSegFPNHead
@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from crbp_d2.recurrence import Recurrence
 
-from .build import build_recurrence, mask_head_settings
+from .build import build_recurrence, keyed, panoptic_head_settings
+from .head_checks import check_head, check_readout_norm
 from .solve_events import log_solve
 
 State = tuple[Tensor, ...]
@@ -39,13 +40,17 @@ class RecurrentSemSegHead(SemSegFPNHead):
         num_classes: K.
         conv_dims: channels of the fused features.
         common_stride: stride that all levels are brought to.
-        readout_norm: a name for detectron2's get_norm.
+        readout_norm: "", "BN", "SyncBN" or "GN", as in detectron2.
         penalty_weight: factor of the recurrence's penalty in `loss_lipschitz_sem_seg`.
         test_steps: cell evaluations in inference; None: as many as in training.
         kwargs: loss_weight, norm (of the convolutions before the recurrence) and ignore_value of SemSegFPNHead.
+
+    Raises:
+        SettingError: values outside these.
+        ContradictionError: a weight of 0 for a penalty that the recurrence has; "GN" of channels that it cannot group.
     """
 
-    @configurable
+    @keyed
     def __init__(
         self,
         input_shape: dict[str, ShapeSpec],
@@ -63,6 +68,8 @@ class RecurrentSemSegHead(SemSegFPNHead):
             input_shape, num_classes=num_classes, conv_dims=conv_dims, common_stride=common_stride, **kwargs
         )
         channels = recurrence.cell.channels
+        check_head(self, recurrence, penalty_weight, test_steps)
+        check_readout_norm(self, readout_norm, channels)
         self.projection: nn.Module = nn.Identity()
         if channels != conv_dims:
             self.projection = Conv2d(conv_dims, channels, kernel_size=1)
@@ -80,7 +87,7 @@ class RecurrentSemSegHead(SemSegFPNHead):
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
         return {
             **super().from_config(cfg, input_shape),
-            **mask_head_settings(cfg),
+            **panoptic_head_settings(cfg),
             "recurrence": build_recurrence(cfg, cfg.MODEL.SEM_SEG_HEAD.CONVS_DIM),
         }
 

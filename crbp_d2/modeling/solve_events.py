@@ -32,6 +32,8 @@ def log_solve(output: RecurrenceOutput, prefix: str = "recurrence") -> None:
 
 def _log_transpose(stats: SolveStats, storage: EventStorage, prefix: str) -> None:
     report = stats.transpose
+    if report is None:
+        return
     if report.growing is None:
         storage.put_scalar(f"{prefix}/transpose_steps", _mean(report.sample_steps))
         storage.put_scalar(f"{prefix}/transpose_residual", _mean(report.residual))

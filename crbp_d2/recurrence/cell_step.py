@@ -121,7 +121,7 @@ def check_samples_apart(cell: Cell, owner: str, **settings: object) -> None:
     if mixing:
         raise ContradictionError(
             {**settings, "norm": mixing[0]},
-            "it mixes the samples of a batch, so that results would depend on which others are in it; use another norm",
+            f"{mixing[0]} mixes the samples of a batch, so that results would depend on the others; use another norm",
             owner,
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,9 +25,10 @@ def kept_from_checkpoint() -> Iterator[None]:
 
 def _in_checkpoint() -> bool:
     # Torch has no public word for which hooks are in force; where it has no such function, runs are repeated.
-    top = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
-    hooks = top(True) if top is not None and torch._C._autograd._saved_tensors_hooks_is_enabled() else None
-    return bool(hooks) and "torch.utils.checkpoint" in getattr(hooks[0], "__module__", "")
+    autograd: Any = torch._C._autograd
+    top = getattr(autograd, "_top_saved_tensors_default_hooks", None)
+    hooks = top(True) if top is not None and autograd._saved_tensors_hooks_is_enabled() else None
+    return hooks is not None and bool(hooks) and "torch.utils.checkpoint" in getattr(hooks[0], "__module__", "")
 
 
 def _pack(tensor: Tensor) -> tuple[Tensor, int]:

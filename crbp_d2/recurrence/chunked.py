@@ -48,7 +48,7 @@ class Chunked:
         if not isinstance(gradient, Implicit):
             raise ContradictionError(
                 {"size": size, "gradient": gradient},
-                "chunks bound what an Implicit gradient holds; this one holds every step it unrolls",
+                f"chunks bound what an Implicit gradient holds; {gradient!r} holds every step it unrolls",
                 "Chunked",
             )
         self.gradient = gradient
@@ -84,8 +84,6 @@ class Chunked:
         states, penalties = [], []
         starts = zip(*(part.split(self.size) for part in state), strict=True)
         for k, (drive, start) in enumerate(zip(step.drive.split(self.size), starts, strict=True)):
-            chunks.forward.append(None)
-            chunks.backward.append(None)
             *last, value = _Chunk.apply(chunks, k, drive, *start, *parameters.values())
             states.append(last)
             mean = penalty is not None and penalty.reduction == "mean"
@@ -107,8 +105,8 @@ class _Chunks:
     steps: int
     penalty: Penalty | None
     names: tuple[str, ...]
-    forward: list[SolveStats | None] = field(default_factory=list)
-    backward: list[SolveStats | None] = field(default_factory=list)
+    forward: dict[int, SolveStats] = field(default_factory=dict)
+    backward: dict[int, SolveStats] = field(default_factory=dict)
     whole: SolveStats | None = None
 
     def record(
@@ -141,12 +139,14 @@ class _Chunks:
 
     def finished(self, k: int, stats: SolveStats) -> None:
         """The backward pass of chunk k has run."""
-        self.backward[k] = stats.transpose
-        if all(report is not None for report in self.backward):
+        if stats.transpose is not None:
+            self.backward[k] = stats.transpose
+        if self.whole is not None and len(self.backward) == len(self.forward):
             self.whole.report_backward(_join(self.backward))
 
 
-def _join(parts: list[SolveStats]) -> SolveStats:
+def _join(by_chunk: dict[int, SolveStats]) -> SolveStats:
+    parts = [by_chunk[k] for k in range(len(by_chunk))]
     joined = {
         name: torch.cat([getattr(part, name) for part in parts])
         for name in ("sample_steps", "residual", "converged", "nonfinite_step", "growing")

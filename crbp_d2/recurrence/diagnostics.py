@@ -8,8 +8,9 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from .interfaces import Cell
 from .penalties import LipschitzPenalty
 from .scope import solve_scope
 from .state import State, flatten, relative_change, sample_norm, unflatten, vjp
@@ -20,7 +21,7 @@ DENSE = 64
 
 @torch.no_grad()
 @solve_scope()
-def trajectory(cell: nn.Module, drive: Tensor, steps: int, state: State | None = None) -> list[State]:
+def trajectory(cell: Cell, drive: Tensor, steps: int, state: State | None = None) -> list[State]:
     """The states h_0 ... h_T of T = `steps` plain steps, from `state` or the cell's initial one."""
     states = [cell.initial_state(drive) if state is None else state]
     for _ in range(steps):
@@ -28,13 +29,13 @@ def trajectory(cell: nn.Module, drive: Tensor, steps: int, state: State | None =
     return states
 
 
-def residuals(cell: nn.Module, drive: Tensor, steps: int, state: State | None = None) -> Tensor:
+def residuals(cell: Cell, drive: Tensor, steps: int, state: State | None = None) -> Tensor:
     """||h_t - h_{t-1}|| / ||h_t|| at each of `steps` plain steps: T x N."""
     states = trajectory(cell, drive, steps, state)
     return torch.stack([relative_change(a, b) for a, b in zip(states, states[1:], strict=False)])
 
 
-def contraction(cell: nn.Module, drive: Tensor, steps: int, state: State | None = None) -> Tensor:
+def contraction(cell: Cell, drive: Tensor, steps: int, state: State | None = None) -> Tensor:
     """||h_{t+1} - h_t|| / ||h_t - h_{t-1}|| along a run of `steps` plain steps: (T - 1) x N.
 
     Below 1 the run contracts; the last rows approach the spectral radius unless the leading
@@ -53,7 +54,7 @@ def contraction(cell: nn.Module, drive: Tensor, steps: int, state: State | None 
 
 
 def lipschitz_coefficient(
-    cell: nn.Module, drive: Tensor, state: State, bound: float = 0.9, reduction: str = "mean"
+    cell: Cell, drive: Tensor, state: State, bound: float = 0.9, reduction: str = "mean"
 ) -> float:
     """The value of LipschitzPenalty(bound, reduction) for the step at `state`."""
     with torch.enable_grad():
@@ -62,7 +63,7 @@ def lipschitz_coefficient(
 
 
 def spectral_radius(
-    cell: nn.Module, drive: Tensor, state: State, tol: float = 1e-4, samples: Iterable[int] | None = None
+    cell: Cell, drive: Tensor, state: State, tol: float = 1e-4, samples: Iterable[int] | None = None
 ) -> Tensor:
     """Largest modulus of the eigenvalues of J = dF/dh at `state`, per sample: N values, float64.
 
@@ -87,7 +88,7 @@ def spectral_radius(
 class _TransposedJacobian:
     """Products with J^T of one sample, whose eigenvalues are those of J, on numpy vectors."""
 
-    def __init__(self, cell: nn.Module, drive: Tensor, state: State):
+    def __init__(self, cell: Cell, drive: Tensor, state: State):
         with torch.enable_grad():
             self.previous = tuple(part.detach().requires_grad_() for part in state)
             self.state = cell(drive.detach(), self.previous)

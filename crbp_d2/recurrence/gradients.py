@@ -53,13 +53,13 @@ class Truncated:
     """Truncated back-propagation through time: autograd through the last `truncation` steps only.
 
     Args:
-        truncation: k, at least 1. A run of fewer steps is unrolled whole.
+        truncation: k, at least 1 (paper: 3). A run of fewer steps is unrolled whole.
 
     Raises:
         SettingError: truncation < 1.
     """
 
-    def __init__(self, truncation: int):
+    def __init__(self, truncation: int = 3):
         check_whole("Truncated", truncation=truncation)
         self.truncation = truncation
 
@@ -69,7 +69,7 @@ class Truncated:
         if supervision == "every":
             raise ContradictionError(
                 {"supervision": supervision, "gradient": self},
-                "it cuts the gradient of all but the last states, which a loss on every state needs; use Unrolled()",
+                f"{self!r} cuts the gradient of all but the last states, which are all read; use Unrolled()",
             )
         if self.truncation > solver.steps:
             raise ContradictionError(
@@ -127,7 +127,7 @@ class Implicit:
         if supervision == "every":
             raise ContradictionError(
                 {"supervision": supervision, "gradient": self},
-                "it does not differentiate the states before the fixed point, which a loss on every state needs; use "
+                f"{self!r} does not differentiate the states before the fixed point, which are all read; use "
                 "Unrolled(), or supervision 'last'",
             )
 
@@ -208,8 +208,8 @@ def _require_plain_steps(gradient: Unrolled | Truncated, solver: Solver) -> None
     if solver.stops_at_tol:
         raise ContradictionError(
             {"solver": solver, "gradient": gradient},
-            "it differentiates plain steps, which the solver does not take; use FixedSteps, or the solver with an "
-            "Implicit gradient",
+            f"{gradient!r} differentiates plain steps, which {solver!r} does not take; use FixedSteps, or the solver "
+            "with an Implicit gradient",
         )
 
 

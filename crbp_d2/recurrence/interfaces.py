@@ -30,7 +30,7 @@ class Cell(Protocol):
         """The state that a run starts from."""
         ...
 
-    def __call__(self, drive: Tensor, state: State) -> State:
+    def __call__(self, drive: Tensor, state: State, /) -> State:
         """The next state, of the shapes of `state`."""
         ...
 
@@ -44,7 +44,7 @@ class Step(Protocol):
     @property
     def inference(self) -> bool: ...
 
-    def __call__(self, state: State) -> State: ...
+    def __call__(self, state: State, /) -> State: ...
 
     def subset(self, samples: Tensor) -> Step:
         """The step of some samples alone, by their indices."""

@@ -19,13 +19,13 @@ class LipschitzPenalty:
 
     Args:
         bound: lambda, in [0, 1).
-        reduction: "mean" (Pathfinder) or "sum" (panoptic).
+        reduction: "sum" (the paper's mask head) or "mean" (its Pathfinder networks).
 
     Raises:
         SettingError: a bound or reduction outside these.
     """
 
-    def __init__(self, bound: float = 0.9, reduction: str = "mean"):
+    def __init__(self, bound: float = 0.9, reduction: str = "sum"):
         _check("LipschitzPenalty", bound, reduction)
         self.bound = bound
         self.reduction = reduction
@@ -34,7 +34,8 @@ class LipschitzPenalty:
         """The unweighted penalty, a scalar. `state` must have been computed from `previous` with a graph."""
         ones = tuple(torch.ones_like(part) for part in state)
         columns = vjp(state, previous, ones, create_graph=True)
-        total = sum((widen(column) - self.bound).clamp(min=0).square().sum() for column in columns)
+        excess = [(widen(column) - self.bound).clamp(min=0).square().sum() for column in columns]
+        total = sum(excess[1:], excess[0])
         if self.reduction == "sum":
             return total
         return total / max(sum(part.numel() for part in previous), 1)
@@ -62,7 +63,7 @@ class ContractionPenalty:
         SettingError: values outside these.
     """
 
-    def __init__(self, bound: float = 0.9, reduction: str = "mean", iterations: int = 3):
+    def __init__(self, bound: float = 0.9, reduction: str = "sum", iterations: int = 3):
         _check("ContractionPenalty", bound, reduction)
         check_whole("ContractionPenalty", least=0, iterations=iterations)
         self.bound = bound

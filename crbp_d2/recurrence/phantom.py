@@ -52,7 +52,7 @@ class Phantom:
         SettingError: truncation < 1, damping outside (0, 1].
     """
 
-    def __init__(self, truncation: int, damping: float = 0.5):
+    def __init__(self, truncation: int = 3, damping: float = 0.5):
         check_whole("Phantom", truncation=truncation)
         check_number("Phantom", "(0, 1]", damping=damping)
         self.truncation, self.damping = truncation, damping

@@ -36,6 +36,7 @@ class RandomState:
             present._set()
 
     def _set(self) -> None:
+        assert self._kept is not None
         cpu, own = self._kept
         torch.set_rng_state(cpu)
         if self.device is not None:

@@ -1,19 +1,21 @@
 """The learning rules: each a row that says which solver, gradient, penalty and supervision go together."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from inspect import signature
 from typing import Any
 
-from torch import nn
+from crbp_d2.checks import SettingError, check_whole
 
 from .chunked import Chunked
 from .gradients import Implicit, Truncated, Unrolled
+from .interfaces import Cell
 from .penalties import ContractionPenalty, LipschitzPenalty
 from .phantom import Phantom
 from .recurrence import Recurrence
 from .registry import Table
 from .solvers.anderson import Anderson
-from .solvers.base import CONVERGED
 from .solvers.broyden import Broyden
 from .solvers.early_exit import EarlyExit
 from .solvers.fixed_steps import FixedSteps
@@ -21,9 +23,14 @@ from .solvers.neumann import NeumannSeries
 from .solvers.random_steps import RandomSteps
 
 
+def _default(part: Callable[..., Any], argument: str) -> Any:
+    """What the constructor of a part says, so that it is said once."""
+    return signature(part).parameters[argument].default
+
+
 @dataclass(frozen=True)
 class RuleSettings:
-    """The numbers a rule may use; a rule ignores those it has no use for.
+    """The numbers a rule may use; a rule ignores those it has no use for, but all must be valid.
 
     steps: forward steps. truncation: see Truncated, Phantom. phantom_damping: see Phantom.
     num_terms, neumann_tol: see NeumannSeries.
@@ -32,24 +39,63 @@ class RuleSettings:
     tol: see Anderson and Broyden. max_steps: of a solver that stops at a tolerance, 0 for `steps`.
     memory: of Anderson and Broyden, 0 for the solver's own. damping: of Anderson. chunk_size: of Chunked, around the
     rule's gradient, 0 for none. early_stop: the residual of EarlyExit, around the rule's solver, None for none.
+
+    Raises:
+        SettingError: an invalid value, by its name here.
     """
 
     steps: int
-    truncation: int = 3
-    phantom_damping: float = 0.5
-    num_terms: int = 15
-    neumann_tol: float = 0.0
+    truncation: int = _default(Truncated, "truncation")
+    phantom_damping: float = _default(Phantom, "damping")
+    num_terms: int = _default(NeumannSeries, "num_terms")
+    neumann_tol: float = _default(NeumannSeries, "tol")
     penalty: str = "Lipschitz"
-    bound: float = 0.9
-    reduction: str = "mean"
-    power_iterations: int = 3
+    bound: float = _default(LipschitzPenalty, "bound")
+    reduction: str = _default(LipschitzPenalty, "reduction")
+    power_iterations: int = _default(ContractionPenalty, "iterations")
     solver: str = ""
-    tol: float = CONVERGED
+    tol: float = _default(Anderson, "tol")
     max_steps: int = 0
     memory: int = 0
-    damping: float = 1.0
+    damping: float = _default(Anderson, "damping")
     chunk_size: int = 0
     early_stop: float | None = None
+
+    def __post_init__(self) -> None:
+        with _in_own_words():
+            check_whole("learning_rule", 0, max_steps=self.max_steps, memory=self.memory, chunk_size=self.chunk_size)
+            plain, series = FixedSteps(self.steps), NeumannSeries(self.num_terms, self.neumann_tol)
+            Truncated(self.truncation)
+            Phantom(self.truncation, self.phantom_damping)
+            Anderson(damping=self.damping, tol=self.tol)
+            LipschitzPenalty(self.bound, self.reduction)
+            ContractionPenalty(self.bound, self.reduction, self.power_iterations)
+            if self.chunk_size:
+                Chunked(Implicit(series), self.chunk_size)
+            if self.early_stop is not None:
+                EarlyExit(plain, self.early_stop)
+            PENALTIES[self.penalty]
+            if self.solver != "":
+                SOLVERS[self.solver]
+
+
+# Arguments of parts that `learning_rule` knows by another name.
+RENAMED = {
+    ("Chunked", "size"): "chunk_size",
+    ("ContractionPenalty", "iterations"): "power_iterations",
+    ("EarlyExit", "tol"): "early_stop",
+    ("NeumannSeries", "tol"): "neumann_tol",
+    ("Phantom", "damping"): "phantom_damping",
+}
+
+
+@contextmanager
+def _in_own_words() -> Iterator[None]:
+    """While it lasts, errors of the parts name the settings of `learning_rule`."""
+    try:
+        yield
+    except SettingError as error:
+        raise error.renamed(lambda owner, name: RENAMED.get((owner, name), name), "learning_rule") from error
 
 
 # Times `steps` that the longest run of FarSteps takes in training.
@@ -140,7 +186,7 @@ def _penalty(settings: RuleSettings):
 
 
 RULES: Table[Rule] = Table(
-    "learning rule",
+    "rule",
     {
         "bptt": Rule(_unrolled),
         "tbptt": Rule(_truncated),
@@ -157,7 +203,7 @@ RULES: Table[Rule] = Table(
 )
 
 
-def learning_rule(name: str, cell: nn.Module, steps: int, **settings) -> Recurrence:
+def learning_rule(name: str, cell: Cell, steps: int, **settings: Any) -> Recurrence:
     """The Recurrence of a rule by its name in RULES.
 
     Args:
@@ -166,20 +212,22 @@ def learning_rule(name: str, cell: nn.Module, steps: int, **settings) -> Recurre
         steps, settings: see RuleSettings.
 
     Raises:
-        ValueError: an unknown name, a value its part refuses, or parts that contradict each other.
+        SettingError: an unknown name, or a value that its part rejects.
+        ContradictionError: settings or parts that contradict each other.
         TypeError: an unknown setting.
     """
-    rule = RULES[name]
     known = [f.name for f in fields(RuleSettings)]
     for setting in settings:
         if setting not in known:
             raise TypeError(f"learning_rule: unknown setting {setting!r}; known: {', '.join(known)}")
     values = RuleSettings(steps, **settings)
-    solver = SOLVERS[values.solver or rule.solver](values)
-    penalty = rule.penalty(values) if rule.penalty else None
-    gradient = rule.gradient(values, solver)
-    if values.chunk_size:
-        gradient = Chunked(gradient, values.chunk_size)
-    if values.early_stop is not None:
-        solver = EarlyExit(solver, values.early_stop)
-    return Recurrence(cell, solver, gradient, penalty, rule.supervision)
+    with _in_own_words():
+        rule = RULES[name]
+        solver = SOLVERS[values.solver or rule.solver](values)
+        penalty = rule.penalty(values) if rule.penalty else None
+        gradient = rule.gradient(values, solver)
+        if values.chunk_size:
+            gradient = Chunked(gradient, values.chunk_size)
+        if values.early_stop is not None:
+            solver = EarlyExit(solver, values.early_stop)
+        return Recurrence(cell, solver, gradient, penalty, rule.supervision)

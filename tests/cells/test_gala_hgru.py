@@ -79,7 +79,7 @@ def test_short_timescales_start_with_open_gates(timescale):
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="odd number.*got 4"):
+    with pytest.raises(ValueError, match="kernel_size is 4; allowed: odd"):
         GalaHGRUCell(8, kernel_size=4)
-    with pytest.raises(ValueError, match="multiple of 4, got 10"):
+    with pytest.raises(ValueError, match="channels is 10; allowed: multiples of 4"):
         GalaHGRUCell(10)

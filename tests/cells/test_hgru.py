@@ -60,9 +60,9 @@ def test_chrono_biases_are_logarithms_of_opposite_sign():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="printed, released, got 'other'"):
+    with pytest.raises(ValueError, match="form is 'other'; allowed: printed, released"):
         HGRUCell(8, form="other")
-    with pytest.raises(ValueError, match="odd number.*got 4"):
+    with pytest.raises(ValueError, match="kernel_size is 4; allowed: odd"):
         HGRUCell(8, kernel_size=4)
-    with pytest.raises(ValueError, match="timescale.*got 0"):
+    with pytest.raises(ValueError, match="timescale is 0"):
         HGRUCell(8, timescale=0)

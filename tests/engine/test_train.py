@@ -163,7 +163,7 @@ def test_missing_inputs_are_said_in_one_sentence_before_anything_is_built(tmp_pa
         (["TEST.STEPS_TO_EVALUATE", "(3,)", "MODEL.RECURRENCE.EARLY_STOP.ENABLED", True], "EARLY_STOP.ENABLED is True"),
         (
             ["MODEL.RECURRENCE.EARLY_STOP.ENABLED", True, "MODEL.RECURRENCE.CELL.NORM", "BN"],
-            "EARLY_STOP.ENABLED is True, but MODEL.RECURRENCE.CELL.NORM 'BN'",
+            "EARLY_STOP.ENABLED is True, but MODEL.RECURRENCE.CELL.NORM is 'BN'",
         ),
     ],
 )

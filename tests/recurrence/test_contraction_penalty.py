@@ -56,7 +56,7 @@ def test_power_iteration_finds_the_spectral_radius_where_signed_sums_cancel():
     cell, drive = LinearCell(matrix), torch.randn(4, 6, dtype=torch.float64)
 
     def value(iterations):
-        penalty = ContractionPenalty(bound=0.0, iterations=iterations)
+        penalty = ContractionPenalty(0.0, "mean", iterations)
         return Recurrence(cell, FixedSteps(2), Implicit(NeumannSeries(3)), penalty)(drive).penalty.item()
 
     assert value(30) == pytest.approx(0.95**2, rel=1e-6)

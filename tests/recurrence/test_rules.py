@@ -167,7 +167,7 @@ def test_a_row_of_ones_own():
     try:
         recurrence = learning_rule("one_step", TanhCell(), steps=4)
         assert recurrence.gradient.transpose.num_terms == 0
-        with pytest.raises(ValueError, match="a learning rule named 'one_step' exists already"):
+        with pytest.raises(ValueError, match="a rule named 'one_step' exists already"):
             RULES.add("one_step", RULES["bptt"])
     finally:
         del RULES["one_step"]

@@ -18,7 +18,6 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 
 from crbp_d2.config import add_crbp_config
-from crbp_d2.modeling import check_recurrence_config
 from tools.page import markdown_table
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -43,7 +42,6 @@ def model_of(config: str, *options: object) -> nn.Module:
     add_crbp_config(cfg)
     cfg.merge_from_file(str(CONFIGS / config))
     cfg.merge_from_list(["MODEL.WEIGHTS", "", "MODEL.DEVICE", "cuda" if torch.cuda.is_available() else "cpu", *options])
-    check_recurrence_config(cfg)
     return build_model(cfg)
 
 

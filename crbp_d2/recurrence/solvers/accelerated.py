@@ -88,9 +88,9 @@ class Accelerated(AnyCell, ABC):
             if taken == budget or not active.any():
                 break
             with torch.autocast(x.device.type, enabled=False):
-                if scale is None:
+                if taken == 1:
                     scale = _scale(f)
-                proposed = history.propose(x, f) if scale is _ONE else history.propose(x / scale, f / scale) * scale
+                proposed = history.propose(x, f) if scale is None else history.propose(x / scale, f / scale) * scale
                 (x,) = select(active, (proposed,), (best_x,))
         # Infinite where not one evaluation was finite; without a step nothing has changed.
         residual = best if taken else torch.zeros_like(best)
@@ -98,16 +98,15 @@ class Accelerated(AnyCell, ABC):
         return Solution(unflatten(best_x, state), unflatten(best_f, state), stats)
 
 
-# No scaling: extrapolation multiplies elements with one another, which is safe at these sizes.
-_ONE = object()
+# Extrapolation multiplies elements with one another, which is safe at these sizes.
 _SAFE = 1e-10, 1e10
 
 
-def _scale(f: Tensor) -> Tensor | object:
-    """A power of two for each sample, N x 1, that brings it near 1, as extrapolation is equivariant; or _ONE."""
+def _scale(f: Tensor) -> Tensor | None:
+    """A power of two for each sample, N x 1, that brings it near 1, as extrapolation is equivariant; None: 1."""
     largest = f.abs().amax(dim=1, keepdim=True) if f.shape[1] else f.new_ones(len(f), 1)
     usual = ((largest > _SAFE[0]) & (largest < _SAFE[1])) | (largest == 0) | ~largest.isfinite()
     if f.device.type == "cpu" and usual.all():
-        return _ONE
+        return None
     _, exponent = torch.frexp(largest)
     return torch.where(usual, torch.ones_like(largest), torch.ldexp(torch.ones_like(largest), exponent.clamp(max=126)))

@@ -83,5 +83,5 @@ def check_budget(owner: str, tol: float, **counts: int) -> None:
     Raises:
         SettingError: names the solver, the setting and its value.
     """
-    check_whole(owner, **counts)
+    check_whole(owner, 1, **counts)
     check_number(owner, "(0, 1)", tol=tol)

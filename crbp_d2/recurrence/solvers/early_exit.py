@@ -42,7 +42,7 @@ class EarlyExit(nn.Module):
         if solver.stops_at_tol:
             raise ContradictionError(
                 {"tol": tol, "solver": solver},
-                "it stops every sample at a tolerance by itself; use FixedSteps, or leave early exit out",
+                f"{solver!r} stops every sample at a tolerance by itself; use FixedSteps, or no early exit",
                 "EarlyExit",
             )
         self.solver: Any = solver
@@ -102,7 +102,7 @@ class EarlyExit(nn.Module):
 
     # A checkpoint must load with and without early exit, so the solver within has the keys it would have alone.
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
         """That of the solver within, {} of one without any state."""
         if isinstance(self.solver, nn.Module):
             return self.solver.state_dict(*args, **kwargs)
