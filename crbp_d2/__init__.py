@@ -6,15 +6,18 @@ importing one of them also registers this package's heads and models in detectro
 
 from importlib import import_module
 
+__version__ = "0.2.0"
+
 _HOME = {
     "add_crbp_config": "crbp_d2.config",
     "Trainer": "crbp_d2.engine",
+    "register_builtin": "crbp_d2.data",
     "register_panoptic": "crbp_d2.data",
     "register_pathfinder": "crbp_d2.data",
     "register_toy_panoptic": "crbp_d2.data",
 }
 
-__all__ = list(_HOME)
+__all__ = ["__version__", *_HOME]
 
 
 def __getattr__(name: str):

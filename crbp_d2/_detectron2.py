@@ -2,15 +2,15 @@
 
 import warnings
 
+from crbp_d2.installation import missing
+
 try:
     import detectron2  # noqa: F401
 except ModuleNotFoundError as error:
     if error.name != "detectron2":
         raise
     raise ModuleNotFoundError(
-        "crbp_d2 needs detectron2 for this part (crbp_d2.recurrence and crbp_d2.cells do not): run `make install` "
-        "in crbp_d2's folder, or install it from https://github.com/facebookresearch/detectron2.",
-        name="detectron2",
+        f"{missing('detectron2')} (crbp_d2.recurrence and crbp_d2.cells need torch alone)", name="detectron2"
     ) from None
 
 with warnings.catch_warnings():

@@ -30,6 +30,22 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
         raise KeyError(f"{path}: {error.args[0]}{did_you_mean(key, full_keys(cfg))}") from error
 
 
+def merge_options(cfg: CfgNode, opts: list) -> None:
+    """cfg.merge_from_list(opts).
+
+    Raises:
+        ValueError: one sentence: an unknown key (with the one that may have been meant), a key without a value, a
+            value of another type than the default's.
+    """
+    try:
+        cfg.merge_from_list(opts)
+    except (AssertionError, KeyError, ValueError) as error:
+        text = error.args[0] if isinstance(error, KeyError) else error
+        known = set(full_keys(cfg))
+        nearest = next((did_you_mean(key, known) for key in map(str, opts[::2]) if key not in known), "")
+        raise ValueError(f"{text} (options {' '.join(map(str, opts))}){nearest}") from error
+
+
 def _check(cfg: CfgNode, path: str, above: tuple[str, ...]) -> None:
     """Check a file and its bases; `above` are the files that led here."""
     said_by = f" (_BASE_ of {above[-1]})" if above else " (--config-file)"

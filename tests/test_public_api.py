@@ -20,6 +20,7 @@ from crbp_d2.recurrence import (
 )
 
 NAMES = {
+    "crbp_d2.model_zoo": ("get_config", "get_config_file", "get"),
     "crbp_d2": ("add_crbp_config", "Trainer", "register_panoptic", "register_pathfinder", "register_toy_panoptic"),
     "crbp_d2.recurrence": (
         "Recurrence", "RecurrenceOutput", "FixedSteps", "RandomSteps", "Anderson", "Broyden", "Unrolled", "Truncated",

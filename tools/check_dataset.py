@@ -1,9 +1,13 @@
 #!/usr/bin/env python
-"""Find what is wrong with panoptic data sets; `crbp-check-dataset` in an installed package."""
+"""Find what is wrong with panoptic data sets; `crbp-check-dataset` where the package is installed."""
 
 import sys
+from pathlib import Path
 
-from crbp_d2.cli.check_dataset import main
+# The package of this checkout, from any working directory.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from crbp_d2.cli.commands import check_dataset  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main())
+    check_dataset()

@@ -1,17 +1,13 @@
 #!/usr/bin/env python
-"""Train or evaluate a model; the flags are detectron2's and two more (--num-processes, --untrained).
-
-tools/train_net.py --config-file configs/panoptic_R50_crbp.yaml --num-gpus 8
-tools/train_net.py --config-file configs/panoptic_R50_crbp.yaml --eval-only MODEL.WEIGHTS model.pth
-"""
+"""Train or evaluate a model; `crbp-train` where the package is installed."""
 
 import sys
+from pathlib import Path
 
-try:
-    from crbp_d2.engine.run import main
-except ModuleNotFoundError as error:
-    # A package that is not there, said in one line.
-    sys.exit(f"train_net.py: {error}")
+# The package of this checkout, from any working directory.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from crbp_d2.cli.commands import train  # noqa: E402
 
 if __name__ == "__main__":
-    main()
+    train()

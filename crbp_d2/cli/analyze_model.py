@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.config import add_crbp_config
-from crbp_d2.config_file import merge_config_file
+from crbp_d2.config_file import merge_config_file, merge_options
 from crbp_d2.engine.analysis import analyze
 
 
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> None:
         cfg = get_cfg()
         add_crbp_config(cfg)
         merge_config_file(cfg, args.config_file)
-        cfg.merge_from_list(args.opts)
+        merge_options(cfg, args.opts)
         if not torch.cuda.is_available():
             cfg.MODEL.DEVICE = "cpu"
         model = build_model(cfg).eval()
@@ -54,7 +54,3 @@ def main(arguments: list[str] | None = None) -> None:
         ]  # fmt: skip
         heads = ["recurrence", "one sample", "parameters of the cell", "GFLOPs a step", "steps", "GFLOPs a sample"]
         print("\n" + tabulate(rows, heads, tablefmt="pipe", disable_numparse=True))
-
-
-if __name__ == "__main__":
-    main()

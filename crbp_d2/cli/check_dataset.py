@@ -104,7 +104,3 @@ def _repair(sets: Sequence[PanopticFiles], out: str, name: str) -> None:
         print(f"\nA repaired copy is in {folder}: {name} --panoptic-json {copy.panoptic_json} --panoptic-root "
               f"{copy.panoptic_root} --image-root {copy.image_root}")  # fmt: skip
         print(f"What could not be repaired:\n{fault_table(left)}" if left else "Nothing is wrong with it.")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

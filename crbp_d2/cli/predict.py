@@ -65,7 +65,3 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"{len(inputs) - len(failures)} predictions are in {args.output}")
     if failures:
         sys.exit("\n".join(f"{name}: {failure}" for failure in failures))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,14 +1,15 @@
-"""Data sets and mappers. Importing this makes detectron2's COCO-panoptic names usable and registers Pathfinder's."""
+"""Data sets and mappers. Importing this changes no catalog of detectron2's; `register_builtin` does, when called."""
 
-from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
+from crbp_d2 import _detectron2, _opencv  # noqa: F401, I001  (first: they explain a missing package)
 
-from .catalog import check_class_counts, check_dataset_available, check_image_channels, check_same_classes, rebind_coco
+from .builtin import register_builtin
+from .catalog import check_class_counts, check_dataset_available, check_image_channels, check_same_classes
 from .instance_mapper import InstanceDatasetMapper
 from .panoptic.dataset import register_panoptic, write_instances_json
 from .panoptic.doctor import check_panoptic_dataset
 from .panoptic.mapper import PanopticDatasetMapper
 from .panoptic.reader import semantic_map
-from .pathfinder.dataset import register_pathfinder, register_presets
+from .pathfinder.dataset import register_pathfinder
 from .pathfinder.mapper import PathfinderDatasetMapper
 from .pathfinder.spec import PathfinderSpec
 from .pathfinder.stimuli import generate_pathfinder
@@ -25,12 +26,10 @@ __all__ = [
     "check_panoptic_dataset",
     "check_same_classes",
     "generate_pathfinder",
+    "register_builtin",
     "register_panoptic",
     "register_pathfinder",
     "register_toy_panoptic",
     "semantic_map",
     "write_instances_json",
 ]
-
-rebind_coco()
-register_presets()

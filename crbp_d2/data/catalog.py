@@ -1,4 +1,4 @@
-"""Checks of named data sets, and detectron2's COCO-panoptic names without the `panoptic_stuff_*` folders."""
+"""Checks of named data sets."""
 
 import itertools
 import os
@@ -11,33 +11,6 @@ from detectron2.utils.file_io import PathManager
 from crbp_d2.suggestions import did_you_mean
 
 from .class_counts import wrong_class_counts
-from .panoptic.reader import load_panoptic
-
-COCO_NAMES = (
-    "coco_2017_train_panoptic_separated",
-    "coco_2017_val_panoptic_separated",
-    "coco_2017_val_100_panoptic_separated",
-)
-
-
-def rebind_coco() -> None:
-    """Have detectron2's COCO names load from panoptic PNGs where its stuff folder or instance JSON is missing."""
-    for name in COCO_NAMES:
-        original = DatasetCatalog[name]
-        if getattr(original, "rebound", False):
-            continue
-
-        def load(name=name, original=original) -> list[dict]:
-            metadata = MetadataCatalog.get(name)
-            if PathManager.isdir(metadata.sem_seg_root) and PathManager.isfile(metadata.json_file):
-                return original()
-            return load_panoptic(
-                metadata.panoptic_json, metadata.panoptic_root, metadata.image_root, metadata.as_dict()
-            )
-
-        load.rebound = True  # type: ignore[attr-defined]
-        DatasetCatalog.remove(name)
-        DatasetCatalog.register(name, load)
 
 
 def check_dataset_available(name: str) -> None:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 
 from crbp_d2.checkpoint.loading import Checkpointer
+from crbp_d2.data import register_builtin
 from crbp_d2.evaluation import write_results
 
 from .finite import guard_finite
@@ -47,6 +48,7 @@ def lazy_config(args: argparse.Namespace) -> DictConfig:
     wrong = [option for option in args.opts if "=" not in option]
     if wrong:
         raise ValueError(f"{args.config_file} is a LazyConfig, whose options are key=value, not {wrong[0]!r}")
+    register_builtin()
     cfg = LazyConfig.load(args.config_file)
     if missing := [part for part in PARTS if part not in cfg]:
         raise ValueError(

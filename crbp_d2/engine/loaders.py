@@ -15,6 +15,8 @@ from detectron2.data.common import DatasetFromList
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from crbp_d2.data import register_builtin
+
 from .seeding import AUGMENTATION, SAMPLER, seeded
 from .tasks import task_of
 
@@ -144,6 +146,7 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
     Raises:
         ValueError: a data set has no record, or none that DATALOADER.FILTER_EMPTY_ANNOTATIONS keeps.
     """
+    register_builtin()
     mapper = task_of(cfg).mapper(cfg, is_train=True)
     settings = cfg.SOLVER.IMS_PER_BATCH, cfg.DATALOADER.NUM_WORKERS
     if any(is_stream(name) for name in cfg.DATASETS.TRAIN):
@@ -186,6 +189,7 @@ class WholeBatches(Sampler):
 
 def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
     """detectron2's loader with batches of TEST.IMS_PER_BATCH, which are the same for any number of processes."""
+    register_builtin()
     mapper = task_of(cfg).mapper(cfg, is_train=False)
     size = cfg.TEST.IMS_PER_BATCH
     settings = build_detection_test_loader.from_config(cfg, name, mapper=mapper)

@@ -12,9 +12,11 @@ from detectron2.modeling import build_model
 from detectron2.utils import comm
 from torch import nn
 
-from crbp_d2.checkpoint.loading import Checkpointer, newest_first
+from crbp_d2.checkpoint.loading import Checkpointer
+from crbp_d2.checkpoint.weights import weights_in
 from crbp_d2.config import add_crbp_config
-from crbp_d2.config_file import merge_config_file
+from crbp_d2.config_file import merge_config_file, merge_options
+from crbp_d2.data import register_builtin
 from crbp_d2.files import write_text
 
 METADATA = "metadata.json"
@@ -72,6 +74,7 @@ def read_metadata(folder: str, cfg: CfgNode) -> Metadata:
 
 def metadata_of(cfg: CfgNode) -> Metadata:
     """Class names of the registered training data, or made-up ones."""
+    register_builtin()
     registered = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).as_dict() if cfg.DATASETS.TRAIN else {}
     if "thing_classes" in registered or "stuff_classes" in registered:
         kept = {key: registered[key] for key in (*KEPT, *ID_MAPS) if key in registered}
@@ -103,21 +106,11 @@ def load_run(folder: str, weights: str = "", opts: list[str] | None = None) -> t
     cfg = get_cfg()
     add_crbp_config(cfg)
     merge_config_file(cfg, path)
-    cfg.merge_from_list(opts or [])
+    merge_options(cfg, opts or [])
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
-    cfg.MODEL.WEIGHTS = weights or _weights_in(folder)
+    cfg.MODEL.WEIGHTS = weights or weights_in(folder)
     metadata = read_metadata(folder, cfg)
     model = build_model(cfg)
     Checkpointer(model, complete=True).load(cfg.MODEL.WEIGHTS)
     return cfg, model.eval(), metadata
-
-
-def _weights_in(folder: str) -> str:
-    for name in ("model_best.pth", "model_ema.pth", "model_final.pth"):
-        if os.path.isfile(os.path.join(folder, name)):
-            return os.path.join(folder, name)
-    newest = next(newest_first(folder, {}), "")
-    if not newest:
-        raise FileNotFoundError(f"{folder} holds no weights (model_final.pth or another checkpoint) to predict with")
-    return newest

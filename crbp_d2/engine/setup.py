@@ -5,25 +5,23 @@ import logging
 
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.data import DatasetCatalog
 from detectron2.engine import default_argument_parser, default_setup
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import setup_logger
 
 from crbp_d2.checkpoint.loading import Checkpointer
+from crbp_d2.checkpoint.weights import check_weights
 from crbp_d2.config import add_crbp_config
-from crbp_d2.config_file import merge_config_file
+from crbp_d2.config_file import merge_config_file, merge_options
 from crbp_d2.data import (
     check_class_counts,
     check_dataset_available,
     check_image_channels,
     check_same_classes,
-    register_toy_panoptic,
+    register_builtin,
 )
 from crbp_d2.evaluation import check_steps_to_evaluate
 from crbp_d2.modeling import check_recurrence_config
-from crbp_d2.suggestions import did_you_mean, full_keys
 
 from . import registration
 from .launch import check_processes, world_size
@@ -88,9 +86,6 @@ def checked_config(args: argparse.Namespace) -> CfgNode:
     cfg.freeze()
     check_settings(cfg, train=not args.eval_only, processes=world_size(args))
     check_recurrence_config(cfg)
-    for name, hard in (("toy_panoptic_train", False), ("toy_panoptic_hard_train", True)):
-        if name not in DatasetCatalog.list():
-            register_toy_panoptic(hard=hard)
     return cfg
 
 
@@ -104,21 +99,14 @@ def merged_config(args: argparse.Namespace) -> CfgNode:
     Raises:
         KeyError, ValueError: see checked_config.
     """
+    # First, so that a data set of the command line cannot take one of their names.
+    register_builtin()
     cfg = get_cfg()
     add_crbp_config(cfg)
     merge_config_file(cfg, args.config_file)
-    try:
-        cfg.merge_from_list(args.opts)
-    except (AssertionError, KeyError, ValueError) as error:  # yacs: an unknown key, one without a value, another type
-        text = error.args[0] if isinstance(error, KeyError) else error
-        raise ValueError(f"{text} (options {' '.join(map(str, args.opts))}){_nearest_key(cfg, args.opts)}") from error
+    merge_options(cfg, args.opts)
     registration.register_from(args, cfg)
     return cfg
-
-
-def _nearest_key(cfg: CfgNode, opts: list) -> str:
-    known = set(full_keys(cfg))
-    return next((did_you_mean(key, known) for key in map(str, opts[::2]) if key not in known), "")
 
 
 def check_inputs(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> None:
@@ -130,6 +118,7 @@ def check_inputs(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> N
         ValueError: class counts or image channels that do not fit a data set, data sets that do not go together,
             step counts to evaluate of a model that has none, another setting that is not allowed.
     """
+    register_builtin()
     check_settings(cfg, train=train)
     check_steps_to_evaluate(cfg)
     names = (*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST)
@@ -152,21 +141,3 @@ def check_inputs(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> N
 def has_checkpoint(cfg: CfgNode) -> bool:
     """Whether OUTPUT_DIR holds a checkpoint to resume from, damaged or not."""
     return Checkpointer(torch.nn.Module(), cfg.OUTPUT_DIR).has_checkpoint()
-
-
-def check_weights(path: str) -> None:
-    """Fetch `path` (a file, URL or detectron2:// name) into the local cache if it is not there yet.
-
-    Raises:
-        FileNotFoundError: it cannot be had.
-    """
-    try:
-        found = PathManager.isfile(PathManager.get_local_path(path))
-        reason = "no such file"
-    except (OSError, RuntimeError, ValueError) as error:
-        found, reason = False, " ".join(str(error).split())
-    if not found:
-        raise FileNotFoundError(
-            f"The weights MODEL.WEIGHTS = {path!r} are missing ({reason}); `MODEL.WEIGHTS ''` trains from random "
-            "initialisation and `make demo` runs without any download."
-        )

@@ -17,6 +17,7 @@ from detectron2.utils.logger import setup_logger
 from torch import nn
 
 from crbp_d2.checkpoint.loading import Checkpointer
+from crbp_d2.data import register_builtin
 from crbp_d2.evaluation import EarlyStopStatistics, SettlingStatistics, write_results
 
 from .averaging import AveragedWeights, BestCheckpoint, WeightsOnly
@@ -194,6 +195,7 @@ class Trainer(DefaultTrainer):
         """Evaluate on every data set of DATASETS.TEST; log a table and write each result beside the pictures."""
         if not cfg.DATASETS.TEST:
             return {}
+        register_builtin()
         task = task_of(cfg)
         if evaluators is None:
             evaluators = [

@@ -1,6 +1,6 @@
 """Evaluators, pictures and tables."""
 
-from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
+from crbp_d2 import _detectron2, _opencv  # noqa: F401, I001  (first: they explain a missing package)
 
 from .build import (
     build_cityscapes_evaluator,

@@ -1,6 +1,5 @@
 """Released checkpoints of the authors, imitated by their documented names and shapes, in our models."""
 
-import runpy
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from helpers.paths import ROOT
 from crbp_d2 import add_crbp_config
 from crbp_d2.cells import HGRUCell
 from crbp_d2.checkpoint.conversion import convert, load_released
+from crbp_d2.cli import convert_authors_weights
 
 HEAD = "roi_heads.mask_head."
 
@@ -99,7 +99,7 @@ def released():
 
 @pytest.fixture
 def tool():
-    return runpy.run_path(str(ROOT / "tools/convert_authors_weights.py"))["main"]
+    return convert_authors_weights.main
 
 
 def test_panoptic_file_becomes_model_weights(released, tool, tmp_path, capsys):

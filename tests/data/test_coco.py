@@ -15,8 +15,9 @@ SAMPLE = Path(__file__).resolve().parents[3] / "shared/coco_sample"
 
 LOAD_COCO = """
 import json
-from crbp_d2.data import PanopticDatasetMapper, check_dataset_available
+from crbp_d2.data import PanopticDatasetMapper, check_dataset_available, register_builtin
 from detectron2.data import DatasetCatalog
+register_builtin()
 name = "coco_2017_val_panoptic_separated"
 check_dataset_available(name)
 mapper = PanopticDatasetMapper(is_train=True, augmentations=[], image_format="RGB", use_instance_mask=True,

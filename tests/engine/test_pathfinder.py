@@ -12,7 +12,7 @@ from detectron2.engine import DefaultTrainer
 from helpers.paths import ROOT
 
 from crbp_d2 import Trainer, add_crbp_config
-from crbp_d2.data import PathfinderDatasetMapper
+from crbp_d2.data import PathfinderDatasetMapper, register_builtin
 from crbp_d2.data.pathfinder.dataset import default_folder, split_of
 from crbp_d2.data.pathfinder.files import write_split
 from crbp_d2.data.pathfinder.spec import SPECS
@@ -21,6 +21,11 @@ from crbp_d2.modeling import check_recurrence_config
 
 CONFIGS = {path.stem: path for path in sorted((ROOT / "configs/pathfinder").glob("*.yaml"))}
 QUICK = ROOT / "configs/quick/pathfinder_hgru_crbp_instant_test.yaml"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def builtin_sets():
+    register_builtin()
 
 
 def config(path, *options):

@@ -3,13 +3,14 @@
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-from crbp_d2.data import register_pathfinder
+from crbp_d2.data import register_builtin, register_pathfinder
 from crbp_d2.engine.loaders import build_test_loader
 
 
 def held_out_set(spec: str, count: int, seed: int | None) -> str:
     """The name of a registered set of `count` stimuli of a seed; None: of the spec's own validation set."""
     if seed is None:
+        register_builtin()
         return f"pathfinder_{spec}_val"
     name = f"{spec}_seed{seed}"
     if f"pathfinder_{name}_val" not in DatasetCatalog.list():

@@ -11,7 +11,7 @@ from PIL import Image
 
 import crbp_d2.data.pathfinder.dataset as pathfinder
 from crbp_d2 import add_crbp_config, register_pathfinder
-from crbp_d2.data import PathfinderDatasetMapper, check_dataset_available, generate_pathfinder
+from crbp_d2.data import PathfinderDatasetMapper, check_dataset_available, generate_pathfinder, register_builtin
 from crbp_d2.data.pathfinder.files import Split, write_split
 from crbp_d2.data.pathfinder.mapper import load_stimulus
 from crbp_d2.data.pathfinder.spec import SPECS, PathfinderSpec
@@ -29,6 +29,7 @@ def names_are_freed():
 
 
 def test_presets_are_registered_and_look_for_their_files_when_used(tmp_path, monkeypatch):
+    register_builtin()
     for name in SPECS:
         assert {f"pathfinder_{name}_{split}" for split in ("train", "val", "stream")} <= set(DatasetCatalog.list())
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))

@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from helpers.paths import ROOT
 
+from crbp_d2.cli.generate_pathfinder import main
 from crbp_d2.data.pathfinder import files as pathfinder_files
 from crbp_d2.data.pathfinder.archives import read_stimulus
 from crbp_d2.data.pathfinder.files import Split, is_complete, write_split
@@ -52,8 +52,9 @@ def test_files_hold_the_stimuli_and_do_not_depend_on_the_workers(tmp_path):
 
 # Ends, without a chance to tidy up, in the middle of the second archive.
 KILLED = """
-import os, runpy, signal, sys
+import os, signal, sys
 from pathlib import Path
+from crbp_d2.cli.generate_pathfinder import main
 from crbp_d2.data.pathfinder import files
 
 write, written = files._write_archive, []
@@ -66,14 +67,13 @@ def write_first(path, *rest):
     return write(path, *rest)
 
 files._write_archive = write_first
-runpy.run_path(sys.argv[1])["main"](sys.argv[2:])
+main(sys.argv[1:])
 """
 
 
 def test_a_killed_generation_goes_on_to_the_same_bytes(tmp_path):
-    tool = [sys.executable, str(ROOT / "tools/generate_pathfinder.py"), "--spec", "PF6s", "--train", "1500"]
-    tool += ["--val", "20", "--seed", "3", "--output"]
-    command = [sys.executable, "-c", KILLED, *tool[1:], tmp_path / "killed", "--workers", "1"]
+    flags = ["--spec", "PF6s", "--train", "1500", "--val", "20", "--seed", "3", "--output"]
+    command = [sys.executable, "-c", KILLED, *flags, tmp_path / "killed", "--workers", "1"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     killed = subprocess.run(command, env=environment, stderr=subprocess.DEVNULL)
     train = tmp_path / "killed/train"
@@ -85,10 +85,9 @@ def test_a_killed_generation_goes_on_to_the_same_bytes(tmp_path):
     monkey = pathfinder_files._write_archive
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pathfinder_files, "_write_archive", lambda path, *rest: drawn.append(path) or monkey(path, *rest))
-        main = runpy.run_path(tool[1])["main"]
-        main([str(part) for part in [*tool[2:], tmp_path / "killed", "--workers", "1"]])
+        main([str(part) for part in [*flags, tmp_path / "killed", "--workers", "1"]])
     assert len([path for path in drawn if path.parent == train]) == 3 - written
-    main([str(part) for part in [*tool[2:], tmp_path / "whole", "--workers", "1"]])
+    main([str(part) for part in [*flags, tmp_path / "whole", "--workers", "1"]])
     for name in ("train", "val"):
         assert contents(tmp_path / "killed" / name) == contents(tmp_path / "whole" / name)
 

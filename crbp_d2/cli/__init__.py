@@ -1,0 +1,1 @@
+"""Programs for the command line; `commands` has an entry point for each."""

@@ -1,0 +1,49 @@
+"""Write the stimuli of a Pathfinder data set; the same command goes on after a kill.
+
+tools/generate_pathfinder.py --spec PF14 --train 180000 --val 20000 --seed 0 --workers 8
+tools/train_net.py --config-file configs/pathfinder/PF14_hgru_crbp.yaml
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from crbp_d2.data.pathfinder.dataset import COUNTS, SMALL, default_folder, split_of
+from crbp_d2.data.pathfinder.files import PER_FILE, write_split
+from crbp_d2.data.pathfinder.spec import SPECS
+
+PAPER_COUNTS = {"train": 180_000, "val": 20_000}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Raises SystemExit with one line on a folder that holds something else or cannot be written."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--spec", choices=SPECS, required=True)
+    for split in COUNTS:
+        defaults = f"default {PAPER_COUNTS[split]}, of the small specs {COUNTS[split]}"
+        parser.add_argument(f"--{split}", type=int, metavar="N", help=f"stimuli for {split}, 0 for none ({defaults})")
+    parser.add_argument("--seed", type=int, default=0, help="of all stimuli (default 0)")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: $DETECTRON2_DATASETS/pathfinder/SPEC")
+    args = parser.parse_args(arguments)
+    defaults = COUNTS if args.spec in SMALL else PAPER_COUNTS
+    counts = {split: getattr(args, split) if getattr(args, split) is not None else defaults[split] for split in COUNTS}
+    if min(*counts.values(), args.seed) < 0 or args.workers < 1:
+        parser.error("counts and seed must be at least 0, workers at least 1")
+    folder = args.output or default_folder(args.spec)
+    try:
+        for split, count in counts.items():
+            if count:
+                description = f"{args.spec} {split}, archives of {PER_FILE}"
+                write_split(
+                    folder / split,
+                    split_of(SPECS[args.spec], split, args.seed, count),
+                    args.workers,
+                    lambda archives, total, d=description: tqdm(archives, desc=d, total=total),
+                )
+    except (OSError, ValueError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error.strerror if isinstance(error, OSError) else error}")
+    print(f"{folder}: " + ", ".join(f"{count} stimuli in {split}" for split, count in counts.items() if count))
