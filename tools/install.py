@@ -27,7 +27,7 @@ STAMP = VENV / "installed"
 UPSTREAM = "https://github.com/facebookresearch/detectron2.git"
 CHOICES = ("auto", "importable", "git", "wheel")
 # Pinned whatever the interpreter has: detectron2 needs a setuptools with pkg_resources, the tests their tools.
-ALWAYS = ("setuptools", "pytest", "pytest-xdist", "ruff", "hypothesis")
+ALWAYS = ("setuptools", "pytest", "pytest-xdist", "ruff", "mypy", "hypothesis")
 ENTER = "enter the environment with `. .venv/bin/activate`"
 
 

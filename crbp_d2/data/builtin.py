@@ -17,9 +17,9 @@ COCO_NAMES = (
 def register_builtin() -> None:
     """Put them into detectron2's catalogs; names that are registered already stay as they are.
 
-    `pathfinder_<spec>_{train,val,stream}` and `toy_panoptic_{train,val}` (and `toy_panoptic_hard_*`) lie below the folder that DETECTRON2_DATASETS
-    names at that time. detectron2's `coco_2017_*_panoptic_separated` load from panoptic PNGs where their
-    `panoptic_stuff_*` folder or instance JSON is missing.
+    `pathfinder_<spec>_{train,val,stream}`, `toy_panoptic_{train,val}` and `toy_panoptic_hard_{train,val}` lie below the
+    folder that DETECTRON2_DATASETS names at that time. detectron2's `coco_2017_*_panoptic_separated` load from panoptic
+    PNGs where their `panoptic_stuff_*` folder or instance JSON is missing.
 
     Importing crbp_d2 registers nothing; its trainer and its tools call this. Call it where a config that names these
     data sets goes to detectron2's own trainer or loaders.
