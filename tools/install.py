@@ -79,7 +79,7 @@ def base_python() -> str:
     if Path(sys.prefix).resolve() != VENV.resolve():
         return sys.executable
     recorded = STAMP.read_text().splitlines()[2:3] if STAMP.exists() else []
-    return recorded[0] if recorded else sys._base_executable
+    return recorded[0] if recorded else getattr(sys, "_base_executable", sys.executable)
 
 
 def normalized(name: str) -> str:

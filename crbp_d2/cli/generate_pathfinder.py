@@ -7,6 +7,7 @@ tools/train_net.py --config-file configs/pathfinder/PF14_hgru_crbp.yaml
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,8 +24,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spec", choices=SPECS, required=True)
     for split in COUNTS:
-        defaults = f"default {PAPER_COUNTS[split]}, of the small specs {COUNTS[split]}"
-        parser.add_argument(f"--{split}", type=int, metavar="N", help=f"stimuli for {split}, 0 for none ({defaults})")
+        usual = f"default {PAPER_COUNTS[split]}, of the small specs {COUNTS[split]}"
+        parser.add_argument(f"--{split}", type=int, metavar="N", help=f"stimuli for {split}, 0 for none ({usual})")
     parser.add_argument("--seed", type=int, default=0, help="of all stimuli (default 0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: $DETECTRON2_DATASETS/pathfinder/SPEC")
@@ -42,8 +43,12 @@ def main(arguments: list[str] | None = None) -> None:
                     folder / split,
                     split_of(SPECS[args.spec], split, args.seed, count),
                     args.workers,
-                    lambda archives, total, d=description: tqdm(archives, desc=d, total=total),
+                    partial(_progress, description),
                 )
     except (OSError, ValueError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error.strerror if isinstance(error, OSError) else error}")
     print(f"{folder}: " + ", ".join(f"{count} stimuli in {split}" for split, count in counts.items() if count))
+
+
+def _progress(description: str, archives, total: int) -> tqdm:
+    return tqdm(archives, desc=description, total=total)

@@ -51,6 +51,10 @@ EXPERIMENTS = {
     "convgru_bptt": ("bptt", "ConvGRUCell", 6, 6),
     "convgru_crbp": ("crbp", "ConvGRUCell", 20, 12),
     "gala_crbp": ("crbp", "GalaHGRUCell", 20, 12),
+    "hgru_progressive": ("progressive", "HGRUCell", 20, 12),
+    "hgru_progressive_far": ("progressive_far", "HGRUCell", 20, 12),
+    "hgru_crbp_random": ("crbp_random", "HGRUCell", 20, 12),
+    "convlstm_progressive": ("progressive", "ConvLSTMCell", 20, 12),
     "ff6": (None, None, None, None),
 }
 KERNELS = {"PF14": (3, 5, 7, 11), "PF6s": (3, 5, 9, 11)}
@@ -93,7 +97,8 @@ def test_files_say_what_the_experiment_is(name, row):
     assert (rule, cell, steps, terms) == (node.RULE, node.CELL.NAME, node.STEPS, node.NEUMANN.TERMS)
     assert (10, "mean", bound) == (node.PENALTY.WEIGHT, node.PENALTY.REDUCTION, node.PENALTY.BOUND)
     assert ("released" if "released" in name else "printed") == node.CELL.FORM
-    assert ("none" if cell in ("ConvLSTMCell", "ConvGRUCell") else "BN") == node.CELL.NORM and node.TRUNCATION == 3
+    assert ("none" if cell in ("ConvLSTMCell", "ConvGRUCell") else "BN") == node.CELL.NORM
+    assert node.TRUNCATION == (6 if rule.startswith("progressive") or rule == "crbp_random" else 3)
     assert steps in cfg.TEST.STEPS_TO_EVALUATE and max(cfg.TEST.STEPS_TO_EVALUATE) >= 4 * steps
     check_recurrence_config(cfg)
 
@@ -184,7 +189,7 @@ def test_a_stream_is_known_by_what_it_is_not_by_its_name():
             ["MODEL.PIXEL_MEAN", [0.0] * 3, "MODEL.PIXEL_STD", [1.0] * 3],
             "MODEL.PIXEL_MEAN has 3 values, but the images of pathfinder_PF6s",
         ),
-        (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 54], "MODEL.SEM_SEG_HEAD.NUM_CLASSES is 54, but"),
+        (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 54], "MODEL.SEM_SEG_HEAD.NUM_CLASSES is 54"),
         (
             ["DATASETS.TEST", "('pathfinder_PF6s_stream',)"],
             "DATASETS.TEST names pathfinder_PF6s_stream, which has no end",

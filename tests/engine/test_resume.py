@@ -87,7 +87,7 @@ def test_metrics_continue_and_cut_lines_go(tmp_path, monkeypatch):
         file.write('{"iteration": 23, "loss": 1}\n{"iteration": 24, "lo')
     train("stream", tmp_path / "parts", *options, flags=["--resume"])
     assert not difference(tmp_path / "whole", tmp_path / "parts")
-    assert [json.loads(line)["iteration"] for line in metrics.open()] == [19, 39, 40]
+    assert [json.loads(line)["iteration"] for line in metrics.read_text().splitlines()] == [19, 39, 40]
     # Killed between a checkpoint and the line of its iteration.
     (tmp_path / "parts/model_final.pth").unlink()
     (tmp_path / "parts/model_0000039.pth").unlink()
