@@ -98,7 +98,7 @@ def test_files_say_what_the_experiment_is(name, row):
     assert (10, "mean", bound) == (node.PENALTY.WEIGHT, node.PENALTY.REDUCTION, node.PENALTY.BOUND)
     assert ("released" if "released" in name else "printed") == node.CELL.FORM
     assert ("none" if cell in ("ConvLSTMCell", "ConvGRUCell") else "BN") == node.CELL.NORM
-    assert node.TRUNCATION == (6 if rule.startswith("progressive") or rule == "crbp_random" else 3)
+    assert (6 if rule.startswith("progressive") or rule == "crbp_random" else 3) == node.TRUNCATION
     assert steps in cfg.TEST.STEPS_TO_EVALUATE and max(cfg.TEST.STEPS_TO_EVALUATE) >= 4 * steps
     check_recurrence_config(cfg)
 
