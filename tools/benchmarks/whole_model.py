@@ -17,6 +17,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import nn
 
+from crbp_d2 import modeling  # noqa: F401  (registers the heads)
 from crbp_d2.config import add_crbp_config
 from tools.page import markdown_table
 
