@@ -59,9 +59,10 @@ def described(cfg: CfgNode) -> tuple[str, str]:
         layers = f"{cfg.MODEL.CONTOUR.NUM_LAYERS} layers" if contours else "four convolutions"
         return f"{body}, {layers}", "backpropagation"
     size = settings.CELL.KERNEL_SIZE
+    kernel = f" {size}x{size}" if size else ""
     where = "" if contours else f" ({' and '.join(RECURRENT[name] for name in recurrent)})"
     return (
-        f"{body}, {settings.CELL.NAME} {size}x{size}{where}",
+        f"{body}, {settings.CELL.NAME}{kernel}{where}",
         f"{settings.RULE}, {settings.STEPS} step{'s' * (settings.STEPS > 1)}",
     )
 
