@@ -4,7 +4,7 @@ N: samples of the batch.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -81,6 +81,13 @@ class Solution:
         nonfinite_step = _first_false(torch.stack(tuple(finite))) if finite else count
         stats = SolveStats(len(finite), count + len(finite), residual, residual <= tol, nonfinite_step)
         return cls(previous, state, stats)
+
+    def report(self, tol: float) -> SolveStats:
+        """The statistics, with another residual that counts as converged."""
+        converged = self.stats.residual <= tol
+        if self.stats.growing is not None:
+            converged = converged & ~self.stats.growing
+        return replace(self.stats, converged=converged)
 
 
 def _first_false(holds: Tensor) -> Tensor:
