@@ -1,7 +1,7 @@
 """Bytes of the tensors that are alive in the course of a training step, as the allocator counts them.
 
-Unlike the memory of the process, these know neither what other libraries hold nor what lies idle, and are
-the same every time.
+Unlike the memory of the process, these know neither what other libraries hold nor what lies idle. They are the same
+every time on one machine; on another the convolutions may take other workspaces.
 """
 
 import gc
@@ -60,7 +60,7 @@ def _measured(step: Callable[[], None], recurrence: Recurrence) -> dict[str, Pha
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiled.export_chrome_trace(str(path))
-        return _by_phase(json.loads(path.read_text())["traceEvents"])
+        return phases_of(json.loads(path.read_text())["traceEvents"])
 
 
 @contextmanager
@@ -86,8 +86,11 @@ def _recorded(name: str, call: Callable) -> Callable:
     return run
 
 
-def _by_phase(events: list[dict]) -> dict[str, Phase]:
-    """A moment belongs to the innermost phase it lies in; what only the loss allocates belongs to none."""
+def phases_of(events: list[dict]) -> dict[str, Phase]:
+    """The phases of a profiler's events ("traceEvents" of its trace; times in us, sizes in bytes).
+
+    A moment belongs to the innermost phase it lies in; what only the loss allocates belongs to none.
+    """
     spans = {name: (e["ts"], e["ts"] + e["dur"]) for e in events for name in PHASES if e.get("name") == name}
     if PENALTY in spans:
         # It comes last in the forward run, which ends with it.
