@@ -110,6 +110,7 @@ def get(
     from . import modeling  # noqa: F401  (registers its parts)
     from .checkpoint.loading import Checkpointer
     from .checkpoint.weights import check_weights, weights_in
+    from .modeling.compiled import check_compiled_part
 
     cfg = get_config(name, *opts)
     lazy = not isinstance(cfg, CfgNode)
@@ -129,6 +130,7 @@ def get(
         model = instantiate(cfg.model).to(device)
     else:
         cfg.MODEL.DEVICE = device
+        check_compiled_part(cfg)
         model = build_model(cfg)
     Checkpointer(model, complete=trained).load(weights)
     return model

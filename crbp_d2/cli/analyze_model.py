@@ -16,6 +16,7 @@ from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import merge_config_file, merge_options
 from crbp_d2.engine.analysis import analyze
+from crbp_d2.modeling.compiled import check_compiled_part
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
         merge_options(cfg, args.opts)
         if not torch.cuda.is_available():
             cfg.MODEL.DEVICE = "cpu"
+        check_compiled_part(cfg)
         model = build_model(cfg).eval()
         if args.weights:
             Checkpointer(model, complete=True).load(args.weights)

@@ -18,6 +18,7 @@ from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import merge_config_file, merge_options
 from crbp_d2.data import register_builtin
 from crbp_d2.files import write_text
+from crbp_d2.modeling.compiled import check_compiled_part
 
 METADATA = "metadata.json"
 CONFIG = "config.yaml"
@@ -110,6 +111,7 @@ def load_run(folder: str, weights: str = "", opts: list[str] | None = None) -> t
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.WEIGHTS = weights or weights_in(folder)
+    check_compiled_part(cfg)
     metadata = read_metadata(folder, cfg)
     model = build_model(cfg)
     Checkpointer(model, complete=True).load(cfg.MODEL.WEIGHTS)

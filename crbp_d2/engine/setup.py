@@ -22,6 +22,7 @@ from crbp_d2.data import (
 )
 from crbp_d2.evaluation import check_steps_to_evaluate
 from crbp_d2.modeling import check_recurrence_config
+from crbp_d2.modeling.compiled import check_compiled_part
 
 from . import registration
 from .launch import check_processes, world_size
@@ -85,6 +86,7 @@ def checked_config(args: argparse.Namespace) -> CfgNode:
         cfg.MODEL.DEVICE = "cpu"
     cfg.freeze()
     check_settings(cfg, train=not args.eval_only, processes=world_size(args))
+    check_compiled_part(cfg)
     check_recurrence_config(cfg)
     return cfg
 

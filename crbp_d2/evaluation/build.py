@@ -17,6 +17,8 @@ from detectron2.evaluation import (
 from detectron2.utils.file_io import PathManager
 from PIL import Image
 
+from crbp_d2.modeling.compiled import has_compiled_part
+
 from .instances import set_instances
 from .outputs import BoxAndMaskEvaluator, IfPredicted, LargeVocabularyEvaluator
 from .panoptic import PanopticEvaluator
@@ -43,7 +45,7 @@ def build_instance_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEva
             name,
             tasks=tuple(part for part, on in parts if on),
             output_dir=folder,
-            use_fast_impl=_has_fast_cocoeval(),
+            use_fast_impl=has_compiled_part(),
             kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
         )
     return _with_pictures(CatalogPictures(name, *_pictures(cfg, folder)), [scores])
@@ -118,7 +120,7 @@ def panoptic_evaluator(
     metadata = MetadataCatalog.get(name)
     if metadata.thing_classes:
         instances = BoxAndMaskEvaluator(
-            shadow, tasks=("bbox", "segm"), output_dir=folder, use_fast_impl=_has_fast_cocoeval()
+            shadow, tasks=("bbox", "segm"), output_dir=folder, use_fast_impl=has_compiled_part()
         )
         evaluators.append(IfPredicted("instances", instances))
     if metadata.stuff_classes[1:]:  # the first is that of all things
@@ -149,12 +151,3 @@ def _shadow(name: str, folder: str) -> str:
     DatasetCatalog.register(shadow, lambda: records)
     MetadataCatalog.get(shadow).set(**metadata)
     return shadow
-
-
-def _has_fast_cocoeval() -> bool:
-    """Whether detectron2 was compiled, with the C++ form of the COCO evaluation."""
-    try:
-        from detectron2 import _C  # noqa: F401
-    except ImportError:
-        return False
-    return True

@@ -25,7 +25,8 @@ class RecurrenceOutput:
 
     state: the last state (of a solver that stops at a tolerance: the step of the best state it found),
         differentiable by the chosen gradient.
-    penalty: unweighted scalar; 0 with a graph where the recurrence has no penalty.
+    penalty: unweighted scalar; 0 with a graph where the recurrence has no penalty. In training mode it has its value
+        with gradients off, too (a validation loss); in evaluation mode it is then 0.
     stats: steps, residual, converged; after the backward pass also the backward solve.
     states: the state after every step, with supervision "every" or record=True, else None. It ends where the
         last sample stopped.
@@ -120,9 +121,22 @@ class Recurrence(nn.Module):
         Warns:
             UnconvergedWarning: once, if a solver that stops at a tolerance does not get there.
         """
+        exported = is_exported(drive)
+        if self.training and self.penalty is not None and not torch.is_grad_enabled() and not exported:
+            return self._measured(drive, state, steps, record)
         # What is exported is inference.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not is_exported(drive)):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not exported):
             return self._run(drive, state, steps, record)
+
+    def _measured(self, drive: Tensor, state: State | None, steps: int | None, record: bool) -> RecurrenceOutput:
+        """A training pass without gradients, of which losses are wanted: the penalty needs the last step's graph."""
+        with torch.inference_mode(False), torch.enable_grad():
+            # Of inference mode, tensors cannot enter a graph.
+            state = None if state is None else tuple(part.clone() for part in state)
+            output = self._run(drive.clone() if drive.is_inference() else drive, state, steps, record)
+        states = None if output.states is None else [_detached(h) for h in output.states]
+        last = states[-1] if states else _detached(output.state)
+        return RecurrenceOutput(last, output.penalty.detach(), output.stats, states)
 
     def _run(self, drive: Tensor, state: State | None, steps: int | None, record: bool) -> RecurrenceOutput:
         if steps is None:
@@ -149,6 +163,10 @@ class Recurrence(nn.Module):
     def extra_repr(self) -> str:
         penalty = f", penalty={self.penalty!r}" if self.penalty is not None else ""
         return f"solver={self.solver!r}, gradient={self.gradient!r}{penalty}, supervision={self.supervision!r}"
+
+
+def _detached(state: State) -> State:
+    return tuple(part.detach() for part in state)
 
 
 def _zero(state: State) -> Tensor:

@@ -157,6 +157,19 @@ def test_validation_losses_leave_no_trace_and_have_the_real_penalty(pathfinder_c
     assert trainer.storage.history("validation/loss_lipschitz").latest() == pytest.approx(losses["loss_lipschitz"])
 
 
+def test_the_penalty_of_a_validation_loss_is_that_of_the_training_pass(pathfinder_config, tmp_path):
+    cfg = pathfinder_config(*QUICK, "OUTPUT_DIR", str(tmp_path), "MODEL.RECURRENCE.PENALTY.BOUND", 0.0)
+    model = Trainer.build_model(cfg).train()
+    batches = list(validation_inputs(cfg, 3))
+    training = [model(batch)["loss_lipschitz"] for batch in batches]
+    with torch.no_grad():  # a loop of one's own
+        own = [model(batch)["loss_lipschitz"] for batch in batches]
+        hook = validation_losses(model, batches)["loss_lipschitz"]
+    assert all(loss.requires_grad and loss > 0 for loss in training) and not any(loss.requires_grad for loss in own)
+    torch.testing.assert_close(torch.stack(own), torch.stack(training).detach())
+    assert hook == pytest.approx(torch.stack(training).mean().item(), rel=1e-5)
+
+
 def test_settling_is_an_evaluators_figure(pathfinder_config, tmp_path):
     cfg = pathfinder_config(*QUICK, "OUTPUT_DIR", str(tmp_path), "TEST.SETTLING", True)
     results = Trainer.test(cfg, Trainer.build_model(cfg))

@@ -11,14 +11,9 @@ from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
 
 from crbp_d2 import add_crbp_config
-from crbp_d2.modeling import RecurrentMaskHead, check_recurrence_config
-
-try:
-    from detectron2 import _C  # noqa: F401
-
-    COMPILED = True
-except ImportError:
-    COMPILED = False
+from crbp_d2.engine.run import main
+from crbp_d2.modeling import RecurrentMaskHead, check_recurrence_config, compiled
+from crbp_d2.modeling.compiled import has_compiled_part
 
 SIDE = 64
 SMALL = ["MODEL.DEVICE", "cpu", "MODEL.WEIGHTS", "", "MODEL.ROI_MASK_HEAD.NAME", "RecurrentMaskHead",
@@ -72,7 +67,7 @@ def test_all_of_them_are_found():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_it_builds_trains_a_step_and_infers(name):
-    if "dconv" in name and not COMPILED:
+    if "dconv" in name and not has_compiled_part():
         pytest.skip("deformable convolutions need detectron2's compiled part")
     torch.manual_seed(0)
     cfg, model = build(name)
@@ -85,6 +80,28 @@ def test_it_builds_trains_a_step_and_infers(name):
     with torch.no_grad():
         output = model.eval()([{"image": an_image(cfg)["image"], "height": SIDE, "width": SIDE}])[0]
     assert output["instances"].pred_masks.shape[1:] == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "dconv" in name])
+def test_without_the_compiled_part_a_config_that_needs_it_names_its_key(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(compiled, "has_compiled_part", lambda: False)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--config-file", get_config_file(name), *map(str, SMALL), "OUTPUT_DIR", str(tmp_path / "run")])
+    message = str(stopped.value)
+    assert "MODEL.RESNETS.DEFORM_ON_PER_STAGE is [False, True, True, True]" in message and "pip install" in message
+    assert "\n" not in message and not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "key,value", [("PROPOSAL_GENERATOR.NAME", "RRPN"), ("ROI_BOX_HEAD.POOLER_TYPE", "ROIAlignRotated")]
+)
+def test_rotated_boxes_need_the_compiled_part_too(monkeypatch, key, value):
+    monkeypatch.setattr(compiled, "has_compiled_part", lambda: False)
+    cfg = config_of("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml")
+    compiled.check_compiled_part(cfg)
+    cfg.merge_from_list([f"MODEL.{key}", value])
+    with pytest.raises(ValueError, match=f"MODEL.{key} is '{value}'.*detectron2._C"):
+        compiled.check_compiled_part(cfg)
 
 
 def test_the_norm_of_the_head_is_that_of_the_readout():

@@ -48,12 +48,39 @@ def test_backward_report_arrives_with_the_backward_pass():
 def test_no_grad_runs_the_same_and_leaves_no_graph(rule):
     cell = TanhCell()
     drive = drive_for(cell)
-    recurrence = learning_rule(rule, cell, steps=6)
+    recurrence = learning_rule(rule, cell, steps=6).eval()
     with torch.no_grad():
         output = recurrence(drive)
     assert not output.state[0].requires_grad
     assert output.penalty.item() == 0
     assert torch.equal(output.state[0], recurrence(drive, steps=6).state[0])
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize(
+    "rule,settings",
+    [("cbptt", {}), ("crbp", {}), ("crbp", {"chunk_size": 2}), ("crbp", {"solver": "Anderson"}),
+     ("progressive", {}), ("crbp", {"penalty": "Contraction"})],
+    ids=str,
+)  # fmt: skip
+def test_the_penalty_of_a_training_pass_has_its_value_without_gradients(rule, settings, mode):
+    """As loops of one's own compute a validation loss: the model in training mode, gradients off."""
+    torch.manual_seed(0)
+    cell = GalaHGRUCell(8, timescale=4)
+    recurrence = learning_rule(rule, cell, steps=6, bound=0.0, **settings)
+    drive = torch.randn(5, 8, 6, 6)
+    torch.manual_seed(1)
+    truth = recurrence(drive, steps=6)
+    with mode():
+        torch.manual_seed(1)
+        # As in a model, where it comes from another layer.
+        output = recurrence(drive * 1, steps=6, record=rule == "cbptt")
+    assert (truth.penalty > 0) == (recurrence.penalty is not None)
+    torch.testing.assert_close(output.penalty, truth.penalty.detach())
+    torch.testing.assert_close(output.state[0], truth.state[0].detach())
+    tensors = [output.penalty, *output.state, *(h for state in output.states or () for h in state)]
+    assert not any(tensor.requires_grad for tensor in tensors)
+    assert output.states is None or output.state is output.states[-1]
 
 
 @pytest.mark.parametrize("rule", RULES)
