@@ -20,11 +20,13 @@ def add_crbp_config(cfg: CN) -> None:
     # Cell evaluations in inference; 0: as many as in training.
     node.TEST_STEPS = 0
     # Steps that tbptt, progressive and phantom differentiate (paper: 3 of 6). progressive and crbp_random train with a
-    # number of steps drawn anew at each iteration, from TRUNCATION to 2 STEPS - TRUNCATION; progressive_far with one
-    # from TRUNCATION to 8 STEPS, short more often than long.
+    # number of steps drawn anew at each iteration, from TRUNCATION to 2 STEPS - TRUNCATION; progressive_far and
+    # progressive_mixed with one from TRUNCATION to 8 STEPS, short more often than long.
     node.TRUNCATION = 3
     # Fraction of the new state in the TRUNCATION steps that phantom differentiates; 1: undamped.
     node.PHANTOM_DAMPING = 0.5
+    # Weight of the loss after STEPS steps under progressive_mixed, whose other loss is that after a drawn number.
+    node.FIXED_WEIGHT = 0.5
     # Samples whose last step is held at once in training under rbp, crbp and deq, which bounds the memory that grows
     # with the RoIs at the cost of two cell evaluations; 0: all.
     node.CHUNK_SIZE = 0

@@ -38,7 +38,18 @@ KEYS = (
     "SOLVER.NAME", "SOLVER.TOL", "SOLVER.MAX_STEPS", "NEUMANN.TERMS", "NEUMANN.TOL", "PENALTY.WEIGHT", "PENALTY.BOUND",
     "PENALTY.REDUCTION", "EARLY_STOP.ENABLED", "EARLY_STOP.TOL",
 )  # fmt: skip
-RULES = ("bptt", "tbptt", "bptt_every_step", "cbptt", "rbp", "crbp", "deq", "progressive", "crbp_random")
+RULES = (
+    "bptt",
+    "tbptt",
+    "bptt_every_step",
+    "cbptt",
+    "rbp",
+    "crbp",
+    "deq",
+    "progressive",
+    "progressive_mixed",
+    "crbp_random",
+)
 
 
 @pytest.mark.parametrize("module,name", [(module, name) for module, names in NAMES.items() for name in names])

@@ -69,7 +69,9 @@ def record_states(recurrence: Recurrence, steps: int = 0) -> Iterator[StateRecor
         output = original(drive, state, max(asked, longest), record=True)
         seen.outputs.append(output)
         every = record or recurrence.supervision == "every"
-        return replace(output, state=output.after(asked), states=output.states if every else None)
+        state = output.after(asked)
+        supervised = output.supervised if recurrence.supervision == "every" else [(1.0, state)]
+        return replace(output, state=state, supervised=supervised, states=output.states if every else None)
 
     recurrence.forward = forward  # type: ignore[method-assign]
     try:

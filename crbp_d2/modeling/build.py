@@ -26,6 +26,7 @@ ARGUMENTS = {
     "MODEL.RECURRENCE.STEPS": "steps",
     "MODEL.RECURRENCE.TRUNCATION": "truncation",
     "MODEL.RECURRENCE.PHANTOM_DAMPING": "phantom_damping",
+    "MODEL.RECURRENCE.FIXED_WEIGHT": "fixed_weight",
     "MODEL.RECURRENCE.CHUNK_SIZE": "chunk_size",
     "MODEL.RECURRENCE.SOLVER.NAME": "solver",
     "MODEL.RECURRENCE.SOLVER.TOL": "tol",

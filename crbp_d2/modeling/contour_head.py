@@ -133,8 +133,8 @@ class ContourReadout(nn.Module, ABC):
 class ContourSegHead(ContourReadout):
     """A recurrence that traces contours on the stem's features (Linsley et al. 2020, suppl. 3.1).
 
-    The losses are `loss_sem_seg` and `loss_lipschitz`, whatever the rule; with supervision "every",
-    loss_sem_seg is the mean over all states.
+    The losses are `loss_sem_seg` and `loss_lipschitz`, whatever the rule; loss_sem_seg is over all
+    states that the recurrence has read out.
 
     Args:
         input_shape: {"stem": ShapeSpec} of the features, as wide as the recurrence's cell.
@@ -187,10 +187,8 @@ class ContourSegHead(ContourReadout):
     def losses(self, drive: Tensor, targets: Tensor) -> dict[str, Tensor]:
         output = self.recurrence(drive)
         log_solve(output)
-        supervised = output.states if self.recurrence.supervision == "every" else [output.state]
-        losses = [self.focal_loss(h, targets) for h, *_ in supervised]
         return {
-            "loss_sem_seg": sum(losses) / len(losses),
+            "loss_sem_seg": output.loss(lambda h: self.focal_loss(h, targets)),
             "loss_lipschitz": output.penalty * self.penalty_weight,
         }
 

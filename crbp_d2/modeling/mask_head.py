@@ -31,7 +31,7 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
 
     RoI features drive the recurrence; its last state is read out by norm, 2x deconvolution, relu and
     a 1x1 predictor (of a cell with several tensors the first). In training the losses are `loss_mask` and
-    `loss_lipschitz`, whatever the rule; with supervision "every", loss_mask is the mean over all states.
+    `loss_lipschitz`, whatever the rule; loss_mask is over all states that the recurrence has read out.
 
     Args:
         input_shape: of the RoI features; other channels than the cell's are projected by a 1x1 convolution.
@@ -100,10 +100,9 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
             return instances
         output = self.run(x)
         log_solve(output)
-        supervised = (output.states or []) if self.recurrence.supervision == "every" else [output.state]
-        losses = [mask_rcnn_loss(self.read_out(h), instances, self.vis_period) for h, *_ in supervised]
+        loss = output.loss(lambda h: mask_rcnn_loss(self.read_out(h), instances, self.vis_period))
         return {
-            "loss_mask": sum(losses) / len(losses) * self.loss_weight,
+            "loss_mask": loss * self.loss_weight,
             "loss_lipschitz": output.penalty * self.penalty_weight,
         }
 

@@ -102,10 +102,8 @@ class RecurrentSemSegHead(SemSegFPNHead):
             raise ValueError("RecurrentSemSegHead: training needs the inputs' 'sem_seg', which has none")
         output = self.recurrence(drive)
         log_solve(output, prefix="recurrence_sem_seg")
-        supervised = output.states if self.recurrence.supervision == "every" else [output.state]
-        losses = [self.losses(self.read_out(h), targets)["loss_sem_seg"] for h, *_ in supervised]
         return None, {
-            "loss_sem_seg": sum(losses) / len(losses),
+            "loss_sem_seg": output.loss(lambda h: self.losses(self.read_out(h), targets)["loss_sem_seg"]),
             "loss_lipschitz_sem_seg": output.penalty * self.penalty_weight,
         }
 

@@ -17,6 +17,7 @@ from .solvers.early_exit import EarlyExit
 from .solvers.fixed_steps import FixedSteps
 from .solvers.neumann import NeumannSeries
 from .solvers.random_steps import RandomSteps
+from .supervision import Mixed
 
 __all__ = [
     "PENALTIES",
@@ -33,6 +34,7 @@ __all__ = [
     "Gradient",
     "Implicit",
     "LipschitzPenalty",
+    "Mixed",
     "NeumannSeries",
     "Penalty",
     "Phantom",

@@ -23,6 +23,7 @@ from .random_state import RandomState
 from .scope import solve_scope
 from .solution import Solution, SolveStats
 from .state import State, vjp_or_none
+from .supervision import Supervision
 
 
 class Chunked:
@@ -54,7 +55,7 @@ class Chunked:
         self.gradient = gradient
         self.size = size
 
-    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: str) -> None:
+    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: Supervision) -> None:
         """See Gradient; raises also for a batch norm, and for a penalty whose reduction is not known."""
         self.gradient.check(cell, solver, penalty, supervision)
         check_samples_apart(cell, "Chunked", size=self.size)

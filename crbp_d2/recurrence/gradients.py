@@ -17,12 +17,13 @@ from .interfaces import Cell, Penalty, Solver, Step, Trajectory, TransposeSolver
 from .solution import Solution
 from .solvers.base import AffineStep, warn_unconverged
 from .state import State, is_finite, vjp
+from .supervision import Supervision
 
 
 class Unrolled:
     """Back-propagation through time: autograd through every step; memory grows with their number."""
 
-    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: str) -> None:
+    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: Supervision) -> None:
         """Raise a ContradictionError for a solver that does not take plain steps."""
         _require_plain_steps(self, solver)
 
@@ -63,7 +64,7 @@ class Truncated:
         check_whole("Truncated", truncation=truncation)
         self.truncation = truncation
 
-    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: str) -> None:
+    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: Supervision) -> None:
         """Raise a ContradictionError for a solver without plain steps or with too few, or a loss on every state."""
         _require_plain_steps(self, solver)
         if supervision == "every":
@@ -122,7 +123,7 @@ class Implicit:
         self.transpose = transpose
         self._warned = False
 
-    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: str) -> None:
+    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: Supervision) -> None:
         """Raise a ContradictionError for a loss on every state."""
         if supervision == "every":
             raise ContradictionError(

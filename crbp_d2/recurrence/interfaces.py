@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .solution import Solution, SolveStats
 from .state import State
+from .supervision import Supervision
 
 if TYPE_CHECKING:
     from .cell_step import CellStep
@@ -116,7 +117,7 @@ class Penalty(Protocol):
 class Gradient(Protocol):
     """How the result of a run is differentiated."""
 
-    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: str) -> None:
+    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: Supervision) -> None:
         """Raise a ContradictionError if the other parts do not go with this gradient."""
         ...
 

@@ -12,6 +12,7 @@ from .gradients import finished, start_recording
 from .interfaces import Cell, Penalty, Solver, Step, Trajectory, Visit
 from .solvers.fixed_steps import FixedSteps
 from .state import State
+from .supervision import Supervision
 
 
 class DampedStep:
@@ -57,7 +58,7 @@ class Phantom:
         check_number("Phantom", "(0, 1]", damping=damping)
         self.truncation, self.damping = truncation, damping
 
-    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: str) -> None:
+    def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: Supervision) -> None:
         """Raise a ContradictionError for a solver with too few steps, or a loss on every state."""
         if supervision == "every":
             raise ContradictionError(

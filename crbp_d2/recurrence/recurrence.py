@@ -1,12 +1,14 @@
 """The joint of cell, solver, gradient, penalty and supervision."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.checks import check_choice, check_whole
+from crbp_d2.checks import check_whole
 from crbp_d2.tracing import is_exported
 
 from .cell_step import CellStep, start_state
@@ -15,8 +17,7 @@ from .scope import solve_scope
 from .solution import SolveStats
 from .solvers.base import warn_unconverged
 from .state import State
-
-SUPERVISION = ("last", "every")
+from .supervision import Supervision, check_supervision, read_after
 
 
 @dataclass
@@ -30,12 +31,19 @@ class RecurrenceOutput:
     stats: steps, residual, converged; after the backward pass also the backward solve.
     states: the state after every step, with supervision "every" or record=True, else None. It ends where the
         last sample stopped.
+    supervised: the states whose losses are trained on, each after its weight; the weights sum to 1.
     """
 
     state: State
     penalty: Tensor
     stats: SolveStats
     states: list[State] | None = None
+    supervised: list[tuple[float, State]] = field(default_factory=list)
+
+    def loss(self, of: Callable[[Tensor], Tensor]) -> Tensor:
+        """The training loss, where `of` gives that of the first tensor of one state."""
+        first, *others = (of(state[0]) if weight == 1 else weight * of(state[0]) for weight, state in self.supervised)
+        return sum(others, first)
 
     def after(self, steps: int) -> State:
         """The recorded state after `steps` steps; a solver that stops at a tolerance stays where it stopped.
@@ -57,7 +65,7 @@ class Recurrence(nn.Module):
             replaced at any time.
         gradient: how the last state is differentiated: Unrolled(), Truncated(3), Implicit(...), Chunked(Implicit(...)).
         penalty: LipschitzPenalty(...), or None.
-        supervision: "last", or "every" to have all states in the output.
+        supervision: which states a loss is read from: "last", "every", or Mixed(...).
 
     Raises:
         TypeError: a solver or gradient that is none.
@@ -71,10 +79,10 @@ class Recurrence(nn.Module):
         solver: Solver,
         gradient: Gradient,
         penalty: Penalty | None = None,
-        supervision: str = "last",
+        supervision: Supervision = "last",
     ):
         super().__init__()
-        check_choice("Recurrence", SUPERVISION, supervision=supervision)
+        check_supervision(supervision)
         if not isinstance(gradient, Gradient):
             raise TypeError(f"Recurrence: gradient must have the methods `check` and `run`, got {gradient!r}")
         self.cell: Any = cell
@@ -139,8 +147,10 @@ class Recurrence(nn.Module):
         return RecurrenceOutput(last, output.penalty.detach(), output.stats, states)
 
     def _run(self, drive: Tensor, state: State | None, steps: int | None, record: bool) -> RecurrenceOutput:
+        reads = [(steps, 1.0)]
         if steps is None:
             steps = self.solver.next_steps()
+            reads = read_after(self.supervision, steps, self.solver.steps)
         check_whole("Recurrence", steps=steps)
         state = start_state(self.cell, drive, state)
         differentiated = torch.is_grad_enabled()
@@ -148,13 +158,25 @@ class Recurrence(nn.Module):
         # The mean over no samples is none.
         penalty = self.penalty if differentiated and len(drive) else None
         states: list[State] | None = [] if record or self.supervision == "every" else None
-        run = self.gradient.run(step, state, self.solver, steps, penalty, None if states is None else states.append)
+        visit = None if states is None else states.append
+        first, *others = reads
+        run = self.gradient.run(step, state, self.solver, first[0], None if others else penalty, visit)
+        supervised = [(first[1], run.state)]
+        for (before, _), (after, weight) in pairwise(reads):
+            start = tuple(part.detach() for part in run.state)
+            earlier = run.stats
+            run = self.gradient.run(step, start, self.solver, after - before, penalty, visit)
+            run.stats = run.stats.after(earlier)
+            supervised.append((weight, run.state))
         if states is not None:
             states[-1] = run.state
+            if self.supervision == "every":
+                supervised = [(1 / len(states), state) for state in states]
         self._warned = self._warned or warn_unconverged(self.solver, run.stats, "forward run")
         if not is_exported(drive):
             self.last_stats = run.stats
-        return RecurrenceOutput(run.state, _zero(run.state) if run.penalty is None else run.penalty, run.stats, states)
+        penalty_value = _zero(run.state) if run.penalty is None else run.penalty
+        return RecurrenceOutput(run.state, penalty_value, run.stats, states, supervised)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the statistics of the last run, whose callback belongs to the process."""

@@ -21,6 +21,7 @@ from .solvers.early_exit import EarlyExit
 from .solvers.fixed_steps import FixedSteps
 from .solvers.neumann import NeumannSeries
 from .solvers.random_steps import RandomSteps
+from .supervision import Mixed, Supervision
 
 
 def _default(part: Callable[..., Any], argument: str) -> Any:
@@ -32,7 +33,7 @@ def _default(part: Callable[..., Any], argument: str) -> Any:
 class RuleSettings:
     """The numbers a rule may use; a rule ignores those it has no use for, but all must be valid.
 
-    steps: forward steps. truncation: see Truncated, Phantom. phantom_damping: see Phantom.
+    steps: forward steps. truncation: see Truncated, Phantom. phantom_damping: see Phantom. fixed_weight: see Mixed.
     num_terms, neumann_tol: see NeumannSeries.
     penalty: a name in PENALTIES, of rules that have one. bound, reduction, power_iterations: see LipschitzPenalty,
     ContractionPenalty. solver: a name in SOLVERS, "" for the rule's own.
@@ -47,6 +48,7 @@ class RuleSettings:
     steps: int
     truncation: int = _default(Truncated, "truncation")
     phantom_damping: float = _default(Phantom, "damping")
+    fixed_weight: float = _default(Mixed, "fixed_weight")
     num_terms: int = _default(NeumannSeries, "num_terms")
     neumann_tol: float = _default(NeumannSeries, "tol")
     penalty: str = "Lipschitz"
@@ -67,6 +69,7 @@ class RuleSettings:
             plain, series = FixedSteps(self.steps), NeumannSeries(self.num_terms, self.neumann_tol)
             Truncated(self.truncation)
             Phantom(self.truncation, self.phantom_damping)
+            Mixed(self.fixed_weight)
             Anderson(damping=self.damping, tol=self.tol)
             LipschitzPenalty(self.bound, self.reduction)
             ContractionPenalty(self.bound, self.reduction, self.power_iterations)
@@ -152,13 +155,13 @@ class Rule:
     gradient: function of the settings and the solver (for a gradient that solves with the same one).
     solver: name in SOLVERS of the forward run.
     penalty: function of the settings, or None.
-    supervision: "last" or "every".
+    supervision: function of the settings.
     """
 
     gradient: Callable[[RuleSettings, Any], Any]
     solver: str = "FixedSteps"
     penalty: Part | None = None
-    supervision: str = "last"
+    supervision: Callable[[RuleSettings], Supervision] = lambda settings: "last"
 
 
 def _unrolled(settings: RuleSettings, solver) -> Unrolled:
@@ -190,13 +193,14 @@ RULES: Table[Rule] = Table(
     {
         "bptt": Rule(_unrolled),
         "tbptt": Rule(_truncated),
-        "bptt_every_step": Rule(_unrolled, supervision="every"),
+        "bptt_every_step": Rule(_unrolled, supervision=lambda settings: "every"),
         "cbptt": Rule(_unrolled, penalty=_penalty),
         "rbp": Rule(_neumann),
         "crbp": Rule(_neumann, penalty=_penalty),
         "crbp_random": Rule(_neumann, solver="RandomSteps", penalty=_penalty),
         "progressive": Rule(_truncated, solver="RandomSteps"),
         "progressive_far": Rule(_truncated, solver="FarSteps"),
+        "progressive_mixed": Rule(_truncated, solver="FarSteps", supervision=lambda s: Mixed(s.fixed_weight)),
         "deq": Rule(_same_solver, solver="Anderson"),
         "phantom": Rule(_phantom, solver="Anderson"),
     },
@@ -230,4 +234,4 @@ def learning_rule(name: str, cell: Cell, steps: int, **settings: Any) -> Recurre
             gradient = Chunked(gradient, values.chunk_size)
         if values.early_stop is not None:
             solver = EarlyExit(solver, values.early_stop)
-        return Recurrence(cell, solver, gradient, penalty, rule.supervision)
+        return Recurrence(cell, solver, gradient, penalty, rule.supervision(values))

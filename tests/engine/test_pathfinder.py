@@ -53,6 +53,7 @@ EXPERIMENTS = {
     "gala_crbp": ("crbp", "GalaHGRUCell", 20, 12),
     "hgru_progressive": ("progressive", "HGRUCell", 20, 12),
     "hgru_progressive_far": ("progressive_far", "HGRUCell", 20, 12),
+    "hgru_progressive_mixed": ("progressive_mixed", "HGRUCell", 20, 12),
     "hgru_crbp_random": ("crbp_random", "HGRUCell", 20, 12),
     "convlstm_progressive": ("progressive", "ConvLSTMCell", 20, 12),
     "ff6": (None, None, None, None),

@@ -29,6 +29,7 @@ from crbp_d2.recurrence import (
     FixedSteps,
     Implicit,
     LipschitzPenalty,
+    Mixed,
     NeumannSeries,
     Phantom,
     Recurrence,
@@ -42,6 +43,7 @@ HEADS = (RecurrentMaskHead, RecurrentSemSegHead, ContourSegHead)
 SAME = {
     "MODEL.RECURRENCE.TRUNCATION": [(Truncated, "truncation"), (Phantom, "truncation")],
     "MODEL.RECURRENCE.PHANTOM_DAMPING": [(Phantom, "damping")],
+    "MODEL.RECURRENCE.FIXED_WEIGHT": [(Mixed, "fixed_weight")],
     "MODEL.RECURRENCE.SOLVER.TOL": [(Anderson, "tol"), (Broyden, "tol")],
     "MODEL.RECURRENCE.SOLVER.DAMPING": [(Anderson, "damping")],
     "MODEL.RECURRENCE.NEUMANN.TERMS": [(NeumannSeries, "num_terms")],

@@ -3,12 +3,14 @@
 import pytest
 import torch
 from helpers.fixed_point import at_fixed_point, damped_sum
-from helpers.problems import TanhCell, gradients, loss_of
+from helpers.problems import TanhCell, flat, gradients, iterate, loss_of
 
+from crbp_d2.checks import SettingError
 from crbp_d2.recurrence import (
     RULES,
     FixedSteps,
     Implicit,
+    Mixed,
     NeumannSeries,
     RandomSteps,
     Recurrence,
@@ -32,6 +34,23 @@ def unrolled(cell, drive, steps, kept, every=False):
     return gradients(cell, drive, sum(losses) / steps if every else losses[-1])
 
 
+def mixed(cell, drive, fixed, drawn, kept, fixed_weight):
+    """Plain autograd through the last `kept` steps before each of two ends of one run, never across the first."""
+    if drawn == fixed:
+        return unrolled(cell, drive, fixed, kept)
+    loss, state = 0, cell.initial_state(drive)
+    first, last = sorted((fixed, drawn))
+    for t in range(1, last + 1):
+        if t in (first - kept + 1, max(first, last - kept) + 1):
+            state = tuple(part.detach() for part in state)
+        state = cell(drive, state)
+        if t == fixed:
+            loss = loss + fixed_weight * loss_of(state)
+        if t == drawn:
+            loss = loss + (1 - fixed_weight) * loss_of(state)
+    return gradients(cell, drive, loss)
+
+
 STEPS = {
     "bptt": 7,
     "cbptt": 7,
@@ -43,6 +62,7 @@ STEPS = {
     "deq": 400,
     "progressive": 7,
     "progressive_far": 7,
+    "progressive_mixed": 7,
     "phantom": 400,
 }
 TRUTH = {
@@ -57,6 +77,9 @@ TRUTH = {
     # The first draw of 3 to 11 steps.
     "progressive": lambda cell, drive: unrolled(cell, drive, RandomSteps(3, 11, 7).next_steps(), 3),
     "progressive_far": lambda cell, drive: unrolled(cell, drive, RandomSteps(3, 56, 7, draw="log").next_steps(), 3),
+    "progressive_mixed": lambda cell, drive: mixed(
+        cell, drive, 7, RandomSteps(3, 56, 7, draw="log").next_steps(), 3, 0.5
+    ),
     "phantom": lambda cell, drive: damped_sum(cell, drive, 3, 0.5),
 }
 
@@ -65,8 +88,7 @@ TRUTH = {
 def test_gradient_is_the_one_the_rule_stands_for(problem, rule):
     cell, drive = problem
     output = learning_rule(rule, cell, steps=STEPS[rule], **SOLVED)(drive)
-    read = output.states if RULES[rule].supervision == "every" else [output.state]
-    loss = sum(loss_of(state) for state in read) / len(read)
+    loss = sum(weight * loss_of(state) for weight, state in output.supervised)
     for ours, truth in zip(gradients(cell, drive, loss), TRUTH[rule](cell, drive), strict=True):
         assert truth.abs().max() > 1e-3
         torch.testing.assert_close(ours, truth, **EXACT)
@@ -117,6 +139,34 @@ def test_penalty_under_truncation_is_differentiated_through_the_kept_steps(probl
     torch.testing.assert_close(penalty, reference, **EXACT)
     for a, b in zip(gradients(cell, drive, penalty), gradients(cell, drive, reference), strict=True):
         torch.testing.assert_close(a, b, **EXACT)
+
+
+@pytest.mark.parametrize("low, high", [(2, 3), (5, 7), (7, 7), (8, 10), (30, 40)])
+def test_mixed_losses_are_those_of_one_run(problem, low, high):
+    """Also where the drawn number is below the fixed one, or so near that fewer steps than `kept` lie between."""
+    cell, drive = problem
+    recurrence = Recurrence(cell, RandomSteps(low, high, steps=7), Truncated(4), supervision=Mixed(0.3))
+    drawn = RandomSteps(low, high, steps=7).next_steps()
+    output = recurrence(drive, record=True)
+    assert output.stats.steps == len(output.states) == max(7, drawn)
+    for t, state in enumerate(output.states, start=1):
+        torch.testing.assert_close(flat(state), flat(iterate(cell, drive, t)), **EXACT)
+    firsts = sum(weight * state[0].sin().sum() for weight, state in output.supervised)
+    torch.testing.assert_close(output.loss(lambda h: h.sin().sum()), firsts, **EXACT)
+    loss = sum(weight * loss_of(state) for weight, state in output.supervised)
+    for ours, truth in zip(gradients(cell, drive, loss), mixed(cell, drive, 7, drawn, 4, 0.3), strict=True):
+        torch.testing.assert_close(ours, truth, **EXACT)
+    # Evaluation, and whoever names a number of steps, reads the last state alone.
+    for read in (recurrence(drive, steps=9), recurrence.eval()(drive)):
+        assert [weight for weight, _ in read.supervised] == [1.0]
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0, -0.1, float("nan"), True])
+def test_weights_that_leave_one_loss_out_raise(weight):
+    with pytest.raises(SettingError, match="fixed_weight"):
+        Mixed(weight)
+    with pytest.raises(SettingError, match="learning_rule: fixed_weight"):
+        learning_rule("progressive_mixed", TanhCell(), steps=4, fixed_weight=weight)
 
 
 def test_no_term_is_the_one_step_gradient(problem):

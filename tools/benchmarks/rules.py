@@ -144,7 +144,7 @@ def _measure(rule: str, cell: TanhContraction, drive: Tensor, truth: Tensor) -> 
             with torch.autograd.graph.saved_tensors_hooks(hold, lambda tensor: tensor):
                 output = recurrence(drive, steps=steps)
             evaluations.append(cell.evaluations)
-            read = output.states if recurrence.supervision == "every" else [output.state]
+            read = [state for _, state in output.supervised]
             # The penalty counts towards the cost with weight 0, so that it does not change the gradient.
             loss = sum(_loss(state) for state in read) / len(read) + 0 * output.penalty
             found = torch.autograd.grad(loss, list(cell.parameters()))
@@ -178,7 +178,8 @@ def advice(rows: list[RuleCost]) -> list[str]:
         "- **Inference with other numbers of steps than in training: `progressive`.** A random number of steps "
         f"without a graph, then {TRUNCATION} with one: {held('progressive', 2)} at any number of steps. "
         "[RESULTS](RESULTS.md) compares its quality over the steps; as a gradient of a fixed point it is as coarse as "
-        f"`tbptt` ({of['progressive'].error[1]:.2f}).",
+        f"`tbptt` ({of['progressive'].error[1]:.2f}). `progressive_far` draws from more steps, most starts short and "
+        "some long; `progressive_mixed` reads the state after the usual number as well, and then saves twice as much.",
         "- **For comparisons with the paper:** `tbptt`, `bptt_every_step` and `cbptt`.",
     ]
 

@@ -19,6 +19,7 @@ from .records import Record, Study
 STYLES = {
     "hgru_progressive": ("progressive", "#0072B2", "-", "*"),
     "hgru_progressive_far": ("progressive, far", "#5E3C99", (0, (8, 1)), "X"),
+    "hgru_progressive_mixed": ("progressive, mixed", "#E7298A", (0, (3, 1)), "P"),
     "hgru_bptt": ("BPTT", "#D55E00", "--", "s"),
     "hgru_cbptt": ("C-BPTT", "#009E73", (0, (5, 1)), "^"),
     "hgru_tbptt": ("truncated BPTT", "#E69F00", ":", "v"),
@@ -30,6 +31,7 @@ STYLES = {
     "hgru_deq": ("DEQ", "#882255", (0, (1, 1)), "+"),
     "hgru_progressive_time": ("progressive, BPTT's time", "#0072B2", ":", "*"),
     "hgru_progressive_far_time": ("progressive, far, BPTT's time", "#5E3C99", ":", "X"),
+    "hgru_progressive_far_half": ("progressive, far, half of the iterations", "#5E3C99", (0, (1, 3)), "X"),
     "convlstm_bptt": ("ConvLSTM, BPTT", "#D55E00", "--", "s"),
     "convlstm_crbp": ("ConvLSTM, C-RBP", "#000000", "-", "o"),
     "convlstm_progressive": ("ConvLSTM, progressive", "#0072B2", "-", "*"),
@@ -44,6 +46,7 @@ HGRU = tuple(run for run in STYLES if run.startswith("hgru_"))
 MAIN = (
     "hgru_progressive",
     "hgru_progressive_far",
+    "hgru_progressive_mixed",
     "hgru_bptt",
     "hgru_cbptt",
     "hgru_crbp",

@@ -12,6 +12,7 @@ from .records import Study
 RANDOM_STARTS = {
     "hgru_progressive": "0 to 12 steps without a graph, then 6 with one",
     "hgru_progressive_far": "0 to 90 steps without a graph, most often few, then 6 with one",
+    "hgru_progressive_mixed": "as far, and half of the loss at N",
 }
 
 

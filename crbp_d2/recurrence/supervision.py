@@ -1,0 +1,46 @@
+"""Which states of a training run are read out, and how much the loss of each counts."""
+
+from dataclasses import dataclass
+
+from crbp_d2.checks import check_choice, check_number
+
+NAMES = ("last", "every")
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The state at the solver's own number of steps beside the last one of a number drawn for the run.
+
+    Bansal et al. 2022 mix the losses of both, so that training for many steps costs no quality at the usual number.
+
+    Args:
+        fixed_weight: of the loss at the solver's own number; the other one counts 1 - fixed_weight.
+
+    Raises:
+        SettingError: fixed_weight outside (0, 1).
+    """
+
+    fixed_weight: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_number("Mixed", "(0, 1)", fixed_weight=self.fixed_weight)
+
+
+Supervision = str | Mixed
+
+
+def check_supervision(supervision: Supervision) -> None:
+    """Raise a SettingError for a name that is neither "last" nor "every"."""
+    if not isinstance(supervision, Mixed):
+        check_choice("Recurrence", NAMES, supervision=supervision)
+
+
+def read_after(supervision: Supervision, steps: int, fixed: int) -> list[tuple[int, float]]:
+    """The steps after which states with graphs of their own are read, in their order, and the weights of their losses.
+
+    Args:
+        steps: of the run. fixed: the solver's own number.
+    """
+    if not isinstance(supervision, Mixed) or steps == fixed:
+        return [(steps, 1.0)]
+    return sorted([(fixed, supervision.fixed_weight), (steps, 1 - supervision.fixed_weight)])
