@@ -101,7 +101,13 @@ THREE = (0, 1, 2)
 # Of a pilot, over the scale's iterations, and the learning rates that are tried, over the scale's.
 PILOT, RATES = 0.15, (1, 2)
 # The better of RATES for each config, see pilots.py. What is not listed here has no pilots yet.
-BETTER_RATE = {"hgru_progressive": 2, "hgru_bptt": 2, "hgru_crbp_contracting": 2}
+BETTER_RATE = {
+    "hgru_progressive": 2,
+    "hgru_bptt": 2,
+    "hgru_crbp_contracting": 2,
+    "hgru_crbp": 1,
+    "hgru_crbp_random": 2,
+}
 FAR = ("MODEL.RECURRENCE.RULE", "progressive_far")
 MIXED = ("MODEL.RECURRENCE.RULE", "progressive_mixed")
 ON_LONGER = ("DATASETS.TRAIN", "('pathfinder_PF9s_train',)", "DATASETS.TEST", "('pathfinder_PF9s_val',)")
