@@ -37,7 +37,7 @@ class Task:
     evaluator: evaluator(cfg, name of a data set, folder for its files).
     model: model(cfg, trained model) -> what is evaluated.
     table: table(cfg, {name of a data set: results}) -> Markdown.
-    needs: a package that its data or scores are read with, and the name it is installed by; ("", "") for none.
+    needs: packages that its data are read or its scores computed with.
     steps: TEST.STEPS_TO_EVALUATE may be set.
     """
 
@@ -45,7 +45,7 @@ class Task:
     evaluator: Callable[[CfgNode, str, str], DatasetEvaluator]
     model: Callable[[CfgNode, nn.Module], nn.Module] = lambda cfg, model: model
     table: Callable[[CfgNode, dict[str, dict]], str] = lambda cfg, results: metric_tables(results)
-    needs: tuple[str, str] = ("", "")
+    needs: tuple[str, ...] = ()
     steps: bool = False
 
 
@@ -62,16 +62,18 @@ def _test_steps(cfg: CfgNode) -> int | None:
     return cfg.MODEL.RECURRENCE.TEST_STEPS or cfg.MODEL.RECURRENCE.STEPS
 
 
-def _cityscapes(**settings) -> Task:
-    return Task(DatasetMapper, build_cityscapes_evaluator, needs=("cityscapesscripts", "cityscapesscripts"), **settings)
+def _cityscapes(*needs: str) -> Task:
+    return Task(DatasetMapper, build_cityscapes_evaluator, needs=("cityscapesscripts", *needs))
 
 
+# Options of pip that a package needs: lvis asks for an OpenCV that would come beside the one that is there.
+PIP = {"lvis": "--no-deps "}
 TASKS = {
     "coco": Task(InstanceDatasetMapper, build_instance_evaluator),
-    "lvis": Task(InstanceDatasetMapper, build_instance_evaluator, needs=("lvis", "lvis")),
+    "lvis": Task(InstanceDatasetMapper, build_instance_evaluator, needs=("lvis",)),
     "pascal_voc": Task(InstanceDatasetMapper, build_instance_evaluator),
     "sem_seg": Task(DatasetMapper, build_semantic_evaluator),
-    "cityscapes_instance": _cityscapes(),
+    "cityscapes_instance": _cityscapes("shapely"),
     "cityscapes_sem_seg": _cityscapes(),
     "cityscapes_panoptic_seg": _cityscapes(),
     "coco_panoptic_seg": Task(
@@ -113,11 +115,10 @@ def task_of(cfg: CfgNode) -> Task:
         raise ValueError(f"DATASETS.TRAIN and DATASETS.TEST must name data sets of one kind, got {listed}")
     kind = next(iter(kinds.values()))
     task = TASKS[kind]
-    module, package = task.needs
-    if module and importlib.util.find_spec(module) is None:
+    if missing := [package for package in task.needs if importlib.util.find_spec(package) is None]:
         raise ValueError(
-            f"the data set {names[0]} has the evaluator_type {kind!r}, which needs the package {package}: run "
-            f"`pip install {package}`"
+            f"the data set {names[0]} has the evaluator_type {kind!r}, which needs {' and '.join(missing)}: run "
+            f"`pip install {PIP.get(missing[0], '')}{' '.join(missing)}`"
         )
     if kind in INSTANCES and cfg.MODEL.META_ARCHITECTURE.endswith("PanopticFPN"):
         raise ValueError(

@@ -6,8 +6,6 @@ import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.evaluation import (
-    CityscapesInstanceEvaluator,
-    CityscapesSemSegEvaluator,
     COCOPanopticEvaluator,
     DatasetEvaluator,
     DatasetEvaluators,
@@ -20,7 +18,7 @@ from PIL import Image
 from crbp_d2.modeling.compiled import has_compiled_part
 
 from .instances import set_instances
-from .outputs import BoxAndMaskEvaluator, IfPredicted, LargeVocabularyEvaluator
+from .outputs import BoxAndMaskEvaluator, CityscapesInstances, CityscapesPixels, IfPredicted, LargeVocabularyEvaluator
 from .panoptic import PanopticEvaluator
 from .stepwise.evaluator import StepwiseEvaluator
 from .stepwise.mask_precision import MaskPrecisionByStep
@@ -70,9 +68,9 @@ def build_cityscapes_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetE
     PathManager.mkdirs(folder)
     evaluators: list[DatasetEvaluator] = []
     if kind != "cityscapes_instance":
-        evaluators.append(IfPredicted("sem_seg", CityscapesSemSegEvaluator(name)))
+        evaluators.append(IfPredicted("sem_seg", CityscapesPixels(name)))
     if kind != "cityscapes_sem_seg":
-        evaluators.append(IfPredicted("instances", CityscapesInstanceEvaluator(name)))
+        evaluators.append(IfPredicted("instances", CityscapesInstances(name)))
     if kind == "cityscapes_panoptic_seg":
         evaluators.append(IfPredicted("panoptic_seg", COCOPanopticEvaluator(name, folder)))
     return _with_pictures(CatalogPictures(name, *_pictures(cfg, folder)), evaluators)

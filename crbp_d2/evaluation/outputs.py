@@ -1,11 +1,18 @@
 """Evaluators that adapt to what a model predicts."""
 
+import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
-from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, LVISEvaluator
+from detectron2.evaluation import (
+    CityscapesInstanceEvaluator,
+    CityscapesSemSegEvaluator,
+    COCOEvaluator,
+    DatasetEvaluator,
+    LVISEvaluator,
+)
 from detectron2.utils import comm
 
 
@@ -55,16 +62,46 @@ class BoxAndMaskEvaluator(COCOEvaluator):
         super().process(inputs, outputs)
 
 
-class LargeVocabularyEvaluator(LVISEvaluator):
-    """detectron2's LVISEvaluator, whose package also runs with a numpy of today."""
-
-    def evaluate(self) -> dict | None:
-        with numpy_float():
-            return super().evaluate()
+def _in1d(values: np.ndarray, among: np.ndarray) -> np.ndarray:
+    return np.isin(np.ravel(values), among)
 
 
 @contextmanager
-def numpy_float() -> Iterator[None]:
-    """While it lasts, `numpy.float` is there: the package lvis (0.5.3) asks for it, numpy dropped it in 1.24."""
-    with mock.patch.object(np, "float", float, create=True):
+def former_numpy() -> Iterator[None]:
+    """While it lasts, numpy has again what packages of scores ask for.
+
+    That is `float` for lvis (0.5.3), gone in numpy 1.24, and `in1d` for cityscapesscripts (2.3.0), gone in 2.4.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, value in (("float", float), ("in1d", _in1d)):
+            # A deprecated name warns when it is looked up.
+            if name not in vars(np):
+                stack.enter_context(mock.patch.object(np, name, value, create=True))
         yield
+
+
+class _WithFormerNumpy:
+    """Has an evaluator's package run with a numpy of today."""
+
+    def evaluate(self) -> dict | None:
+        with former_numpy():
+            return super().evaluate()  # type: ignore[misc]
+
+
+class LargeVocabularyEvaluator(_WithFormerNumpy, LVISEvaluator):
+    """detectron2's LVISEvaluator."""
+
+
+class CityscapesPixels(_WithFormerNumpy, CityscapesSemSegEvaluator):
+    """detectron2's CityscapesSemSegEvaluator."""
+
+
+class CityscapesInstances(_WithFormerNumpy, CityscapesInstanceEvaluator):
+    """detectron2's CityscapesInstanceEvaluator, without the file of matches that it leaves in the working directory."""
+
+    def evaluate(self) -> dict | None:
+        from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling
+
+        # What it writes for the next time holds integers of numpy, which its JSON does not take.
+        with mock.patch.object(evalInstanceLevelSemanticLabeling, "writeDict2JSON"):
+            return super().evaluate()

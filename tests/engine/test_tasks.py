@@ -65,22 +65,6 @@ def test_one_step_and_the_figures_of_what_the_model_predicts(tmp_path, name, arc
         assert (folder / "coco_instances_results.json").exists()
 
 
-@pytest.mark.parametrize("kind,package", [("lvis", "lvis"), ("cityscapes_instance", "cityscapesscripts")])
-def test_a_package_that_a_kind_needs_is_named_before_anything_is_built(tmp_path, monkeypatch, kind, package):
-    from crbp_d2.engine import tasks
-
-    monkeypatch.setattr(tasks.importlib.util, "find_spec", lambda name: None)
-    DatasetCatalog.register("kinds_other", list)
-    MetadataCatalog.get("kinds_other").set(evaluator_type=kind)
-    try:
-        options = ["DATASETS.TRAIN", "('kinds_other',)", "DATASETS.TEST", "()", "OUTPUT_DIR", str(tmp_path)]
-        with pytest.raises(SystemExit, match=f"kinds_other.*{kind}.*pip install {package}"):
-            main(["--config-file", TOY, *options])
-    finally:
-        DatasetCatalog.remove("kinds_other")
-        MetadataCatalog.remove("kinds_other")
-
-
 def test_steps_to_evaluate_need_a_kind_with_figures_for_them(tmp_path):
     options = ["MODEL.META_ARCHITECTURE", "GeneralizedRCNN", "DATASETS.TRAIN", "('kinds_coco',)", "DATASETS.TEST",
                "('kinds_coco',)", "OUTPUT_DIR", tmp_path, *TINY, "TEST.STEPS_TO_EVALUATE", "(1, 2)"]  # fmt: skip

@@ -3,7 +3,7 @@
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 
-from crbp_d2.evaluation.outputs import IfPredicted, numpy_float
+from crbp_d2.evaluation.outputs import IfPredicted, former_numpy
 
 
 class Counting(DatasetEvaluator):
@@ -30,8 +30,10 @@ def test_an_evaluator_sees_the_outputs_that_have_its_key():
     assert evaluator.evaluate() == {"seen": []}
 
 
-def test_numpys_old_name_of_float_is_lent():
-    assert not hasattr(np, "float")
-    with numpy_float():
+def test_names_that_numpy_had_are_lent():
+    before = {name: vars(np).get(name) for name in ("float", "in1d")}
+    assert before["float"] is None
+    with former_numpy():
         assert vars(np)["float"] is float
-    assert not hasattr(np, "float")
+        assert vars(np)["in1d"](np.array([[1, 2], [3, 4]]), [2, 4]).tolist() == [False, True, False, True]
+    assert {name: vars(np).get(name) for name in before} == before
