@@ -138,13 +138,16 @@ class Recurrence(nn.Module):
 
     def _measured(self, drive: Tensor, state: State | None, steps: int | None, record: bool) -> RecurrenceOutput:
         """A training pass without gradients, of which losses are wanted: the penalty needs the last step's graph."""
+        # Without gradients a random number of steps is fixed.
+        steps = self.solver.next_steps() if steps is None else steps
         with torch.inference_mode(False), torch.enable_grad():
             # Of inference mode, tensors cannot enter a graph.
             state = None if state is None else tuple(part.clone() for part in state)
             output = self._run(drive.clone() if drive.is_inference() else drive, state, steps, record)
         states = None if output.states is None else [_detached(h) for h in output.states]
         last = states[-1] if states else _detached(output.state)
-        return RecurrenceOutput(last, output.penalty.detach(), output.stats, states)
+        supervised = [(weight, _detached(h)) for weight, h in output.supervised]
+        return RecurrenceOutput(last, output.penalty.detach(), output.stats, states, supervised)
 
     def _run(self, drive: Tensor, state: State | None, steps: int | None, record: bool) -> RecurrenceOutput:
         reads = [(steps, 1.0)]

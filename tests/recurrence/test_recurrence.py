@@ -79,8 +79,25 @@ def test_the_penalty_of_a_training_pass_has_its_value_without_gradients(rule, se
     torch.testing.assert_close(output.penalty, truth.penalty.detach())
     torch.testing.assert_close(output.state[0], truth.state[0].detach())
     tensors = [output.penalty, *output.state, *(h for state in output.states or () for h in state)]
+    tensors += [h for _, state in output.supervised for h in state]
+    torch.testing.assert_close(output.loss(torch.mean), truth.loss(torch.mean).detach())
     assert not any(tensor.requires_grad for tensor in tensors)
     assert output.states is None or output.state is output.states[-1]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_training_pass_without_gradients_has_a_loss_and_takes_the_usual_steps(rule):
+    torch.manual_seed(0)
+    recurrence = learning_rule(rule, GalaHGRUCell(8, timescale=4), steps=12)
+    drive = torch.randn(2, 8, 6, 6)
+    usual = recurrence.solver.steps
+    with torch.no_grad():
+        for _ in range(3):
+            output = recurrence(drive)
+            assert output.stats.steps <= usual and (output.stats.steps == usual or recurrence.solver.stops_at_tol)
+            states = output.states if recurrence.supervision == "every" else [output.state]
+            wanted = torch.stack([state[0].square().mean() for state in states]).mean()
+            torch.testing.assert_close(output.loss(lambda h: h.square().mean()), wanted)
 
 
 @pytest.mark.parametrize("rule", RULES)
