@@ -6,6 +6,8 @@ python -m tools.benchmarks early-stop configs/quick/panoptic_R18_crbp_toy.yaml M
 python -m tools.benchmarks growth
 python -m tools.benchmarks memory
 python -m tools.benchmarks model
+python -m tools.benchmarks objects configs/quick/panoptic_R18_contracting_toy.yaml MODEL.pth
+python -m tools.benchmarks objects-training
 python -m tools.benchmarks scipy
 python -m tools.benchmarks steps
 python -m tools.benchmarks torchdeq
@@ -14,12 +16,16 @@ python -m tools.benchmarks torchdeq
 import argparse
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-from detectron2.config import get_cfg
+from detectron2.config import CfgNode, get_cfg
 from detectron2.data import DatasetCatalog
 from detectron2.engine import default_argument_parser
+from torch import nn
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.checkpoint.loading import Checkpointer
@@ -47,6 +53,17 @@ from .early_stop import (
     early_stop_section,
     measure_early_stop,
     measure_evaluations,
+)
+from .many_objects import (
+    DETECTIONS,
+    POSITIVES,
+    inference_models,
+    inference_section,
+    measure_exits,
+    measure_inference,
+    measure_training,
+    training_models,
+    training_section,
 )
 from .memory import (
     measure_live_peaks,
@@ -80,6 +97,19 @@ def _write(title: str, command: str, *parts: str | tuple[str, str, list[Panel]])
     write_section(PAGE, HEAD, title, f"python -m tools.benchmarks {command}", "\n\n".join(texts))
 
 
+@contextmanager
+def _trained(config_file: str, weights: str, *options: str) -> Iterator[tuple[CfgNode, nn.Module, str, Any]]:
+    """Config and model of a file and its weights, name and loader of its first test set."""
+    with tempfile.TemporaryDirectory() as folder:
+        flags = ["--config-file", config_file, "--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", folder, *options]
+        cfg = setup(default_argument_parser().parse_args(flags))
+        check_inputs(cfg, train=False)
+        model = Trainer.build_model(cfg)
+        Checkpointer(model).load(cfg.MODEL.WEIGHTS)
+        name = cfg.DATASETS.TEST[0]
+        yield cfg, model, name, Trainer.build_test_loader(cfg, name)
+
+
 def stimuli() -> None:
     """speed of the Pathfinder generator"""
     workers = os.cpu_count() or 1
@@ -102,14 +132,8 @@ def convolution() -> None:
 def early_stop(config_file: str, weights: str) -> None:
     """steps, time and PQ of a trained panoptic model that stops early; quality per step"""
     tols, step_counts = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2), tuple(range(1, 31))
-    with tempfile.TemporaryDirectory() as folder:
-        flags = ["--config-file", config_file, "--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", folder]
-        cfg = setup(default_argument_parser().parse_args(flags))
-        check_inputs(cfg, train=False)
-        model = Trainer.build_model(cfg)
-        Checkpointer(model).load(cfg.MODEL.WEIGHTS)
-        name, trained = cfg.DATASETS.TEST[0], cfg.MODEL.RECURRENCE.STEPS
-        loader = Trainer.build_test_loader(cfg, name)
+    with _trained(config_file, weights) as (cfg, model, name, loader):
+        trained = cfg.MODEL.RECURRENCE.STEPS
         rows = {steps: measure_early_stop(model, loader, name, tols, steps) for steps in (trained, 3 * trained)}
 
         def evaluate(steps: tuple[int, ...]) -> None:
@@ -158,6 +182,23 @@ def model() -> None:
     _write("The whole model", "model", model_section(repeats=3))
 
 
+def objects(config_file: str, weights: str) -> None:
+    """inference of the whole model with a given number of detections, against the feedforward model's"""
+    with _trained(config_file, weights, "MODEL.RECURRENCE.EARLY_STOP.ENABLED", "True") as (cfg, model, name, loader):
+        exits, quality, full = measure_exits(model, loader, name)
+    torch.set_num_threads(1)
+    found = measure_inference(inference_models(exits), DETECTIONS, repeats=3)
+    section = inference_section(found, exits, quality, full, cfg.MODEL.RECURRENCE.STEPS)
+    _write("Inference with many objects", f"objects {config_file} {weights}", section)
+
+
+def objects_training() -> None:
+    """a training step of the whole model with a given number of positive RoIs, against the feedforward model's"""
+    torch.set_num_threads(1)
+    section = training_section(measure_training(training_models, POSITIVES, repeats=2))
+    _write("Training with many objects", "objects-training", section)
+
+
 def steps() -> None:
     """C-RBP training steps against a plain reference, with the gradients' errors"""
     problem = mask_problem()
@@ -192,6 +233,8 @@ SUBCOMMANDS = {
     "growth": (growth, ()),
     "memory": (memory, ()),
     "model": (model, ()),
+    "objects": (objects, ("config_file", "weights")),
+    "objects-training": (objects_training, ()),
     "scipy": (scipy, ()),
     "steps": (steps, ()),
     "stimuli": (stimuli, ()),

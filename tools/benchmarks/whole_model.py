@@ -33,6 +33,8 @@ MODELS = {
          "MODEL.RECURRENCE.NEUMANN.TERMS", 3),
     ),
 }  # fmt: skip
+# Seconds since some moment.
+Clock = Callable[[], float]
 # Half of the 512 proposals that are sampled is enough for 64 positive ones, a quarter.
 SAMPLING = ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 4 * ROIS)
 
@@ -64,7 +66,7 @@ def inputs_for(size: tuple[int, int], rois: int) -> list[dict]:
 
 
 @contextmanager
-def watched(model: nn.Module, seconds: dict[str, float]) -> Iterator[None]:
+def watched(model: nn.Module, seconds: dict[str, float], clock: Clock = time.perf_counter) -> Iterator[None]:
     """Add the time spent in each part of the model to `seconds`; outermost calls only."""
     heads = {"backbone": model.backbone, "RPN": model.proposal_generator, "semantic head": model.sem_seg_head,
              "box head": model.roi_heads.box_head, "mask head": model.roi_heads.mask_head}  # fmt: skip
@@ -74,11 +76,11 @@ def watched(model: nn.Module, seconds: dict[str, float]) -> Iterator[None]:
         original = getattr(owner, name)
 
         def timed(*args, **kwargs):
-            start = time.perf_counter()
+            start = clock()
             try:
                 return original(*args, **kwargs)
             finally:
-                seconds[part] += time.perf_counter() - start
+                seconds[part] += clock() - start
 
         setattr(owner, name, timed)
         restore.append(lambda: delattr(owner, name))
@@ -91,9 +93,9 @@ def watched(model: nn.Module, seconds: dict[str, float]) -> Iterator[None]:
         penalty = recurrence.penalty
 
         def timed_penalty(*args):
-            start = time.perf_counter()
+            start = clock()
             value = penalty(*args)
-            spent = time.perf_counter() - start
+            spent = clock() - start
             seconds["penalty"] += spent
             seconds["mask head"] -= spent
             return value
@@ -107,31 +109,31 @@ def watched(model: nn.Module, seconds: dict[str, float]) -> Iterator[None]:
             undo()
 
 
-def training_step(model: nn.Module, inputs: list[dict]) -> dict[str, float]:
+def training_step(model: nn.Module, inputs: list[dict], clock: Clock = time.perf_counter) -> dict[str, float]:
     """Seconds by part of one forward and backward pass, and in all ("whole")."""
     seconds: dict[str, float] = defaultdict(float)
     model.train()
     model.zero_grad(set_to_none=True)
-    with EventStorage(), watched(model, seconds):
-        start = time.perf_counter()
+    with EventStorage(), watched(model, seconds, clock):
+        start = clock()
         loss = sum(model(inputs).values())
-        middle = time.perf_counter()
+        middle = clock()
         loss.backward()
-        end = time.perf_counter()
+        end = clock()
     seconds["rest of the backward pass"] = end - middle - seconds.get("series", 0)
     seconds["whole"] = end - start
     return seconds
 
 
 @torch.no_grad()
-def inference(model: nn.Module, inputs: list[dict]) -> dict[str, float]:
+def inference(model: nn.Module, inputs: list[dict], clock: Clock = time.perf_counter) -> dict[str, float]:
     """Seconds by part of one inference, and in all ("whole")."""
     seconds: dict[str, float] = defaultdict(float)
     model.eval()
-    with watched(model, seconds):
-        start = time.perf_counter()
+    with watched(model, seconds, clock):
+        start = clock()
         model(inputs)
-        seconds["whole"] = time.perf_counter() - start
+        seconds["whole"] = clock() - start
     return seconds
 
 

@@ -85,8 +85,7 @@ class EarlyExit(nn.Module):
             nonfinite_step[samples[first_lost]] = taken
             if visit:
                 visit(tuple(whole.index_copy(0, samples, part) for whole, part in zip(last, state, strict=True)))
-            # False for NaN.
-            stops = change <= self.exit_tol if taken < most else torch.ones_like(change, dtype=torch.bool)
+            stops = self.stops(taken, samples, change) | (taken == most)
             if stops.any():
                 stopped = samples[stops]
                 for whole, part in zip(last + last_previous, state + solution.previous, strict=True):
@@ -99,6 +98,10 @@ class EarlyExit(nn.Module):
                 break
         stats = SolveStats(taken, sample_steps, residual, residual <= self.exit_tol, nonfinite_step)
         return Solution(last_previous, last, stats)
+
+    def stops(self, taken: int, samples: Tensor, residual: Tensor) -> Tensor:
+        """Which of the samples that are left (their indices) leave after `taken` steps with these residuals."""
+        return residual <= self.exit_tol  # false for NaN
 
     # A checkpoint must load with and without early exit, so the solver within has the keys it would have alone.
 

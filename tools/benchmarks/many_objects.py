@@ -1,0 +1,221 @@
+"""Inference with a given number of detections, and training with a given number of positive RoIs, beside feedforward.
+
+Random weights detect next to nothing, so that a mask head would have nothing to do: here the detections are given.
+Times are of the processor, in one thread, so that other work on the machine does not count.
+
+R: detections, or positive RoIs, of the image.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from detectron2.structures import Boxes, Instances
+from torch import Tensor, nn
+
+from crbp_d2.evaluation import PanopticEvaluator
+from crbp_d2.recurrence import EarlyExit, FixedSteps
+from tools.page import markdown_table
+
+from .whole_model import IMAGE, compare_models, inference, inputs_for, model_of, training_step
+
+DETECTIONS, POSITIVES = (10, 50, 100), (16, 64, 128)
+ANDERSON = ("MODEL.RECURRENCE.SOLVER.NAME", "Anderson", "MODEL.RECURRENCE.SOLVER.MAX_STEPS", 7)
+# As in configs/quick/panoptic_R18_contracting_toy.yaml.
+SETTLING = ("MODEL.RECURRENCE.CELL.TIMESCALE", 2, "MODEL.RECURRENCE.PENALTY.NAME", "Contraction",
+            "MODEL.RECURRENCE.PENALTY.REDUCTION", "mean", "MODEL.RECURRENCE.EARLY_STOP.ENABLED", True)  # fmt: skip
+CRBP, FEEDFORWARD = "panoptic_R50_crbp.yaml", "panoptic_R50_baseline.yaml"
+INFERENCE: Mapping[str, tuple[str, tuple]] = {
+    "feedforward": (FEEDFORWARD, ()),
+    "20 steps": (CRBP, ()),
+    "Anderson, 7 steps": (CRBP, ANDERSON),
+    "early exit": (CRBP, SETTLING),
+}
+TRAINING: Mapping[str, tuple[str, tuple]] = {
+    "feedforward": (FEEDFORWARD, ()),
+    "identical": (CRBP, ()),
+    "accelerated": (CRBP, (*ANDERSON, "MODEL.RECURRENCE.NEUMANN.TERMS", 3)),
+}
+# What a mask head does by itself; the rest of its backward pass cannot be told from that of the others.
+HEAD = ("mask head", "penalty", "series")
+MODELS = f"Panoptic FPN with a ResNet-50 at its random initialisation, one image of {IMAGE[1]} x {IMAGE[0]} px,"
+TIMES = (
+    "Seconds are medians over rounds in which each model had its turn, of the processor in one thread: other work on "
+    "the machine does not lengthen these as it does those of the clock. Ratios are of the medians."
+)
+
+Medians = dict[str, dict[str, float]]
+
+
+class ScriptedExit(EarlyExit):
+    """Early exit after given numbers of steps in the place of those that a residual decides.
+
+    Args:
+        solver: see EarlyExit.
+        exits: numbers of steps; samples are given them in turn.
+    """
+
+    def __init__(self, solver, exits: Sequence[int]):
+        super().__init__(solver)
+        self.exits = torch.as_tensor(exits)
+
+    def stops(self, taken: int, samples: Tensor, residual: Tensor) -> Tensor:
+        return taken >= self.exits[samples % len(self.exits)]
+
+
+def quantiles(steps: Sequence[int], count: int) -> list[int]:
+    """`count` of the numbers, at equal distances in their order, in a fixed random order."""
+    ordered = sorted(steps)
+    chosen = [ordered[(2 * k + 1) * len(ordered) // (2 * count)] for k in range(count)]
+    return [chosen[k] for k in torch.randperm(count, generator=torch.Generator().manual_seed(0))]
+
+
+@contextmanager
+def given_detections(model: nn.Module, size: tuple[int, int], count: int) -> Iterator[None]:
+    """While it lasts the box head's outcome is `count` boxes, whatever it computes, with scores from 0.99 down to 0.05.
+
+    Args:
+        size: height, width of the image.
+    """
+    predictor = model.roi_heads.box_predictor
+    found = inputs_for(size, count)[0]["instances"]
+    classes = found.gt_classes % model.roi_heads.num_classes
+
+    def infer(predictions, proposals):
+        original(predictions, proposals)
+        boxes = Boxes(found.gt_boxes.tensor.clone())
+        scores = torch.linspace(0.99, 0.05, count)
+        return [Instances(size, pred_boxes=boxes, scores=scores, pred_classes=classes)], [torch.arange(count)]
+
+    original = predictor.inference
+    predictor.inference = infer
+    try:
+        yield
+    finally:
+        del predictor.inference
+
+
+def measure_inference(
+    models: dict[str, nn.Module], counts: Sequence[int], repeats: int, size: tuple[int, int] = IMAGE
+) -> dict[int, Medians]:
+    """By the number of detections, medians as of `compare_models`, of an image of `size` (height, width)."""
+    found = {}
+    for count in counts:
+
+        def run(model: nn.Module, inputs: list[dict], count: int = count) -> dict[str, float]:
+            with given_detections(model, size, count):
+                return inference(model, inputs, time.process_time)
+
+        inputs = inputs_for(size, count)
+        for model in models.values():
+            run(model, inputs)  # First calls choose kernels and allocate memory.
+        found[count] = compare_models(models, inputs, run, repeats)
+    return found
+
+
+def measure_training(
+    build: Callable[[int], dict[str, nn.Module]], counts: Sequence[int], repeats: int, size: tuple[int, int] = IMAGE
+) -> dict[int, Medians]:
+    """By the number of positive RoIs, medians as of `compare_models`.
+
+    Args:
+        build: models whose RoI heads sample so many positive RoIs.
+    """
+    found = {}
+    for count in counts:
+        models, inputs = build(count), inputs_for(size, count)
+
+        def run(model: nn.Module, inputs: list[dict]) -> dict[str, float]:
+            return training_step(model, inputs, time.process_time)
+
+        for model in models.values():
+            run(model, inputs)
+        found[count] = compare_models(models, inputs, run, repeats)
+    return found
+
+
+def training_models(positives: int) -> dict[str, nn.Module]:
+    """Models that train on so many positive RoIs an image, a quarter of those sampled."""
+    sampling = ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 4 * positives)
+    return {name: model_of(config, *sampling, *options) for name, (config, options) in TRAINING.items()}
+
+
+def inference_models(exits: Sequence[int] | None = None) -> dict[str, nn.Module]:
+    """The models of INFERENCE, and one whose RoIs leave after the numbers of steps of `exits`."""
+    models = {name: model_of(config, *options) for name, (config, options) in INFERENCE.items()}
+    if exits:
+        config, options = INFERENCE["early exit"]
+        models["early exit, toy's steps"] = scripted = model_of(config, *options)
+        recurrence = scripted.roi_heads.mask_head.recurrence
+        recurrence.solver = ScriptedExit(recurrence.solver.solver, quantiles(exits, max(DETECTIONS)))
+    return models
+
+
+def ratios_table(found: dict[int, Medians], counted: str) -> str:
+    """Seconds of mask head and whole by number and model, with their ratios to the first model."""
+    rows = []
+    for count, medians in found.items():
+        first = None
+        for name, seconds in medians.items():
+            parts = sum(seconds.get(part, 0) for part in HEAD), seconds["whole"]
+            first = first or parts
+            cells = [(f"{part:.2f}", f"{part / base:.2f}") for part, base in zip(parts, first, strict=True)]
+            rows.append([count, name, *cells[0], *cells[1]])
+    return markdown_table([counted, "model", "mask head, s", "ratio", "whole, s", "ratio"], rows)
+
+
+@torch.no_grad()
+def measure_exits(model: nn.Module, loader: Iterable[list[dict]], name: str) -> tuple[list[int], float, float]:
+    """Steps of every RoI of a trained model that exits early, its PQ in percent, and that with all steps.
+
+    Args:
+        loader: over the images of the data set `name`.
+    """
+    recurrence, was_training = model.roi_heads.mask_head.recurrence, model.training
+    early = recurrence.solver
+    model.eval()
+    exits: list[int] = []
+    quality = []
+    try:
+        for recurrence.solver in (early, early.solver):
+            evaluator = PanopticEvaluator(name)
+            evaluator.reset()
+            for inputs in loader:
+                evaluator.process(inputs, model(inputs))
+                if recurrence.solver is early:
+                    exits += recurrence.last_stats.sample_steps.tolist()
+            quality.append(evaluator.evaluate()["panoptic_seg"]["PQ"])
+    finally:
+        recurrence.solver = early
+        model.train(was_training)
+    return exits, quality[0], quality[1]
+
+
+def inference_section(found: dict[int, Medians], exits: Sequence[int], quality: float, full: float, most: int) -> str:
+    """Markdown.
+
+    Args:
+        found: from `measure_inference`.
+        exits, quality, full: from `measure_exits`.
+        most: steps at most of the model that these are of.
+    """
+    tol = EarlyExit(FixedSteps(1)).exit_tol
+    return (
+        f"{MODELS} on which so many detections are given in the place of the box head's own. {TIMES} 'early exit' is a "
+        f"recurrence with half-open gates whose RoIs leave the batch at a residual of {tol:g}. With the toy's steps "
+        "they leave after as many as those of the toy model that was trained for it, "
+        f"{statistics.fmean(exits):.2f} of {most} in the mean. There PQ is {quality:.2f}, with all steps {full:.2f}."
+        "\n\n"
+    ) + ratios_table(found, "detections")
+
+
+def training_section(found: dict[int, Medians]) -> str:
+    """Markdown of `measure_training`."""
+    return (
+        f"{MODELS} with as many instances as positive RoIs: forward and backward pass. {TIMES} 'identical' is C-RBP as "
+        "the paper has it, 20 evaluations and a series of 15 products; 'accelerated' takes 7 by Anderson and 3 "
+        "products, at a gradient error that is no larger (see A C-RBP training step). The mask head's time is of its "
+        "forward pass, penalty and series, without its part in the rest of the backward pass.\n\n"
+    ) + ratios_table(found, "positive RoIs")
