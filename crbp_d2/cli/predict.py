@@ -11,6 +11,15 @@ from pathlib import Path
 from crbp_d2.engine.predictions import Predictions, find_inputs
 from crbp_d2.engine.run_folder import load_run
 
+# Of an instance in a picture.
+DRAWN_SCORE = 0.5
+# Where detectron2's models drop instances by their score.
+SCORE_KEYS = (
+    "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
+    "MODEL.RETINANET.SCORE_THRESH_TEST",
+    "MODEL.PANOPTIC_FPN.COMBINE.INSTANCES_CONFIDENCE_THRESH",
+)
+
 
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -18,10 +27,11 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", required=True, metavar="DIR", help="OUTPUT_DIR of a training")
     parser.add_argument("--output", required=True, metavar="DIR", help="where the pictures go")
     parser.add_argument(
-        "--weights", default="", help="default: model_best.pth, model_final.pth or the newest checkpoint"
+        "--weights", default="", help="default: model_best.pth, model_ema.pth, model_final.pth or the newest checkpoint"
     )
     parser.add_argument("--steps", type=int, nargs="+", default=[], metavar="T", help="a strip over these step counts")
-    parser.add_argument("--score", type=float, default=0.5, help="least score of an instance (default 0.5)")
+    parser.add_argument("--score", type=float, metavar="S", help="least score of an instance, in all that is written "
+                        "(default: 0.5 in pictures, the run's own thresholds in --json)")  # fmt: skip
     parser.add_argument("--settling", action="store_true", help="a map of the steps until each pixel settles")
     parser.add_argument("--json", action="store_true", help="COCO results, panoptic JSON and PNGs beside the pictures")
     parser.add_argument("--image-info", default="", metavar="JSON", help="take the ids of images for --json from here")
@@ -32,27 +42,32 @@ def argument_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def score_options(score: float | None) -> list:
+    """Keys and values that make `score` the least one of an instance; None: the config's own."""
+    return [] if score is None else [part for key in SCORE_KEYS for part in (key, score)]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Raises SystemExit with one line on what is wrong; pictures that cannot be read do not stop the others."""
     parser = argument_parser()
     args = parser.parse_args(arguments)
     if any(t < 1 for t in args.steps):
         parser.error(f"--steps are whole numbers from 1, got {' '.join(map(str, args.steps))}")
-    if not 0 <= args.score <= 1:
+    if args.score is not None and not 0 <= args.score <= 1:
         parser.error(f"--score lies in [0, 1], got {args.score}")
     if args.image_info and not args.json:
         parser.error("--image-info goes with --json")
     name = Path(sys.argv[0]).name
     try:
         inputs = find_inputs(args.inputs)
-        cfg, model, metadata = load_run(args.run, args.weights, args.opts)
+        cfg, model, metadata = load_run(args.run, args.weights, [*score_options(args.score), *args.opts])
         predictions = Predictions(
             cfg,
             model,
             metadata,
             args.output,
             steps=args.steps,
-            score=args.score,
+            score=DRAWN_SCORE if args.score is None else args.score,
             settling=args.settling,
             json=args.json,
             image_info=args.image_info,

@@ -59,7 +59,7 @@ class Predictions:
         cfg, model, metadata: see load_run.
         folder: where everything goes.
         steps: cell evaluations to show side by side; none: the run's own number.
-        score: least score of an instance.
+        score: least score of an instance that is drawn, where the model gives no panoptic segments.
         settling: show the steps until each pixel settles, too.
         json, image_info: see PredictionFiles.
         carry_state: start each input or frame from the last one's state.
@@ -73,7 +73,7 @@ class Predictions:
                  carry_state: bool = False):  # fmt: skip
         if (steps or settling) and not recurrent_heads(model):
             raise ValueError("--steps and --settling need a model with a recurrent head, which this run has not")
-        self.predictor = Predictor(cfg, model, score)
+        self.predictor = Predictor(cfg, model)
         self.metadata = metadata
         self.folder = Path(folder)
         self.steps = list(steps)

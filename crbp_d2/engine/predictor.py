@@ -40,18 +40,15 @@ class Predictor:
     Args:
         cfg: of the model.
         model: in evaluation mode.
-        score: least score of an instance in a panoptic prediction; None: the config's.
     """
 
-    def __init__(self, cfg: CfgNode, model: nn.Module, score: float | None = None):
+    def __init__(self, cfg: CfgNode, model: nn.Module):
         self.model = model
         self.grey = len(cfg.MODEL.PIXEL_MEAN) == 1
         self.format = "L" if self.grey else cfg.INPUT.FORMAT
         # Stimuli of Pathfinder are never resized.
         sides = [] if self.grey else [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
         self.augmentations = T.AugmentationList(sides)
-        if score is not None and hasattr(model, "combine_instances_score_thresh"):
-            model.combine_instances_score_thresh = score
 
     def inputs(self, image: np.ndarray) -> list[dict]:
         """What the model takes, of an H x W x C uint8 picture in `format` (C absent for grey ones)."""

@@ -1,6 +1,8 @@
-"""crbp-predict on pictures of one's own, with no data set registered under the names of the training."""
+"""tools/predict.py on pictures of one's own, with no data set registered under the names of the training."""
 
 import json
+import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,9 +10,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from helpers import panoptic_set
 from helpers.paths import ROOT
-
-from crbp_d2.cli.predict import main
-from crbp_d2.engine.run import main as train
+from helpers.programs import tool
 
 NAME = "predict_set"
 TINY = ["SEED", 0, "DATASETS.TRAIN", f"('{NAME}',)", "DATASETS.TEST", "()", "SOLVER.IMS_PER_BATCH", 2,
@@ -28,13 +28,23 @@ def forget():
             MetadataCatalog.remove(name)
 
 
+def predict(*arguments):
+    tool("predict", *arguments)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """As a user does, from a folder that is not the repository's."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def panoptic_run(tmp_path_factory):
     root = tmp_path_factory.mktemp("predict")
     panoptic_set.write_set(root)
     panoptic_set.register(root, NAME)
     config = str(ROOT / "configs/quick/panoptic_R18_recurrent_toy.yaml")
-    train(["--config-file", config, *map(str, TINY), "OUTPUT_DIR", str(root / "run")])
+    tool("train_net", "--config-file", config, *TINY, "OUTPUT_DIR", root / "run")
     forget()
     return root
 
@@ -42,8 +52,8 @@ def panoptic_run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pathfinder_run(tmp_path_factory):
     root = tmp_path_factory.mktemp("predict_contours")
-    options = ["SOLVER.MAX_ITER", "1", "DATASETS.TEST", "()", "MODEL.DEVICE", "cpu", "OUTPUT_DIR", str(root / "run")]
-    train(["--config-file", str(ROOT / "configs/quick/pathfinder_hgru_crbp_instant_test.yaml"), *options])
+    options = ["SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()", "MODEL.DEVICE", "cpu", "OUTPUT_DIR", root / "run"]
+    tool("train_net", "--config-file", ROOT / "configs/quick/pathfinder_hgru_crbp_instant_test.yaml", *options)
     return root
 
 
@@ -54,12 +64,11 @@ def picture(tmp_path):
     return path
 
 
-def test_names_ids_strip_and_files_without_the_data_set(panoptic_run, picture, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_names_ids_strip_and_files_without_the_data_set(panoptic_run, picture, tmp_path, capsys):
     kept = json.loads((panoptic_run / "run/metadata.json").read_text())
     assert kept["thing_classes"] == ["cat", "dog"] and kept["stuff_classes"] == ["things", "sea", "sky"]
-    main(["own.jpg", "--run", str(panoptic_run / "run"), "--output", "out", "--steps", "1", "3", "--score", "0.01",
-          "--settling", "--json"])  # fmt: skip
+    predict("own.jpg", "--run", panoptic_run / "run", "--output", "out", "--steps", 1, 3, "--score", 0.01,
+            "--settling", "--json")  # fmt: skip
     drawn = cv2.imread("out/own.png")
     # input, t = 1, t = 3, settling: each 480 high and 720 wide, below a title.
     assert drawn.shape == (480 + 34, 4 * 720, 3)
@@ -79,17 +88,41 @@ def test_names_ids_strip_and_files_without_the_data_set(panoptic_run, picture, t
     assert {segment["category_id"] for segment in annotation["segments_info"]} <= {9, 12, 21, 30}
 
 
+def results_of(run, picture, *options):
+    """COCO results of a picture in the order of their scores."""
+    predict(picture, "--run", run, "--output", "out", "--json", *options)
+    return sorted(json.loads(Path("out/coco_instances_results.json").read_text()), key=lambda r: -r["score"])
+
+
+def test_the_score_is_the_threshold_of_all_that_is_written(panoptic_run, picture, tmp_path, capsys):
+    """Also below the one that the run was trained with, and for the segments of a panoptic prediction."""
+    every = results_of(panoptic_run / "run", picture)
+    assert len(every) >= 2
+    between = (every[0]["score"] + every[-1]["score"]) / 2
+    above = [result for result in every if result["score"] > between]
+    assert 0 < len(above) < len(every)
+    assert results_of(panoptic_run / "run", picture, "--score", between) == above
+    strict = tmp_path / "strict"
+    shutil.copytree(panoptic_run / "run", strict)
+    config = (strict / "config.yaml").read_text()
+    assert "SCORE_THRESH_TEST: 0.01\n" in config
+    (strict / "config.yaml").write_text(config.replace("SCORE_THRESH_TEST: 0.01\n", "SCORE_THRESH_TEST: 0.999\n"))
+    assert results_of(strict, picture) == []
+    assert results_of(strict, picture, "--score", 0.01) == every
+    annotations = json.loads((tmp_path / "out/panoptic_predictions.json").read_text())["annotations"]
+    assert {segment["category_id"] for segment in annotations[0]["segments_info"]} & {9, 12}
+
+
 def test_ids_of_an_image_info_file(panoptic_run, picture, tmp_path, capsys):
     info = tmp_path / "image_info.json"
     info.write_text(json.dumps({"images": [{"id": 4711, "file_name": "own.jpg"}]}))
-    run = ["--run", str(panoptic_run / "run"), "--output", str(tmp_path / "out"), "--json", "--image-info", str(info)]
-    main([str(picture), *run])
+    run = ["--run", panoptic_run / "run", "--output", tmp_path / "out", "--json", "--image-info", info]
+    predict(picture, *run)
     assert json.loads((tmp_path / "out/panoptic_predictions.json").read_text())["annotations"][0]["image_id"] == 4711
 
 
 def test_grey_pictures_of_any_size_for_pathfinder(pathfinder_run, picture, tmp_path, capsys):
-    main([str(picture), "--run", str(pathfinder_run / "run"), "--output", str(tmp_path / "out"), "--steps", "2", "5",
-          "--json", "--settling"])  # fmt: skip
+    predict(picture, "--run", pathfinder_run / "run", "--output", "out", "--steps", 2, 5, "--json", "--settling")
     assert cv2.imread(str(tmp_path / "out/own.png")).shape == (480 + 34, 4 * 720, 3)
     labels = cv2.imread(str(tmp_path / "out/semantic_predictions/own.png"), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (48, 72) and set(np.unique(labels)) <= {0, 1}
@@ -98,8 +131,7 @@ def test_grey_pictures_of_any_size_for_pathfinder(pathfinder_run, picture, tmp_p
 def test_one_bad_picture_does_not_stop_the_others(panoptic_run, picture, tmp_path, capsys):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     with pytest.raises(SystemExit, match="bad.png"):
-        main([str(tmp_path / "bad.png"), str(picture), "--run", str(panoptic_run / "run"), "--output",
-              str(tmp_path / "out")])  # fmt: skip
+        predict("bad.png", picture, "--run", panoptic_run / "run", "--output", "out")
     assert (tmp_path / "out/own.png").exists()
 
 
@@ -112,8 +144,7 @@ def test_a_video_and_a_folder_of_frames_with_the_state_carried(panoptic_run, tmp
         cv2.imwrite(str(frames / f"{k}.png"), frame)
         video.write(frame)
     video.release()
-    main([str(tmp_path / "clip.mp4"), str(frames), "--run", str(panoptic_run / "run"), "--output",
-          str(tmp_path / "out"), "--carry-state"])  # fmt: skip
+    predict("clip.mp4", frames, "--run", panoptic_run / "run", "--output", "out", "--carry-state")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"clip.mp4", "0.png", "1.png", "2.png"}
     drawn = cv2.VideoCapture(str(tmp_path / "out/clip.mp4"))
     assert drawn.get(cv2.CAP_PROP_FRAME_COUNT) == 3 and drawn.get(cv2.CAP_PROP_FRAME_WIDTH) == 2 * 720
@@ -131,11 +162,11 @@ def test_a_video_and_a_folder_of_frames_with_the_state_carried(panoptic_run, tmp
 def test_what_is_wrong_is_said_in_one_sentence(panoptic_run, picture, tmp_path, arguments, expected):
     arguments = [str(picture) if a == "OWN" else a for a in arguments]
     with pytest.raises(SystemExit) as stopped:
-        main(["--run", str(panoptic_run / "run"), "--output", str(tmp_path / "out"), *arguments])
+        predict("--run", panoptic_run / "run", "--output", "out", *arguments)
     assert expected in str(stopped.value) and "\n" not in str(stopped.value)
 
 
 def test_a_mask_head_carries_no_state_and_a_feedforward_model_has_no_steps(pathfinder_run, picture, tmp_path):
     run = ["--run", str(pathfinder_run / "run"), "--output", str(tmp_path / "out"), str(picture)]
     with pytest.raises(SystemExit, match="--carry-state.*ContourSegHead"):
-        main([*run, "--carry-state"])
+        predict(*run, "--carry-state")
