@@ -9,7 +9,12 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
 from detectron2.modeling.proposal_generator import PROPOSAL_GENERATOR_REGISTRY
-from detectron2.modeling.roi_heads import ROI_BOX_HEAD_REGISTRY, ROI_HEADS_REGISTRY, ROI_MASK_HEAD_REGISTRY
+from detectron2.modeling.roi_heads import (
+    ROI_BOX_HEAD_REGISTRY,
+    ROI_HEADS_REGISTRY,
+    ROI_MASK_HEAD_REGISTRY,
+    StandardROIHeads,
+)
 from detectron2.utils import comm
 
 from crbp_d2.suggestions import did_you_mean
@@ -72,11 +77,12 @@ ROI_MODELS = ("GeneralizedRCNN", "PanopticFPN", "RecurrentPanopticFPN")
 ROI_RULES: dict[str, Rule] = {
     "MODEL.PROPOSAL_GENERATOR.NAME": _registered(PROPOSAL_GENERATOR_REGISTRY),
     "MODEL.ROI_HEADS.NAME": _registered(ROI_HEADS_REGISTRY),
-    "MODEL.ROI_BOX_HEAD.NAME": _registered(ROI_BOX_HEAD_REGISTRY),
     "MODEL.ROI_MASK_HEAD.NAME": _registered(ROI_MASK_HEAD_REGISTRY),
     "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE": SIZE,
     "MODEL.RPN.BATCH_SIZE_PER_IMAGE": SIZE,
 }
+# Of RoI heads that build a box head by its name: Res5ROIHeads of the C4 models have the backbone's last stage for one.
+BOX_HEAD_RULES: dict[str, Rule] = {"MODEL.ROI_BOX_HEAD.NAME": _registered(ROI_BOX_HEAD_REGISTRY)}
 TRAINING: dict[str, Rule] = {
     "SOLVER.MAX_ITER": SIZE,
     "SOLVER.IMS_PER_BATCH": SIZE,
@@ -126,6 +132,8 @@ def check_settings(cfg: CfgNode, *, train: bool = True, processes: int | None = 
     _check_device(cfg)
     has_rois = cfg.MODEL.META_ARCHITECTURE in ROI_MODELS
     rules = COMMON | (ROI_RULES if has_rois else {}) | (TRAINING if train else {})
+    if has_rois and _builds_a_box_head(cfg.MODEL.ROI_HEADS.NAME):
+        rules |= BOX_HEAD_RULES
     for key, (holds, allowed) in rules.items():
         value = _value(cfg, key)
         if not _holds(holds, value):
@@ -186,6 +194,11 @@ def _check_device(cfg: CfgNode) -> None:
             f"SOLVER.AMP.ENABLED is True, which needs a CUDA device with SOLVER.AMP.DTYPE "
             f"{cfg.SOLVER.AMP.DTYPE!r}; MODEL.DEVICE is {cfg.MODEL.DEVICE!r} (DTYPE 'bfloat16' runs there too)"
         )
+
+
+def _builds_a_box_head(roi_heads: str) -> bool:
+    known = dict(iter(ROI_HEADS_REGISTRY))
+    return roi_heads in known and issubclass(known[roi_heads], StandardROIHeads)
 
 
 def _holds(rule: Callable[[object], bool], value: object) -> bool:

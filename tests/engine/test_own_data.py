@@ -8,6 +8,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from helpers import panoptic_set
 from helpers.paths import ROOT
+from helpers.programs import tool
 
 from crbp_d2.data import write_instances_json
 from crbp_d2.engine.run import main
@@ -107,18 +108,34 @@ def test_a_dry_run_looks_into_every_file(own):
         (["MODEL.RECURRENCE.RULE", "crpb"], "crbp"),
         (["MODEL.RECURRENCE.CELL.NAME", "HGRUCel"], "HGRUCell"),
         (["MODEL.ROI_MASK_HEAD.NAME", "RecurentMaskHead"], "RecurrentMaskHead"),
+        (["MODEL.SEM_SEG_HEAD.NAME", "RecurrentSemSegHed"], "RecurrentSemSegHead"),
+        (["MODEL.RECURRENCE.SOLVER.NAME", "Andersen"], "Anderson"),
+        (["MODEL.RECURRENCE.PENALTY.NAME", "Lipshitz"], "Lipschitz"),
+        (["MODEL.RECURRENCE.CELL.CONVOLUTION", "winogrand"], "winograd"),
+        (["--eval-only", "--untrained", "DATASETS.TEST", "('toy_panoptic_vall',)"], "toy_panoptic_val"),
     ],
 )
-def test_a_misspelt_name_is_answered_with_the_nearest_one(tmp_path, arguments, meant):
+def test_a_misspelt_name_is_answered_with_the_nearest_one(tmp_path, monkeypatch, arguments, meant):
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
-        main([*TOY, "OUTPUT_DIR", str(tmp_path), *arguments])
-    assert f"did you mean '{meant}'" in str(stopped.value)
+        tool("train_net", *TOY, *arguments, "MODEL.DEVICE", "cpu", "OUTPUT_DIR", "run")
+    message = str(stopped.value)
+    assert f"did you mean '{meant}'" in message and "\n" not in message and not (tmp_path / "run").exists()
 
 
-def test_a_misspelt_key_of_a_file_too(tmp_path):
-    (tmp_path / "own.yaml").write_text("MODEL:\n  RECURRENCE:\n    STEP: 3\n")
-    with pytest.raises(SystemExit, match="own.yaml.*did you mean 'MODEL.RECURRENCE.STEPS'"):
-        main(["--config-file", str(tmp_path / "own.yaml")])
+@pytest.mark.parametrize(
+    "content,meant",
+    [
+        ("MODEL: {RECURRENCE: {STEP: 3}}", "MODEL.RECURRENCE.STEPS"),
+        (f"_BASE_: {TOY[1]}\nMODEL: {{RECURRENCE: {{RULE: crpb}}}}", "crbp"),
+        (f"_BASE_: {TOY[1]}\nSOLVER: {{MAX_ITERS: 3}}", "SOLVER.MAX_ITER"),
+    ],
+)
+def test_a_misspelt_key_or_value_of_a_file_too(tmp_path, content, meant):
+    (tmp_path / "own.yaml").write_text(content)
+    with pytest.raises(SystemExit, match=f"did you mean '{meant}'"):
+        tool("train_net", "--config-file", tmp_path / "own.yaml", "DATASETS.TRAIN", "('toy_panoptic_train',)",
+             "MODEL.ROI_MASK_HEAD.NAME", "RecurrentMaskHead", "OUTPUT_DIR", tmp_path / "run")  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,23 @@
 """The recurrent head in every model of detectron2's zoo that has masks."""
 
+import json
 import os
 
 import pytest
 import torch
 from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.model_zoo import get_config_file
 from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances, PolygonMasks
 from detectron2.utils.events import EventStorage
+from helpers import panoptic_set
+from helpers.programs import tool
 
 from crbp_d2 import add_crbp_config
+from crbp_d2.data import write_instances_json
 from crbp_d2.engine.run import main
+from crbp_d2.engine.setup import argument_parser, checked_config
 from crbp_d2.modeling import RecurrentMaskHead, check_recurrence_config, compiled
 from crbp_d2.modeling.compiled import has_compiled_part
 
@@ -80,6 +86,53 @@ def test_it_builds_trains_a_step_and_infers(name):
     with torch.no_grad():
         output = model.eval()([{"image": an_image(cfg)["image"], "height": SIDE, "width": SIDE}])[0]
     assert output["instances"].pred_masks.shape[1:] == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if "dconv" not in name])
+def test_the_command_takes_it_with_the_heads_name_alone(name):
+    arguments = ["--config-file", get_config_file(name), "MODEL.ROI_MASK_HEAD.NAME", "RecurrentMaskHead"]
+    cfg = checked_config(argument_parser().parse_args(arguments))
+    assert cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead"
+
+
+# Of each kind of RoI heads and of meta-architecture.
+KINDS = {
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml": {"bbox", "segm"},
+    "COCO-InstanceSegmentation/mask_rcnn_R_50_DC5_1x.yaml": {"bbox", "segm"},
+    "Misc/cascade_mask_rcnn_R_50_FPN_1x.yaml": {"bbox", "segm"},
+    "Misc/mask_rcnn_R_50_FPN_1x_cls_agnostic.yaml": {"bbox", "segm"},
+    "COCO-PanopticSegmentation/panoptic_fpn_R_50_1x.yaml": {"bbox", "segm", "panoptic_seg", "sem_seg"},
+}
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A panoptic set and its instances in files, in a folder that is not the repository's."""
+    monkeypatch.chdir(tmp_path)
+    panoptic_set.write_set(tmp_path)
+    panoptic_set.register(tmp_path, "zoo_source")
+    write_instances_json("zoo_source", "instances.json")
+    before = set(DatasetCatalog.list())
+    yield
+    for name in {*DatasetCatalog.list()} - before | {"zoo_source"}:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_the_command_trains_and_evaluates_it_on_own_data(own, tmp_path, name):
+    data = ["--register-coco", "zoo_own", "instances.json", "images"]
+    if "panoptic_seg" in KINDS[name]:
+        data = ["--register", "zoo_own", "panoptic.json", "panoptic", "images"]
+    tool("train_net", "--config-file", get_config_file(name), *data, *SMALL, "SOLVER.MAX_ITER", 1,
+         "SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 0, "INPUT.MIN_SIZE_TRAIN", "(64,)", "INPUT.MIN_SIZE_TEST",
+         64, "TEST.PICTURES", 1, "OUTPUT_DIR", "run")  # fmt: skip
+    folder = tmp_path / "run/inference/zoo_own"
+    assert set(json.loads((folder / "results.json").read_text())) == KINDS[name]
+    assert len(list((folder / "pictures").iterdir())) == 1
+    tool("predict", "images/002.png", "--run", "run", "--output", "out", "--steps", 1, 2)
+    assert (tmp_path / "out/002.png").is_file()
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "dconv" in name])
