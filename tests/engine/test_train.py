@@ -182,3 +182,8 @@ def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
     monkeypatch.setattr(PathManager, "get_local_path", no_network)
     with pytest.raises(FileNotFoundError, match="detectron2://ImageNetPretrained.*no network.*make demo"):
         check_weights("detectron2://ImageNetPretrained/MSRA/R-50.pkl")
+
+
+def test_without_a_test_set_it_trains_and_ends_well(tmp_path, monkeypatch):
+    train_net(monkeypatch, TOY, *TINY, "SOLVER.MAX_ITER", 1, "DATASETS.TEST", "()", "OUTPUT_DIR", tmp_path)
+    assert (tmp_path / "model_final.pth").exists() and not (tmp_path / "inference").exists()

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -65,6 +66,15 @@ def test_figures_and_files_are_those_of_panopticapi(root, seed):
         if counted.tp + counted.fp + counted.fn:
             iou, halves = counted.iou, counted.tp + 0.5 * (counted.fp + counted.fn)
             assert found[f"PQ-{category['name']}"] == pytest.approx(100 * iou / halves, abs=1e-9)
+
+
+def test_nothing_is_missing_without_panopticapi(root, monkeypatch):
+    predictions = {image_id: random_prediction(image_id) for image_id in (4, 2)}
+    expected = evaluate(predictions, root / "out")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "panopticapi"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "panopticapi", None)  # importing it raises
+    assert evaluate(predictions, root / "without") == expected and 0 < expected["PQ"] < 100
 
 
 def test_the_areas_of_the_json_do_not_matter(root):
