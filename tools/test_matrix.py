@@ -57,8 +57,13 @@ def run_tests(tests: list[str], processes: int, environment: Mapping[str, str]) 
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
     if done.returncode:
         print("\n".join((done.stdout + done.stderr).splitlines()[-60:]), flush=True)
-    summaries = re.findall(r"^=*\s*(\d+ .*? in [\d.]+s).*$", done.stdout, flags=re.MULTILINE)
-    return done.returncode, re.sub(r" in [\d.]+s", "", summaries[-1]) if summaries else "no test ran"
+    return done.returncode, summary(done.stdout)
+
+
+def summary(printed: str) -> str:
+    """What pytest counted, of what it printed."""
+    summaries = re.findall(r"^=*\s*(\d+ .*?) in [\d.]+s.*$", printed, flags=re.MULTILINE)
+    return summaries[-1] if summaries else "no test ran"
 
 
 @contextmanager
