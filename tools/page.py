@@ -53,7 +53,16 @@ def wrapped(text: str, width: int = 120) -> str:
     """A Markdown text whose paragraphs have no line longer than `width`; tables and code are left as they are."""
     paragraphs = text.split("\n\n")
     for k, paragraph in enumerate(paragraphs):
-        if max(map(len, paragraph.splitlines()), default=0) > width and not paragraph.startswith(("|", "```", "    ")):
-            line = " ".join(paragraph.split())
-            paragraphs[k] = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+        if max(map(len, paragraph.splitlines()), default=0) <= width or paragraph.startswith(("|", "```", "    ")):
+            continue
+        if re.match(r"(\d+\.|-) ", paragraph):
+            items = re.split(r"\n(?=(?:\d+\.|-) )", paragraph)
+            paragraphs[k] = "\n".join(_filled(item, width, indent=" " * (item.index(" ") + 1)) for item in items)
+        else:
+            paragraphs[k] = _filled(paragraph, width)
     return "\n\n".join(paragraphs)
+
+
+def _filled(text: str, width: int, indent: str = "") -> str:
+    line = " ".join(text.split())
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False, subsequent_indent=indent)

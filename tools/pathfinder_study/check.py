@@ -40,7 +40,12 @@ class Check:
 
 
 def check_checkpoints(
-    scale: Scale, root: Path, seed: int, output: Path, only: Sequence[str] | None = None
+    scale: Scale,
+    root: Path,
+    seed: int,
+    output: Path,
+    only: Sequence[str] | None = None,
+    most_steps: int | None = None,
 ) -> Iterator[Check]:
     """Evaluate every checkpoint in the scale's summary.json by its config, on as many stimuli as are reported on.
 
@@ -49,6 +54,7 @@ def check_checkpoints(
         seed: of the stimuli.
         output: folder for detectron2's own files.
         only: names of runs, or of checkpoints; default all.
+        most_steps: leave out what is reported after more steps.
 
     Raises:
         ValueError: `seed` is that of the reported stimuli.
@@ -62,7 +68,8 @@ def check_checkpoints(
     for entry in json.loads(summary.read_text())["checkpoints"]:
         stem = Path(entry["checkpoint"]).stem
         if not only or stem in only or re.sub(r"_s\d+$", "", stem) in only:
-            yield from _check(entry, scale, root, seed, output)
+            reported = [row for row in entry["reported"] if most_steps is None or row["steps"] <= most_steps]
+            yield from _check({**entry, "reported": reported}, scale, root, seed, output)
 
 
 def _check(entry: dict, scale: Scale, root: Path, seed: int, output: Path) -> Iterator[Check]:

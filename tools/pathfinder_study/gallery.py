@@ -17,8 +17,8 @@ from .figures import FIGURES
 from .ledger import LONGER_NOTE, own_panoptic_rows, panoptic_rows, pathfinder_rows
 from .panoptic_results import kept_pictures
 from .records import Study
-from .results_page import values_cell, verdict_cell
 from .unrolling import Unrolling
+from .verdict_section import values_cell, verdict_cell
 
 PAGE = Template((Path(__file__).parent / "gallery_page.html").read_text())
 PANOPTIC = "Panoptic toy model", "Panoptic quality of the toy model after each number of steps, in percent."

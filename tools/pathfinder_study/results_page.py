@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from tools.page import wrapped
+
 from .claims import Claim
-from .comparisons import Outcome, Spread
+from .comparisons import Outcome
 from .figure_style import ON_LONGER, STYLES, name_of
 from .ledger import LONGER_NOTE, STUDY_COMMAND, Row, own_panoptic_rows, panoptic_rows, pathfinder_rows
 from .panoptic_results import kept_pictures
@@ -21,12 +23,12 @@ from .rule_tables import (
     earlier_section,
     figure_cell,
     learning_rates_section,
+    table_with_notes,
 )
 from .scales import cost_factor, ours, papers
 from .summary_lines import summary_lines
-from .verdicts import figure_path
+from .verdict_section import verdict_section
 
-VERDICTS = {True: "holds", False: "**fails**", None: "not run"}
 CLUSTER_COMMAND = "python -m tools.pathfinder_study --scale paper --num-gpus 8"
 
 
@@ -53,15 +55,10 @@ def results_page(
         "## Ledger",
         "The paper's figures are for 15x15 kernels, 25 channels and PF14; ours for the small scale described below, so "
         'the two columns\ncompare in kind, not in value. "-": not run. t counts steps, N those trained with.',
-        ledger_table([*pathfinder_rows(study, earlier), *panoptic_rows()], links),
+        *ledger_section([*pathfinder_rows(study, earlier), *panoptic_rows()], links),
         f"Note: {LONGER_NOTE}",
         "## Verdicts",
-        _counts(outcomes)
-        + " Measures and bounds are fixed in\n[claims.py](tools/pathfinder_study/claims.py), before the runs; values "
-        "are means over seeds, with the least and the greatest. Where a\nrun at convergence has no record yet, the "
-        "verdict is that of 1,000 iterations, and says so.",
-        verdict_table(outcomes, links),
-        *_failures(outcomes),
+        *verdict_section(outcomes, links),
         "## Rules side by side",
         *budget_section(study, links),
         *earlier_section(earlier),
@@ -74,11 +71,11 @@ def results_page(
         "## Panoptic models of our own",
         "Not comparable with COCO val2017, nor the toy scenes with the two images: from random initialisation, in "
         "minutes on\na processor (in percent).",
-        compact_table(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
+        *table_with_notes(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
         *([f"Quality per step of the toy model: {links['panoptic_toy']}."] if "panoptic_toy" in links else []),
         *_pictures(root),
     ]
-    return _seen_from_docs("\n\n".join(sections)) + "\n"
+    return wrapped(_seen_from_docs("\n\n".join(sections))) + "\n"
 
 
 def _seen_from_docs(text: str) -> str:
@@ -98,66 +95,15 @@ def _introduction(study: Study, folder: str) -> str:
     return text
 
 
-def ledger_table(rows: Sequence[Row], links: dict[str, str]) -> str:
+def ledger_section(rows: Sequence[Row], links: dict[str, str]) -> list[str]:
     headers = ["", "paper", "ours (small scale)", "figure", "command"]
-    return compact_table(
+    return table_with_notes(
         headers,
         [
             [r.quantity, r.paper, r.ours, links.get(r.figure, "-"), f"`{r.command}`" if " " in r.command else r.command]
             for r in rows
         ],
     )
-
-
-def verdict_table(outcomes: Sequence[tuple[Claim, Outcome]], links: dict[str, str]) -> str:
-    headers = ["claim", "paper", "measure", "ours", "verdict", "figure"]
-    rows = [
-        [
-            claim.sentence,
-            claim.paper,
-            claim.measure,
-            values_cell(outcome),
-            verdict_cell(outcome),
-            f"[figure]({figure_path(claim, outcome, '')})" if outcome.earlier else links.get(claim.figure, "-"),
-        ]
-        for claim, outcome in outcomes
-    ]
-    return compact_table(headers, rows)
-
-
-def verdict_cell(outcome: Outcome) -> str:
-    """A verdict, and whether it is the same whichever seeds are compared."""
-    seeds = {True: ", whichever seeds are compared", False: " on the mean; the seeds' ranges overlap", None: ""}
-    return VERDICTS[outcome.holds] + seeds[outcome.certain] + (" (1,000 iterations)" if outcome.earlier else "")
-
-
-def values_cell(outcome: Outcome) -> str:
-    known = [
-        f"{name} {figure_cell(value)}{_range(outcome.spreads.get(name))}"
-        for name, value in outcome.values.items()
-        if value is not None
-    ]
-    return ", ".join(known) if known else "-"
-
-
-def _range(spread: Spread | None) -> str:
-    if spread is None or spread.seeds == 1:
-        return ""
-    return f" ({figure_cell(spread.least)} to {figure_cell(spread.greatest)})"
-
-
-def _counts(outcomes: Sequence[tuple[Claim, Outcome]]) -> str:
-    verdicts = [outcome.holds for _, outcome in outcomes]
-    return (
-        f"Of {len(verdicts)} claims {verdicts.count(True)} hold, {verdicts.count(False)} fail, "
-        f"{verdicts.count(None)} are not run."
-    )
-
-
-def _failures(outcomes: Sequence[tuple[Claim, Outcome]]) -> list[str]:
-    failing = [(claim, outcome) for claim, outcome in outcomes if outcome.holds is False]
-    after = {True: " after 1,000 iterations", False: ""}
-    return [f"**{claim.sentence}: fails{after[o.earlier]}.** {o.why}" for claim, o in failing]
 
 
 def _differences(study: Study, root: Path) -> list[str]:

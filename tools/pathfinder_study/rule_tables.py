@@ -15,12 +15,27 @@ from .runs import PILOT, RATES, RUNS, SCALES
 SMALL, EARLIER = SCALES["small"], SCALES["small_1000"]
 # Of N, in the table of rules.
 TABLE_MULTIPLES = (1, 4, 16)
+LONGEST_CELL = 120
 
 
 def compact_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A Markdown table without padding, as one long cell would widen every line."""
     lines = [headers, ["---"] * len(headers), *rows]
     return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+
+
+def table_with_notes(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """A table, and below it the cells that are too long for one."""
+    notes: list[str] = []
+    short = []
+    for row in rows:
+        cells = [str(cell) for cell in row]
+        for k, cell in enumerate(cells):
+            if len(cell) > LONGEST_CELL:
+                notes.append(f"Note {len(notes) + 1}, on {cells[0]}: {cell}")
+                cells[k] = f"note {len(notes)}"
+        short.append(cells)
+    return [compact_table(headers, short), *notes]
 
 
 def figure_cell(value: float | str, digits: int = 3) -> str:

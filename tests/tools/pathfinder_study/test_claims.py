@@ -11,8 +11,8 @@ from tools.pathfinder_study.claims import CLAIMS
 from tools.pathfinder_study.comparisons import above, at_least, at_most, best, decide, f1, lost, training_time
 from tools.pathfinder_study.pilots import better_rates
 from tools.pathfinder_study.records import Scores, Study, load_study
-from tools.pathfinder_study.results_page import values_cell, verdict_cell
 from tools.pathfinder_study.state_space import compare_drift, state_space
+from tools.pathfinder_study.verdict_section import values_cell, verdict_cell
 from tools.pathfinder_study.verdicts import evaluate_claims
 
 

@@ -86,17 +86,18 @@ def test_the_shorter_trainings_are_whole():
 
 
 CHECKED = [(SMALL, run) for run in ("hgru_progressive_s0", "hgru_bptt_s0", "ff2_s0")]
-CHECKED += [(SHORT, run) for run in ("hgru_bptt", "recipe_contraction_lr", "ff2")]
+CHECKED += [(SHORT, "recipe_contraction_lr"), (SHORT, "ff2")]
 CHECKED = [(scale, run) for scale, run in CHECKED if (ROOT / scale.folder / f"checkpoints/{run}.pth").exists()]
 
 
 @pytest.mark.parametrize(("committed", "run"), CHECKED)
 def test_a_committed_checkpoint_scores_on_new_stimuli_what_is_reported(committed, run, tmp_path, monkeypatch):
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
-    # On fewer stimuli than are reported on, F1 scatters more.
+    # On fewer stimuli than are reported on, F1 scatters more; `--check` of the command takes all, and all steps.
     scale = replace(committed, tolerance=0.03, specs=dict.fromkeys(committed.specs, 128))
-    rows = list(check_checkpoints(scale, ROOT, 20, tmp_path / "output", [run]))
+    rows = list(check_checkpoints(scale, ROOT, 20, tmp_path / "output", [run], most_steps=12))
     reported = json.loads((ROOT / committed.folder / "summary.json").read_text())["checkpoints"]
     (entry,) = [entry for entry in reported if entry["checkpoint"].endswith(f"/{run}.pth")]
-    assert [(row.spec, row.steps, row.reported) for row in rows] == [tuple(row.values()) for row in entry["reported"]]
+    expected = [tuple(row.values()) for row in entry["reported"] if row["steps"] <= 12]
+    assert expected and [(row.spec, row.steps, row.reported) for row in rows] == expected
     assert all(row.holds for row in rows), rows
