@@ -12,6 +12,7 @@ from crbp_d2.layers.norms import build_norm
 from crbp_d2.layers.softplus import softplus
 from crbp_d2.recurrence.state import State
 
+from .blocks import in_blocks, of_zeros
 from .chrono import chrono_bias
 
 
@@ -74,12 +75,29 @@ class GalaHGRUCell(nn.Module):
 
     def forward(self, drive: Tensor, state: State) -> State:
         """One step. drive: N x C x H x W; state: one tensor of the same shape."""
+        return in_blocks(self._step, self.inhibition_norm, drive, state)
+
+    def first_step(self, drive: Tensor) -> State:
+        """The step from h_0, without what h_0 makes zero."""
+
+        def step(drive: Tensor, state: State) -> State:
+            inhibition = of_zeros(self.inhibition_norm, drive, self.channels) * self.mu
+            update, candidate = self._update(drive - inhibition)
+            return (update * candidate,)
+
+        return in_blocks(step, self.inhibition_norm, drive, ())
+
+    def _step(self, drive: Tensor, state: State) -> State:
         (h,) = state
         channel = self.channel_gate_2(softplus(self.channel_gate_1(h)))
         spatial = self.spatial_gate_2(softplus(self.spatial_gate_1(h)))
         gate = torch.sigmoid(channel * spatial + self.gate_bias)
         inhibition = self.inhibition_norm(self.inhibition(h * gate)) * (self.alpha * h + self.mu)
-        suppressed = softplus(drive - inhibition)
-        update = torch.sigmoid(self.update_gate(suppressed))
-        candidate = softplus(self.excitation_norm(self.excitation(suppressed)))
+        update, candidate = self._update(drive - inhibition)
         return (h + update * (candidate - h),)
+
+    def _update(self, driven: Tensor) -> tuple[Tensor, Tensor]:
+        """G and sp( norm(W_F S) ) of S = sp(driven)."""
+        suppressed = softplus(driven)
+        update = torch.sigmoid(self.update_gate(suppressed))
+        return update, softplus(self.excitation_norm(self.excitation(suppressed)))

@@ -12,6 +12,7 @@ from crbp_d2.layers.norms import build_norm
 from crbp_d2.layers.softplus import softplus
 from crbp_d2.recurrence.state import State
 
+from .blocks import of_zeros
 from .chrono import chrono_bias
 
 FORMS = ("printed", "released")
@@ -87,12 +88,24 @@ class HGRUCell(nn.Module):
         (h,) = state
         gate = torch.sigmoid(self.input_gate(h))
         inhibition = self.inhibition_norm(self.inhibition(h * gate))
-        suppressed = softplus(drive - softplus((self.alpha * h + self.mu) * inhibition))
+        update, candidate = self._update(drive - softplus((self.alpha * h + self.mu) * inhibition))
+        return self._output(h + update * (candidate - h))
+
+    def first_step(self, drive: Tensor) -> State:
+        """The step from h_0, without what h_0 makes zero."""
+        inhibition = of_zeros(self.inhibition_norm, drive, self.channels)
+        update, candidate = self._update(drive - softplus(self.mu * inhibition))
+        return self._output(update * candidate)
+
+    def _update(self, driven: Tensor) -> tuple[Tensor, Tensor]:
+        """G_F and H of S = sp(driven)."""
+        suppressed = softplus(driven)
         update = torch.sigmoid(self.update_gate(suppressed))
         excitation = self.excitation_norm(self.excitation(suppressed))
         product = self.omega * excitation * suppressed
         if self.form == "printed":
-            candidate = softplus(self.nu * (excitation + suppressed) + product)
-            return (h + update * (candidate - h),)
-        candidate = softplus(self.kappa * suppressed + self.gamma * excitation + product)
-        return (softplus(h + update * (candidate - h)),)
+            return update, softplus(self.nu * (excitation + suppressed) + product)
+        return update, softplus(self.kappa * suppressed + self.gamma * excitation + product)
+
+    def _output(self, h: Tensor) -> State:
+        return (h if self.form == "printed" else softplus(h),)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crbp_d2.checks import ContradictionError
+from crbp_d2.tracing import is_traced
 
 from .interfaces import Cell
 from .state import State, describe
@@ -27,6 +28,8 @@ class CellStep:
         drive: N x ....
         inference: see Step.
         call: runs the cell; None: the module itself.
+        initial: the cell's initial state, where the run starts from it: without a graph its step is the cell's
+            `first_step`, if it has one.
 
     Raises:
         ValueError: (when called) the cell returns no state, or one of another shape than it was given.
@@ -38,15 +41,19 @@ class CellStep:
         drive: Tensor,
         inference: bool = False,
         call: Callable[[Tensor, State], State] | None = None,
+        initial: State | None = None,
     ):
         self.cell = cell
         self.drive = drive
         self.inference = inference
         self.call = call or cell
+        self.initial = initial
         self._writes: bool | None = None
 
     def __call__(self, state: State) -> State:
-        if self._writes is False:
+        if self._starts_with(state):
+            given = self.cell.first_step(self.drive)  # type: ignore[attr-defined]
+        elif self._writes is False:
             given = self.call(self.drive, state)
         else:
             copy = tuple(part.clone() for part in state)
@@ -64,9 +71,17 @@ class CellStep:
 
     def through(self, call: Callable[[Tensor, State], State], drive: Tensor) -> CellStep:
         """The step of the same cell by another call, on another drive."""
-        step = CellStep(self.cell, drive, self.inference, call)
+        step = CellStep(self.cell, drive, self.inference, call, self.initial)
         step._writes = self._writes
         return step
+
+    def _starts_with(self, state: State) -> bool:
+        """Whether `state` is the initial state or that of some samples, and its step has no graph."""
+        if self.initial is None or torch.is_grad_enabled() or not hasattr(self.cell, "first_step"):
+            return False
+        if is_traced(self.drive) or torch.is_autocast_enabled(self.drive.device.type):
+            return False
+        return all(map(_is_of, state, self.initial))
 
 
 def start_state(cell: Cell, drive: Tensor, state: State | None) -> State:
@@ -130,6 +145,11 @@ def trainable(cell: Cell) -> Mapping[str, Tensor]:
     """The cell's parameters that require a gradient, by name."""
     named = cell.named_parameters() if isinstance(cell, nn.Module) else ()
     return {name: parameter for name, parameter in named if parameter.requires_grad}
+
+
+def _is_of(view: Tensor, whole: Tensor) -> bool:
+    """Whether a tensor is another one or a view of it."""
+    return view.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
 
 
 @torch.no_grad()

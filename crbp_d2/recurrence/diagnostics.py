@@ -100,7 +100,7 @@ class _TransposedJacobian:
         v = torch.zeros(self.samples, self.size, dtype=torch.float64, device=like[0].device)
         v[sample] = torch.from_numpy(np.asarray(vector, dtype=np.float64).reshape(-1))
         found = vjp(self.state, like, unflatten(v, like), retain_graph=True)
-        return flatten(found)[sample].double().cpu().numpy()
+        return flatten(found, like)[sample].double().cpu().numpy()
 
 
 def _leading_modulus(transposed: _TransposedJacobian, sample: int, tol: float) -> float:

@@ -155,9 +155,10 @@ class Recurrence(nn.Module):
             steps = self.solver.next_steps()
             reads = read_after(self.supervision, steps, self.solver.steps)
         check_whole("Recurrence", steps=steps)
-        state = start_state(self.cell, drive, state)
+        given, state = state, start_state(self.cell, drive, state)
         differentiated = torch.is_grad_enabled()
-        step = CellStep(self.cell, drive, inference=not (self.training or differentiated))
+        inference = not (self.training or differentiated)
+        step = CellStep(self.cell, drive, inference, initial=state if given is None else None)
         # The mean over no samples is none.
         penalty = self.penalty if differentiated and len(drive) else None
         states: list[State] | None = [] if record or self.supervision == "every" else None

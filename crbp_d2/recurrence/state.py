@@ -4,6 +4,7 @@ N: batch; D: elements of one sample over all tensors. Everything here treats the
 one vector per sample.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -108,16 +109,36 @@ def add(a: State, b: State) -> State:
     return tuple(x + y for x, y in zip(a, b, strict=True))
 
 
-def flatten(state: State) -> Tensor:
-    """N x D, float32 or wider; of one tensor a view where it can be."""
-    parts = [widen(part).flatten(1) for part in state]
+def flatten(state: State, like: State | None = None) -> Tensor:
+    """N x D, float32 or wider; of one tensor a view where it can be.
+
+    Args:
+        like: the state whose layout in memory gives the order of the elements; default: `state` itself.
+    """
+    parts = [
+        widen(part.permute(_order(model))).flatten(1)
+        for part, model in zip(state, state if like is None else like, strict=True)
+    ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def unflatten(vectors: Tensor, like: State) -> State:
-    """The inverse of flatten; shapes and precision are those of `like`."""
-    pieces = vectors.split([part.flatten(1).shape[1] for part in like], dim=1)
-    return tuple(piece.reshape(part.shape).to(part.dtype) for piece, part in zip(pieces, like, strict=True))
+    """The inverse of flatten; shapes, precision and layout are those of `like`."""
+    pieces = vectors.split([math.prod(part.shape[1:]) for part in like], dim=1)
+    return tuple(map(_unflattened, pieces, like))
+
+
+def _unflattened(piece: Tensor, like: Tensor) -> Tensor:
+    order = _order(like)
+    back = sorted(range(len(order)), key=order.__getitem__)
+    return piece.reshape([like.shape[k] for k in order]).permute(back).to(like.dtype)
+
+
+def _order(part: Tensor) -> tuple[int, ...]:
+    """Dimensions as they lie in memory: of an image whose channels are last, these last."""
+    if part.dim() == 4 and not part.is_contiguous() and part.is_contiguous(memory_format=torch.channels_last):
+        return 0, 2, 3, 1
+    return tuple(range(part.dim()))
 
 
 def widen(tensor: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crbp_d2.recurrence.state import is_finite, select
+from crbp_d2.recurrence.state import flatten, is_finite, select, unflatten
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
@@ -23,3 +23,25 @@ def test_select_takes_each_sample_from_where_the_mask_says(mask):
     for part, whole in zip(select(torch.tensor(mask), chosen, other), chosen, strict=True):
         assert part.shape == whole.shape
         assert [sample.isfinite().all().item() for sample in part] == mask
+
+
+@pytest.mark.parametrize("layouts", ["plain", "last", "last plain", "plain last"])
+def test_vectors_have_the_layout_of_the_state(layouts):
+    """Of one tensor a vector is a view in any layout; elements of another state stand in the same order."""
+    formats = {"plain": torch.contiguous_format, "last": torch.channels_last}
+    chosen = [formats[layout] for layout in layouts.split()]
+    values = [torch.randn(2, 3, 4, 5) for _ in chosen]
+    state = tuple(x.contiguous(memory_format=layout) for x, layout in zip(values, chosen, strict=True))
+    vectors = flatten(state)
+    assert vectors.shape == (2, 60 * len(state))
+    assert len(state) > 1 or vectors.data_ptr() == state[0].data_ptr()
+    assert torch.equal(flatten(tuple(values), state), vectors)
+    for back, part in zip(unflatten(vectors.double(), state), state, strict=True):
+        assert torch.equal(back, part) and back.stride() == part.stride() and back.dtype == part.dtype
+
+
+def test_vectors_of_states_of_any_dimension():
+    for shape in ((2, 3), (0, 3, 4, 5), (2, 0, 4), (2, 3, 4, 5, 6)):
+        state = (torch.randn(shape),)
+        (back,) = unflatten(flatten(state), state)
+        assert torch.equal(back, state[0])

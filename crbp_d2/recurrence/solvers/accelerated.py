@@ -73,7 +73,7 @@ class Accelerated(AnyCell, ABC):
         history = self.begin()
         taken, scale = 0, None
         while taken < budget:
-            f = flatten(step(unflatten(x, state)))
+            f = flatten(step(unflatten(x, state)), state)
             taken += 1
             sample_steps = sample_steps + active
             change, size = sample_norm((f - x,)), sample_norm((f,))

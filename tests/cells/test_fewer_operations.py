@@ -1,0 +1,132 @@
+"""Steps from zero and steps in blocks of samples: the same as the plain step, up to rounding."""
+
+import pytest
+import torch
+from torch import nn
+
+from crbp_d2.cells import GalaHGRUCell, HGRUCell, blocks
+from crbp_d2.cells.blocks import block_sizes, in_blocks
+from crbp_d2.layers.norms import NORMS
+from crbp_d2.recurrence import learning_rule
+
+CELLS = {
+    "gala": lambda norm: GalaHGRUCell(64, norm=norm),
+    "printed": lambda norm: HGRUCell(6, kernel_size=7, norm=norm),
+    "released": lambda norm: HGRUCell(6, kernel_size=5, norm=norm, form="released"),
+}
+
+
+def perturbed(cell, scale=0.1):
+    """Gains and biases that are not those of the initialization, so that none hides by being 0 or 1."""
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+    return cell
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("name", CELLS)
+@torch.no_grad()
+def test_the_first_step_is_the_step_from_zero(name, norm, layout):
+    torch.manual_seed(0)
+    cell = perturbed(CELLS[name](norm))
+    drive = torch.randn(3, cell.channels, 9, 7).contiguous(memory_format=layout)
+    (first,) = cell.first_step(drive)
+    (plain,) = cell(drive, cell.initial_state(drive))
+    torch.testing.assert_close(first, plain, rtol=2e-6, atol=1e-6)
+    assert first.stride() == plain.stride()
+
+
+@torch.no_grad()
+def test_blocks_give_the_same(monkeypatch):
+    torch.manual_seed(0)
+    cell = perturbed(GalaHGRUCell(64))
+    drive, state = (x.contiguous(memory_format=torch.channels_last) for x in torch.randn(2, 7, 64, 10, 10))
+    whole, first = cell(drive, (state,))[0], cell.first_step(drive)[0]
+    seen = []
+    cell.excitation.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
+    monkeypatch.setattr(blocks, "BLOCK", drive[:3].numel())
+    split, first_split = cell(drive, (state,))[0], cell.first_step(drive)[0]
+    assert seen == [3, 2, 2] * 2
+    torch.testing.assert_close((split, first_split), (whole, first), rtol=1e-5, atol=1e-5)
+    assert split.stride() == whole.stride()
+
+
+def test_with_a_graph_or_a_norm_over_the_batch_nothing_is_split(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 1)
+    seen = []
+
+    def step(drive, state):
+        seen.append(len(drive))
+        return state
+
+    x = torch.randn(4, 2, 3, 3)
+    in_blocks(step, nn.Identity(), x, (x,))
+    with torch.no_grad():
+        in_blocks(step, nn.BatchNorm2d(2), x, (x,))
+        in_blocks(step, nn.Identity(), x[:0], (x[:0],))
+        assert seen == [4, 4, 0]
+        in_blocks(step, nn.Identity(), x, (x,))
+    assert seen == [4, 4, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("count", [0, 1, 20, 21, 100])
+def test_blocks_are_as_equal_as_can_be(count):
+    sizes = block_sizes(torch.empty(count, 256, 14, 14, device="meta"))
+    assert sum(sizes) == count and max(sizes) - min(sizes) <= 1 and max(sizes) * 256 * 14 * 14 <= blocks.BLOCK
+
+
+class CountingCell(nn.Module):
+    """h' = h / 2 + z, which tells how its steps were taken."""
+
+    channels = 2
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.0))
+        self.calls = []
+
+    def initial_state(self, drive):
+        return (torch.zeros_like(drive),)
+
+    def forward(self, drive, state):
+        self.calls.append("step")
+        return (state[0] / 2 + self.scale * drive,)
+
+    def first_step(self, drive):
+        self.calls.append("first")
+        return (self.scale * drive,)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"rule": "deq", "tol": 1e-6}, {"early_stop": 1e-3}, {"chunk_size": 2}, {"rule": "bptt"}, {"rule": "tbptt"}],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::crbp_d2.recurrence.UnconvergedWarning")
+def test_a_run_from_the_initial_state_takes_the_first_step(settings):
+    """Only without a graph, and only where the run starts from the cell's own state."""
+    settings = dict(settings)
+    rule = settings.pop("rule", "crbp")
+    cell = CountingCell()
+    recurrence = learning_rule(rule, cell, steps=4, **settings)
+    drive = torch.randn(3, 2, 4, 4)
+    truth = sum(0.5**k for k in range(4)) * drive
+    recurrence(drive)
+    unrolled = rule == "bptt"
+    assert ("first" in cell.calls) == (not unrolled)
+    cell.calls.clear()
+    recurrence.eval()
+    with torch.no_grad():
+        state = recurrence(drive).state[0]
+    assert cell.calls[0] == "first" and cell.calls.count("first") == 1
+    if rule != "deq":
+        torch.testing.assert_close(state, truth)
+    cell.calls.clear()
+    with torch.no_grad():
+        recurrence(drive, state=(torch.zeros_like(drive),))
+        assert "first" not in cell.calls
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            recurrence(drive)
+    assert "first" not in cell.calls
