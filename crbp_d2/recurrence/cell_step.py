@@ -77,11 +77,26 @@ class CellStep:
 
     def _starts_with(self, state: State) -> bool:
         """Whether `state` is the initial state or that of some samples, and its step has no graph."""
-        if self.initial is None or torch.is_grad_enabled() or not hasattr(self.cell, "first_step"):
+        if self.initial is None or torch.is_grad_enabled() or not has_first_step(self.cell):
             return False
         if is_traced(self.drive) or torch.is_autocast_enabled(self.drive.device.type):
             return False
         return all(map(_is_of, state, self.initial))
+
+
+def has_first_step(cell: Cell) -> bool:
+    """Whether a `first_step` of the cell gives what its forward gives of its initial state.
+
+    Not where a class that derives from the one with the `first_step` has another forward or initial state, nor where
+    hooks or the instance itself change what a call does.
+    """
+    if not hasattr(cell, "first_step") or vars(cell).keys() & {"forward", "initial_state"}:
+        return False
+    if isinstance(cell, nn.Module) and (cell._forward_hooks or cell._forward_pre_hooks):
+        return False
+    owners = [next((c for c in type(cell).__mro__ if name in vars(c)), object)
+              for name in ("first_step", "forward", "initial_state")]  # fmt: skip
+    return all(issubclass(owners[0], owner) for owner in owners[1:])
 
 
 def start_state(cell: Cell, drive: Tensor, state: State | None) -> State:

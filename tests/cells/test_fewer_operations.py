@@ -130,3 +130,42 @@ def test_a_run_from_the_initial_state_takes_the_first_step(settings):
         with torch.autocast("cpu", dtype=torch.bfloat16):
             recurrence(drive)
     assert "first" not in cell.calls
+
+
+class OtherForward(GalaHGRUCell):
+    def forward(self, drive, state):
+        return super().forward(2 * drive, state)
+
+
+class OtherStart(GalaHGRUCell):
+    def initial_state(self, drive):
+        return (0.3 * torch.ones_like(drive),)
+
+
+def hooked(cell):
+    cell.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0], inputs[1]))
+    return cell
+
+
+def patched(cell):
+    plain = cell.forward
+    cell.forward = lambda drive, state: plain(2 * drive, state)
+    return cell
+
+
+@pytest.mark.parametrize(
+    "build",
+    [OtherForward, OtherStart, lambda channels: hooked(GalaHGRUCell(channels)),
+     lambda channels: patched(GalaHGRUCell(channels))],
+    ids=["forward of a subclass", "start of a subclass", "hook", "forward of the instance"],
+)  # fmt: skip
+def test_a_cell_that_was_changed_takes_its_own_first_step(build):
+    torch.manual_seed(0)
+    cell = perturbed(build(32))
+    drive = torch.randn(2, 32, 6, 6)
+    state = cell.initial_state(drive)
+    for _ in range(2):
+        state = cell(drive, state)
+    with torch.no_grad():
+        found = learning_rule("crbp", cell, steps=2)(drive, steps=2).state[0]
+    torch.testing.assert_close(found, state[0].detach(), rtol=1e-5, atol=1e-5)
