@@ -1,4 +1,4 @@
-"""Write the stimuli of a Pathfinder data set; the same command goes on after a kill.
+"""Write the stimuli of a Pathfinder data set; the same command resumes after a kill.
 
 tools/generate_pathfinder.py --spec PF14 --train 180000 --val 20000 --seed 0 --workers 8
 tools/train_net.py --config-file configs/pathfinder/PF14_hgru_crbp.yaml

@@ -28,7 +28,7 @@ def set_aside(folder: str) -> Path | None:
         if os.path.exists(path):
             os.replace(path, place / os.path.basename(path))
     logging.getLogger(__name__).warning(
-        "%s holds an earlier run; its checkpoints and metrics are now in %s (--resume goes on with a run)",
+        "%s holds an earlier run; its checkpoints and metrics are now in %s (--resume continues a run)",
         folder, place,
     )  # fmt: skip
     return place

@@ -13,7 +13,7 @@ from crbp_d2.recurrence import Recurrence
 def guard_finite(
     model: nn.Module, optimizer: torch.optim.Optimizer, iteration: Callable[[], int], clips_values: bool = False
 ) -> None:
-    """Have `model` check its losses and `optimizer` the gradients, each before it goes on.
+    """Have `model` check its losses and `optimizer` the gradients, each before it continues.
 
     Gradients are checked as they come from the backward pass, before the optimizer clips them. Under automatic mixed
     precision the gradient scaler skips updates with overflown gradients itself, so the optimizer never sees them.

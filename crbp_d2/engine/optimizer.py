@@ -92,5 +92,5 @@ def check_same_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: st
     if described[0] != described[1]:
         raise ValueError(
             f"SOLVER.OPTIMIZER is {name!r}, but the checkpoint to resume from is of another optimizer, or of other "
-            "parameter groups: go on with the settings that it began with"
+            "parameter groups: resume with the settings that it began with"
         )

@@ -44,10 +44,10 @@ class PartwiseTrainer(SimpleTrainer):
         for part in parts:
             with torch.autocast(self.device, dtype=self.dtype, enabled=self.dtype is not None):
                 losses = self.model(part)
-            share = len(part) / len(batch)
-            self.grad_scaler.scale(sum(losses.values()) * share).backward()
+            fraction = len(part) / len(batch)
+            self.grad_scaler.scale(sum(losses.values()) * fraction).backward()
             for name, loss in losses.items():
-                totals[name] = totals.get(name, 0) + loss.detach() * share
+                totals[name] = totals.get(name, 0) + loss.detach() * fraction
         self.after_backward()
         self._write_metrics(totals, data_time)
         self.grad_scaler.step(self.optimizer)

@@ -52,7 +52,7 @@ class Trainer(DefaultTrainer):
 
     Args:
         cfg: a config with the keys of `add_crbp_config`.
-        resume: the run will go on from a checkpoint in OUTPUT_DIR, so MODEL.WEIGHTS may be missing.
+        resume: the run will continue from a checkpoint in OUTPUT_DIR, so MODEL.WEIGHTS may be missing.
 
     Raises:
         FileNotFoundError, KeyError, ValueError: see check_inputs.
@@ -89,7 +89,7 @@ class Trainer(DefaultTrainer):
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Go on from the newest checkpoint of OUTPUT_DIR that loads, or begin with MODEL.WEIGHTS.
+        """Resume from the newest checkpoint of OUTPUT_DIR that loads, or begin with MODEL.WEIGHTS.
 
         A run that begins sets the checkpoints of an earlier one aside.
         """

@@ -80,9 +80,9 @@ class PathfinderEvaluator(DatasetEvaluator):
             # By image, so that one that two processes were given counts once.
             images = {k: v for counts in gathered for k, v in counts.get(suffix, {}).items()}
             counts = np.stack(list(images.values()))
-            for pooled, of in (("", counts), ("_pooled", counts.sum(axis=0, keepdims=True))):
+            for averaged, of in (("", counts), ("_pooled", counts.sum(axis=0, keepdims=True))):
                 values = scores(of)
-                results.update({f"{name}{pooled}{suffix}": float(values[name].mean()) for name in SCORES})
+                results.update({f"{name}{averaged}{suffix}": float(values[name].mean()) for name in SCORES})
         if not results:
             raise ValueError("PathfinderEvaluator: no image was evaluated")
         return OrderedDict(pathfinder=results)
@@ -90,18 +90,18 @@ class PathfinderEvaluator(DatasetEvaluator):
 
 def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Each of SCORES for M rows of true positives, false positives, false negatives, true negatives: M values."""
-    hits, false_alarms, misses, rejections = counts.astype(np.float64).T
+    tp, fp, fn, tn = counts.astype(np.float64).T
 
-    def share(part: np.ndarray, rest: np.ndarray) -> np.ndarray:
+    def fraction(part: np.ndarray, rest: np.ndarray) -> np.ndarray:
         whole = part + rest
-        nothing = (hits + false_alarms + misses == 0).astype(np.float64)
+        nothing = (tp + fp + fn == 0).astype(np.float64)
         return np.where(whole > 0, part / np.where(whole > 0, whole, 1), nothing)
 
-    recall = share(hits, misses)
+    recall = fraction(tp, fn)
     return {
-        "F1": share(2 * hits, false_alarms + misses),
-        "IoU": share(hits, false_alarms + misses),
-        "precision": share(hits, false_alarms),
+        "F1": fraction(2 * tp, fp + fn),
+        "IoU": fraction(tp, fp + fn),
+        "precision": fraction(tp, fp),
         "recall": recall,
-        "balanced_accuracy": (recall + share(rejections, false_alarms)) / 2,
+        "balanced_accuracy": (recall + fraction(tn, fp)) / 2,
     }

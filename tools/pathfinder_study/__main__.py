@@ -1,6 +1,6 @@
 """Train and test every rule on Pathfinder, then (of the small scale) draw the figures and write RESULTS.md.
 
-What is there is not run again, and a run that was killed goes on.
+What is there is not run again, and a run that was killed resumes.
 
 python -m tools.pathfinder_study                                      # runs what is missing, then the report
 python -m tools.pathfinder_study --only hgru_crbp --seeds 0           # one run

@@ -110,7 +110,7 @@ def panels(rows: int, columns: int, **kwargs) -> tuple[Figure, ndarray]:
 
 
 def around(scores: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Limits of an axis for scores between 0 and 1: whole tenths, with some room; those that are nan aside."""
+    """Limits of an axis for scores between 0 and 1: whole tenths, with a margin; those that are nan aside."""
     found = np.array(scores)[np.isfinite(scores)]
     low, high = (found.min(), found.max()) if found.size else (0, 1)
     return max(np.floor(low * 10 - 0.2) / 10, 0), min(np.ceil(high * 10 + 0.2) / 10, 1)

@@ -130,7 +130,7 @@ class Probe(HookBase):
 
 
 def run_job(job: Job) -> None:
-    """Train (or go on training), test, and write the record of a run.
+    """Train (or resume training), test, and write the record of a run.
 
     Raises:
         FileNotFoundError, KeyError: see check_inputs.

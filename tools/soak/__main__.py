@@ -1,4 +1,4 @@
-"""Soak tests, each with a count and a seed; started again, one goes on where it was stopped.
+"""Soak tests, each with a count and a seed; started again, one resumes where it was stopped.
 
 python -m tools.soak kills --count 100 --seed 0
 python -m tools.soak checkpoints --count 40 --seed 0

@@ -1,4 +1,4 @@
-"""The results of a soak test, kept row by row, so that it can be stopped and go on."""
+"""The results of a soak test, kept row by row, so that it can be stopped and resumed."""
 
 import json
 from pathlib import Path

@@ -127,7 +127,7 @@ def is_rle(value: object) -> bool:
         return False
     if isinstance(counts, list):
         return all(type(c) is int and c >= 0 for c in counts) and sum(counts) == size[0] * size[1]
-    # Characters of 6 bits from "0", the highest of which says that a number goes on.
+    # Characters of 6 bits from "0", the highest of which says that a number continues.
     if not (isinstance(counts, str) and all("0" <= c <= "o" for c in counts)):
         return False
     return counts == "" or ord(counts[-1]) - 48 < 32

@@ -120,7 +120,7 @@ def _write_archive(path: Path, split: Split, numbers: range) -> dict:
         partial.unlink(missing_ok=True)
         reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         raise OSError(
-            error.errno, f"cannot write {path}: {reason}; what is written stays, the same command goes on from there"
+            error.errno, f"cannot write {path}: {reason}; what is written stays, the same command resumes there"
         ) from error
     return report
 

@@ -81,7 +81,7 @@ class MaskPrecisionByStep:
 
 
 def iou(found: np.ndarray, true: np.ndarray, true_area: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """T x G IoUs of one detection; with a crowd the share of the detection that lies in it.
+    """T x G IoUs of one detection; with a crowd the fraction of the detection that lies in it.
 
     Args:
         found: T x h x w booleans, the detection's masks in its part of the image.

@@ -21,8 +21,8 @@ class EarlyExit(nn.Module):
     """Plain steps of another solver; in inference a sample leaves the batch once its residual is within `tol`.
 
     The residual is ||h_t - h_{t-1}|| / ||h_t||. Steps are taken with the samples that are left, so those that have
-    stopped cost nothing, and what a sample gets does not depend on the others. One that turns non-finite goes on to
-    the end. In training, and wherever gradients are on, every sample takes all steps. Checkpoints are those of the
+    stopped cost nothing, and what a sample gets does not depend on the others. One that turns non-finite takes all
+    steps. In training, and wherever gradients are on, every sample takes all steps. Checkpoints are those of the
     solver within.
 
     Args:

@@ -23,7 +23,7 @@ class RandomSteps(AnyCell, nn.Module):
     start from, at the memory of k steps.
 
     A draw depends on `seed` and on the number of draws before it alone, not on a global generator: it is the
-    same on all processes. That number is a buffer, which checkpoints hold, so a resumed training goes on with it.
+    same on all processes. That number is a buffer, which checkpoints hold, so a resumed training continues with it.
 
     Args:
         low, high: steps of a training run, drawn from low to high, both included.
