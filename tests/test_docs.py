@@ -1,5 +1,6 @@
 """The pages: their code and commands run, their links lead somewhere, and they keep to a form."""
 
+import fnmatch
 import importlib.util
 import os
 import re
@@ -12,6 +13,7 @@ from helpers.paths import ROOT
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.cells import CELLS
+from crbp_d2.model_zoo import config_names
 from crbp_d2.modeling import build_recurrence
 from crbp_d2.recurrence import PENALTIES, RULES, SOLVERS
 from tools.docs_check import PAGES, check_command, commands
@@ -144,6 +146,24 @@ def test_lines_and_cells_are_short(path):
 
 def test_the_readme_is_one_page():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 100
+
+
+def expanded(pattern):
+    """What a pattern with {a,b} stands for."""
+    if not (braces := re.search(r"\{([^{}]*)\}", pattern)):
+        return [pattern]
+    parts = braces[1].split(",")
+    return [name for part in parts for name in expanded(pattern[: braces.start()] + part + pattern[braces.end() :])]
+
+
+def test_every_config_stands_in_a_table_of_getting_started():
+    cells = re.findall(r"^\| (`[^|]*) \|", (ROOT / "docs/GETTING_STARTED.md").read_text(), flags=re.M)
+    patterns = [
+        name for cell in cells for part in re.findall(r"`([^`]+\.(?:yaml|py))`", cell) for name in expanded(part)
+    ]
+    names = {name.removeprefix("pathfinder/") for name in config_names()}
+    assert [name for name in sorted(names) if not any(fnmatch.fnmatch(name, p) for p in patterns)] == []
+    assert [p for p in patterns if not any(fnmatch.fnmatch(name, p) for name in names)] == []
 
 
 def test_recipes_run_one_after_the_other(tmp_path, monkeypatch):

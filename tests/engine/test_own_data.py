@@ -9,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from helpers import panoptic_set
 from helpers.paths import ROOT
 from helpers.programs import tool
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from crbp_d2.data import write_instances_json
 from crbp_d2.engine.run import main
@@ -41,6 +42,12 @@ def test_registered_data_decide_sets_and_class_counts(own):
     for key, value in (("ROI_HEADS.NUM_CLASSES", 2), ("SEM_SEG_HEAD.NUM_CLASSES", 3)):
         assert f"MODEL.{key} is {value}: " in log
     assert json.loads((own / "run/metadata.json").read_text())["thing_classes"] == ["cat", "dog"]
+    events = EventAccumulator(str(own / "run"))
+    events.Reload()
+    results = json.loads((own / "run/inference/own_val/results.json").read_text())["panoptic_seg"]
+    for name in ("cat", "dog", "sea", "sky"):
+        (event,) = events.Scalars(f"panoptic_seg/PQ-{name}")
+        assert event.value == pytest.approx(results[f"PQ-{name}"])
 
 
 def test_keys_on_the_command_line_win(own):

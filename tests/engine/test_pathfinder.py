@@ -45,6 +45,7 @@ EXPERIMENTS = {
     "hgru_rbp": ("rbp", "HGRUCell", 20, 12),
     "hgru_crbp": ("crbp", "HGRUCell", 20, 12),
     "hgru_deq": ("deq", "HGRUCell", 20, 12),
+    "hgru_phantom": ("phantom", "HGRUCell", 20, 12),
     "hgru_crbp_released": ("crbp", "HGRUCell", 20, 12),
     "convlstm_bptt": ("bptt", "ConvLSTMCell", 6, 6),
     "convlstm_crbp": ("crbp", "ConvLSTMCell", 60, 24),
