@@ -35,8 +35,12 @@ def merge_options(cfg: CfgNode, opts: list) -> None:
 
     Raises:
         ValueError: one sentence: an unknown key (with the one that may have been meant), a key without a value, a
-            value of another type than the default's.
+            value of another type than the default's, a flag among them.
     """
+    words = [str(word) for word in opts]
+    if flag := next((word for word in words if word.startswith("--")), ""):
+        before = " ".join(words[: words.index(flag)])
+        raise ValueError(f"{flag} stands behind {before}; flags come before the first KEY VALUE")
     try:
         cfg.merge_from_list(opts)
     except (AssertionError, KeyError, ValueError) as error:

@@ -28,8 +28,8 @@ ITERATIONS = 2
 def dry_run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
     """Run two iterations of a checked config and predict on one image; logs seconds, peak memory and the time left.
 
-    Returns {"seconds", "peak_memory", "time_left"}: of the second iteration, in bytes (of the GPU, else of the
-    process), and of the whole training in seconds.
+    With `--resume` both begin where the run would go on. Returns {"seconds", "peak_memory", "time_left"}: of the second
+    iteration, in bytes (of the GPU, else of the process), and of the iterations that are left in seconds.
 
     Raises:
         FileNotFoundError, ValueError, FloatingPointError: what training would raise.
@@ -38,19 +38,22 @@ def dry_run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
     log_choices(args)
     if comm.is_main_process():
         _check_data(cfg, args)
+    output = cfg.OUTPUT_DIR
     cfg = cfg.clone()
     cfg.defrost()
     with tempfile.TemporaryDirectory() as folder:
         cfg.OUTPUT_DIR = folder
         cfg.freeze()
-        trainer = Trainer(cfg)
-        trainer.resume_or_load(resume=False)
+        trainer = Trainer(cfg, resume=args.resume)
+        trainer.checkpointer.save_dir = output
+        trainer.resume_or_load(resume=args.resume)
+        first = trainer.start_iter
         on_gpu = cfg.MODEL.DEVICE.startswith("cuda")
         if on_gpu:
             torch.cuda.reset_peak_memory_stats()
         with EventStorage(0) as trainer.storage:
             trainer.model.train()
-            for trainer.iter in range(ITERATIONS):
+            for trainer.iter in range(first, first + ITERATIONS):
                 start = time.perf_counter()
                 seed_generators(trainer.seed, STEP, trainer.iter, comm.get_rank())
                 trainer.run_step()
@@ -61,15 +64,15 @@ def dry_run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
             with torch.no_grad():
                 trainer.model(next(iter(trainer.build_test_loader(cfg, name))))
     memory = torch.cuda.max_memory_allocated() if on_gpu else _process_peak()
-    left = seconds * cfg.SOLVER.MAX_ITER
+    count = max(cfg.SOLVER.MAX_ITER - first, 0)
+    left = seconds * count
     logger.info(
         "Dry run: config, data (%s) and weights are fine; %d iterations ran. losses: %s",
         _described(cfg), ITERATIONS, ", ".join(f"{name} {value:.3g}" for name, value in losses.items()),
     )  # fmt: skip
     logger.info(
-        "%.2f s an iteration, peak memory %.2f GiB (%s), %s for the %d iterations of SOLVER.MAX_ITER; nothing was kept",
-        seconds, memory / 2**30, "GPU" if on_gpu else "process", datetime.timedelta(seconds=int(left)),
-        cfg.SOLVER.MAX_ITER,
+        "%.2f s an iteration, peak memory %.2f GiB (%s), %s for %d iterations to SOLVER.MAX_ITER; nothing was kept",
+        seconds, memory / 2**30, "GPU" if on_gpu else "process", datetime.timedelta(seconds=int(left)), count,
     )  # fmt: skip
     return {"seconds": seconds, "peak_memory": memory, "time_left": left}
 

@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def _checked(args: argparse.Namespace) -> CfgNode:
+    if getattr(args, "dry_run", False) and args.eval_only:
+        raise ValueError("--dry-run tries a training out, --eval-only trains nothing: give one of them")
     cfg = checked_config(args)
     if args.eval_only:
         check_evaluation(cfg, args, args.resume and has_checkpoint(cfg))

@@ -105,6 +105,29 @@ def test_a_dry_run_looks_into_every_file(own):
         main([*TOY, "--dry-run", *panoptic(own, "own_set"), "OUTPUT_DIR", str(own / "run"), *TINY])
 
 
+def test_a_dry_run_of_a_resume_goes_on_from_the_checkpoint_and_leaves_it(own, monkeypatch, capfd):
+    monkeypatch.chdir(own)
+    data = [*TOY, *panoptic(own, "own_set"), *TINY, "DATASETS.TEST", "()", "OUTPUT_DIR", "run"]
+    tool("train_net", *data)
+
+    def files():
+        # The log of the training is still open in this process.
+        found = [path for path in (own / "run").rglob("*") if path.is_file() and path.name != "log.txt"]
+        return {path: path.read_bytes() for path in found}
+
+    before = files()
+    figures = main(["--dry-run", "--resume", *map(str, data), "SOLVER.MAX_ITER", "41"])
+    assert figures["time_left"] == pytest.approx(40 * figures["seconds"])
+    assert files() == before
+    with pytest.raises(SystemExit, match="--dry-run.*--eval-only"):
+        tool("train_net", "--dry-run", "--eval-only", "--untrained", *data)
+
+
+def test_a_flag_behind_the_keys_is_called_that(tmp_path):
+    with pytest.raises(SystemExit, match="^train_net.py: --dry-run stands behind MODEL.DEVICE cpu.*before"):
+        tool("train_net", *TOY, "MODEL.DEVICE", "cpu", "--dry-run", "OUTPUT_DIR", tmp_path / "run")
+
+
 @pytest.mark.parametrize(
     "arguments,meant",
     [
