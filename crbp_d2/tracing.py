@@ -1,7 +1,10 @@
 """Whether a call is recorded or transformed by torch, so that it must consist of plain differentiable operators."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.autograd import forward_ad
 
 
@@ -12,11 +15,7 @@ def is_traced(x: Tensor) -> bool:
     # Fake tensors are a subclass; what the transforms of torch.func, forward mode and make_fx wrap is not.
     if type(x) not in (Tensor, nn.Parameter) or x.is_meta:
         return True
-    return (
-        torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
-    )
+    return is_transformed() or forward_ad._current_level >= 0 or _is_proxied()
 
 
 def is_compiled() -> bool:
@@ -27,9 +26,26 @@ def is_compiled() -> bool:
 
 def is_exported(x: Tensor) -> bool:
     """Whether what is recorded outlives the call: under torch.jit.trace, torch.export and make_fx."""
-    return is_traced(x) and not (
-        is_compiled() or torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
-    )
+    if is_compiled() or is_transformed() or forward_ad._current_level >= 0:
+        return False
+    # A subclass of the user's, or a tensor without values, is computed with as any other.
+    return torch.jit.is_tracing() or torch.compiler.is_compiling() or _is_proxied()
+
+
+def is_transformed() -> bool:
+    """Within a function that torch.func transforms, or a backward pass that torch vectorizes by vmap."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def has_tangent(tensors: Iterable[Tensor]) -> bool:
+    """Whether forward mode carries a derivative along with one of the tensors."""
+    if forward_ad._current_level < 0:
+        return False
+    return any(forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors)
+
+
+def _is_proxied() -> bool:
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.PROXY) is not None
 
 
 def refuse_export(x: Tensor, what: str, way_out: str) -> None:
@@ -40,5 +56,33 @@ def refuse_export(x: Tensor, what: str, way_out: str) -> None:
         what: the part whose course depends on values.
         way_out: what to use instead.
     """
-    if is_exported(x) and not x.is_meta:
+    if (is_exported(x) or isinstance(x, FakeTensor)) and not x.is_meta:
         raise RuntimeError(f"{what} cannot be traced or exported, since its course depends on values: {way_out}")
+
+
+def refuse_transform(tensors: Iterable[Tensor], what: str, way_out: str) -> None:
+    """Raise a RuntimeError where a transform of torch.func or forward mode would lose the derivative, or fail.
+
+    Args:
+        tensors: what the call computes on.
+        what, way_out: see refuse_export.
+    """
+    if is_transformed():
+        raise RuntimeError(f"{what} cannot be transformed by torch.func, nor its gradient vectorized: {way_out}")
+    if has_tangent(tensors):
+        raise RuntimeError(f"{what} cannot be differentiated in forward mode: {way_out}")
+
+
+def refuse_batched(g: Iterable[Tensor], what: str) -> None:
+    """Raise a RuntimeError where torch takes the gradients of several vectors at once, by vmap of old or of torch.func.
+
+    Args:
+        g: incoming gradients.
+        what: the part whose course depends on values.
+    """
+    # Torch has no public word for tensors of its older vmap, which is_grads_batched and vectorize=True use.
+    if is_transformed() or any("Batched" in str(torch._C._dispatch_keys(part)) for part in g):
+        raise RuntimeError(
+            f"{what} takes the gradient of one vector at a time: do without is_grads_batched, vectorize=True, "
+            "torch.vmap and torch.func, or use Unrolled()"
+        )

@@ -15,7 +15,7 @@ from crbp_d2.checks import ContradictionError
 from crbp_d2.tracing import is_traced
 
 from .interfaces import Cell
-from .state import State, describe
+from .state import State, describe, widen
 
 
 class CellStep:
@@ -99,27 +99,48 @@ def has_first_step(cell: Cell) -> bool:
     return all(issubclass(owners[0], owner) for owner in owners[1:])
 
 
-def start_state(cell: Cell, drive: Tensor, state: State | None) -> State:
-    """The state that a run starts from: the one given, or the cell's initial one.
+def begin(cell: Cell, drive: Tensor, state: State | None) -> tuple[Tensor, State]:
+    """The drive of a run and the state that it starts from: the one given, or the cell's initial one.
 
     Raises:
-        ValueError: a drive or state of another shape than the cell's.
+        ValueError: a drive that is no tensor; a drive or state of another shape than the cell's.
     """
+    if not isinstance(drive, Tensor):
+        raise ValueError(f"Recurrence: the drive must be a tensor, N x ..., got {type(drive).__name__}")
+    drive = _outside_inference_mode(drive)
     channels = getattr(cell, "channels", None)
     if channels is not None and (drive.dim() < 2 or drive.shape[1] != channels):
         raise ValueError(
             f"Recurrence: the drive is {describe((drive,))}, but {type(cell).__name__} takes N x {channels} x ..."
         )
     initial = checked_state(cell.initial_state(drive), cell)
+    if not drive.dim() or any(not part.dim() or part.shape[0] != drive.shape[0] for part in initial):
+        raise ValueError(
+            f"Recurrence: a state of {type(cell).__name__} must be of tensors N x ... with the samples of the drive "
+            f"({describe((drive,))}) as their first dimension, got {describe(initial)}"
+        )
     if state is None:
-        return initial
+        return drive, _as_start(initial, drive)
     state = checked_state(state, cell)
     if [part.shape for part in state] != [part.shape for part in initial]:
         raise ValueError(
             f"Recurrence: the state is {describe(state)}, but a drive of {describe((drive,))} takes one of "
             f"{describe(initial)}"
         )
-    return state
+    return drive, _as_start(state, drive)
+
+
+def _as_start(state: State, drive: Tensor) -> State:
+    # Under autocast the state keeps the sum of all steps, in which small ones of half precision would be lost.
+    kind = drive.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        state = tuple(widen(part) for part in state)
+    return tuple(_outside_inference_mode(part) for part in state)
+
+
+def _outside_inference_mode(tensor: Tensor) -> Tensor:
+    """A copy of what was left by inference mode and could not enter a graph."""
+    return tensor.clone() if torch.is_grad_enabled() and tensor.is_inference() else tensor
 
 
 def checked_state(state: object, cell: Cell) -> State:
@@ -129,9 +150,18 @@ def checked_state(state: object, cell: Cell) -> State:
         ValueError: it is no tuple or list of floating-point tensors.
     """
     name = type(cell).__name__
-    if not isinstance(state, tuple | list) or not state or not all(isinstance(part, Tensor) for part in state):
+    if not isinstance(state, tuple | list):
         raise ValueError(f"Recurrence: a state of {name} must be a tuple of tensors, got {type(state).__name__}")
+    if not state:
+        raise ValueError(
+            f"Recurrence: a state of {name} must be a tuple of tensors, got an empty {type(state).__name__}"
+        )
     for part in state:
+        if not isinstance(part, Tensor):
+            raise ValueError(
+                f"Recurrence: a state of {name} must be a tuple of tensors, got a {type(state).__name__} that holds "
+                f"{type(part).__name__}"
+            )
         if not part.is_floating_point():
             raise ValueError(f"Recurrence: a state of {name} must be of floating-point tensors, got {part.dtype}")
     return tuple(state)

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from crbp_d2.checks import ContradictionError, SettingError, check_whole
+from crbp_d2.tracing import refuse_batched, refuse_transform
 
 from .autograd import leaves_beyond, once_differentiated
 from .cell_step import CellStep, check_samples_apart, trainable
@@ -80,6 +81,7 @@ class Chunked:
         count = len(step.drive)
         if visit is not None or count <= self.size or not torch.is_grad_enabled():
             return self.gradient.run(step, state, solver, steps, penalty, visit)
+        refuse_transform((step.drive, *state), repr(self), "use Unrolled() without a penalty")
         parameters = trainable(step.cell)
         chunks = _Chunks(self.gradient, step, solver, steps, penalty, tuple(parameters))
         states, penalties = [], []
@@ -180,6 +182,7 @@ class _Chunk(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *g: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_batched(g, "an Implicit gradient")
         chunks = ctx.chunks
         drive, *rest = ctx.saved_tensors
         parameters, previous = rest[: len(chunks.names)], rest[len(chunks.names) :]

@@ -5,11 +5,15 @@ the samples of a batch (batch norm) is measured with the batch it is given.
 """
 
 from collections.abc import Iterable
+from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from crbp_d2.checks import SettingError, check_number, check_whole
+
+from .cell_step import CellStep, begin
 from .interfaces import Cell
 from .penalties import LipschitzPenalty
 from .scope import solve_scope
@@ -17,20 +21,34 @@ from .state import State, flatten, relative_change, sample_norm, unflatten, vjp
 
 # Up to this many elements the dense eigenvalues are found faster than the leading ones by iteration.
 DENSE = 64
+# and up to this many wherever iteration cannot tell the leading ones from the others.
+MOST_DENSE = 2048
 
 
 @torch.no_grad()
 @solve_scope()
 def trajectory(cell: Cell, drive: Tensor, steps: int, state: State | None = None) -> list[State]:
-    """The states h_0 ... h_T of T = `steps` plain steps, from `state` or the cell's initial one."""
-    states = [cell.initial_state(drive) if state is None else state]
+    """The states h_0 ... h_T of T = `steps` plain steps, from `state` or the cell's initial one.
+
+    Raises:
+        SettingError: steps is no whole number.
+        ValueError: a drive or state of another shape than the cell's.
+    """
+    check_whole("trajectory", least=0, steps=steps)
+    drive, state = begin(cell, drive, state)
+    step = CellStep(cell, drive)
+    states = [state]
     for _ in range(steps):
-        states.append(cell(drive, states[-1]))
+        states.append(step(states[-1]))
     return states
 
 
 def residuals(cell: Cell, drive: Tensor, steps: int, state: State | None = None) -> Tensor:
-    """||h_t - h_{t-1}|| / ||h_t|| at each of `steps` plain steps: T x N."""
+    """||h_t - h_{t-1}|| / ||h_t|| at each of `steps` plain steps, at least 1: T x N.
+
+    Raises: see trajectory.
+    """
+    check_whole("residuals", steps=steps)
     states = trajectory(cell, drive, steps, state)
     return torch.stack([relative_change(a, b) for a, b in zip(states, states[1:], strict=False)])
 
@@ -42,10 +60,9 @@ def contraction(cell: Cell, drive: Tensor, steps: int, state: State | None = Non
     eigenvalues are a complex pair, about which they oscillate. 0 where the run stands still.
 
     Raises:
-        ValueError: steps < 2.
+        SettingError: steps < 2, which two changes of the state take.
     """
-    if steps < 2:
-        raise ValueError(f"contraction compares two changes of the state, so steps must be at least 2, got {steps}")
+    check_whole("contraction", least=2, steps=steps)
     states = trajectory(cell, drive, steps, state)
     changes = torch.stack(
         [sample_norm(tuple(y - x for x, y in zip(a, b, strict=True))) for a, b in zip(states, states[1:], strict=False)]
@@ -57,9 +74,9 @@ def lipschitz_coefficient(
     cell: Cell, drive: Tensor, state: State, bound: float = 0.9, reduction: str = "mean"
 ) -> float:
     """The value of LipschitzPenalty(bound, reduction) for the step at `state`."""
-    with torch.enable_grad():
-        previous = tuple(part.detach().requires_grad_() for part in state)
-        return LipschitzPenalty(bound, reduction)(previous, cell(drive, previous)).item()
+    with torch.inference_mode(False), torch.enable_grad():
+        previous, new = _recorded_step(cell, drive, state)
+        return LipschitzPenalty(bound, reduction)(previous, new).item()
 
 
 def spectral_radius(
@@ -77,22 +94,33 @@ def spectral_radius(
 
     Raises:
         ImportError: scipy is not installed.
-        ValueError: J is not finite.
+        SettingError: tol outside (0, 1), a sample that is not in the batch.
+        ValueError: J is not finite; a drive or state of another shape than the cell's.
         RuntimeError: the iteration did not converge.
     """
+    check_number("spectral_radius", "(0, 1)", tol=tol)
     transposed = _TransposedJacobian(cell, drive, state)
-    wanted = range(len(drive)) if samples is None else samples
+    wanted = range(len(drive)) if samples is None else tuple(samples)
+    for n in wanted:
+        if isinstance(n, bool) or not isinstance(n, Integral) or not 0 <= n < len(drive):
+            raise SettingError("samples", n, f"places in a batch of {len(drive)}, from 0", "spectral_radius")
     return torch.tensor([_leading_modulus(transposed, n, tol) for n in wanted], dtype=torch.float64)
+
+
+def _recorded_step(cell: Cell, drive: Tensor, state: State) -> tuple[State, State]:
+    """The state as inputs of the step that follows, and the step's result with a graph."""
+    drive, state = begin(cell, drive.detach(), state)
+    previous = tuple(part.detach().requires_grad_() for part in state)
+    return previous, CellStep(cell, drive)(previous)
 
 
 class _TransposedJacobian:
     """Products with J^T of one sample, whose eigenvalues are those of J, on numpy vectors."""
 
     def __init__(self, cell: Cell, drive: Tensor, state: State):
-        with torch.enable_grad():
-            self.previous = tuple(part.detach().requires_grad_() for part in state)
-            self.state = cell(drive.detach(), self.previous)
-        self.size = flatten(state).shape[1]
+        with torch.inference_mode(False), torch.enable_grad():
+            self.previous, self.state = _recorded_step(cell, drive, state)
+        self.size = flatten(self.previous).shape[1]
         self.samples = len(drive)
 
     def product(self, sample: int, vector: np.ndarray) -> np.ndarray:
@@ -112,8 +140,7 @@ def _leading_modulus(transposed: _TransposedJacobian, sample: int, tol: float) -
     if not image.any():
         return 0.0
     if size <= DENSE:
-        rows = np.stack([transposed.product(sample, unit) for unit in np.eye(size)])
-        return float(np.abs(np.linalg.eigvals(rows)).max())
+        return _dense_modulus(transposed, sample)
     try:
         from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigs
     except ImportError as error:
@@ -125,7 +152,12 @@ def _leading_modulus(transposed: _TransposedJacobian, sample: int, tol: float) -
     try:
         values = eigs(operator, k=4, ncv=40, which="LM", v0=start, tol=tol, return_eigenvectors=False)
     except ArpackNoConvergence as error:
-        if not len(error.eigenvalues):
+        if size > MOST_DENSE:
             raise RuntimeError(f"spectral_radius: Arnoldi iteration of sample {sample} did not converge") from error
-        values = error.eigenvalues
+        return _dense_modulus(transposed, sample)
     return float(np.abs(values).max())
+
+
+def _dense_modulus(transposed: _TransposedJacobian, sample: int) -> float:
+    rows = np.stack([transposed.product(sample, unit) for unit in np.eye(transposed.size)])
+    return float(np.abs(np.linalg.eigvals(rows)).max())

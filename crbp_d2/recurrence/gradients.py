@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from crbp_d2.checks import ContradictionError, check_whole
+from crbp_d2.tracing import refuse_batched, refuse_transform
 
 from .autograd import once_differentiated, reaches_beyond
 from .cell_step import CellStep
@@ -39,10 +40,10 @@ class Unrolled:
         """See Gradient."""
         if penalty is None:
             return finished(solver.solve(step, state, steps, visit), None)
-        before = solver.solve(step, _as_inputs(state), steps - 1, visit)
+        before = solver.solve(step, state, steps - 1, visit)
         # The penalty differentiates the last step alone.
         with kept_from_checkpoint():
-            solution = solver.solve(step, before.state, 1, visit)
+            solution = solver.solve(step, _as_inputs(before.state), 1, visit)
         solution.stats = solution.stats.after(before.stats)
         return finished(solution, penalty)
 
@@ -94,9 +95,9 @@ class Truncated:
             return Unrolled().run(step, state, solver, steps, penalty, visit)
         with torch.no_grad():
             before = solver.solve(step, state, steps - kept, visit)
-        solution = solver.solve(step, start_recording(before.state), kept, visit)
-        solution.stats = solution.stats.after(before.stats)
-        return finished(solution, penalty)
+        trajectory = Unrolled().run(step, start_recording(before.state), solver, kept, penalty, visit)
+        trajectory.stats = trajectory.stats.after(before.stats)
+        return trajectory
 
     def __repr__(self) -> str:
         return f"Truncated({self.truncation})"
@@ -166,6 +167,7 @@ class Implicit:
         """The last state of a recorded run, whose incoming gradient g is replaced by u = J^T u + g."""
         if not torch.is_grad_enabled():
             return solution.state
+        refuse_transform(solution.state, repr(self), "use Unrolled() without a penalty")
         if not reaches_beyond(solution.state, solution.previous):
             # A frozen recurrence: nobody wants the backward solve.
             return tuple(part.detach() for part in solution.state)
@@ -192,14 +194,20 @@ def finished(solution: Solution, penalty: Penalty | None) -> Trajectory:
 
 
 def _as_inputs(state: State) -> State:
-    """`state` with a graph to begin with: a penalty differentiates the only step of a run by it."""
-    return tuple(part if part.requires_grad else part.detach().requires_grad_() for part in state)
+    """`state` as inputs of a step, to be differentiated by.
+
+    Each is a tensor of its own: one that stands twice in a state, or is the drive as well, has several derivatives.
+    """
+    constant = [part for part in state if not part.requires_grad]
+    refuse_transform(constant, "a penalty", "use a recurrence without one, or torch.autograd")
+    return tuple(part.view_as(part) if part.requires_grad else part.detach().requires_grad_() for part in state)
 
 
 def start_recording(state: State) -> State:
     """`state` as the leaf of the graph that the next steps record, if gradients are on."""
     recorded = torch.is_grad_enabled()
     if recorded:
+        refuse_transform((), "a gradient that begins with a later step", "use Unrolled() without a penalty")
         # Autocast would otherwise hand the recorded steps the weights it cast without a graph.
         torch.clear_autocast_cache()
     return tuple(part.detach().requires_grad_(recorded) for part in state)
@@ -220,10 +228,12 @@ class _TransposeSolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, solve: Callable[[State], State], *state: Tensor) -> State:
         ctx.solve, ctx.state = solve, state
-        return tuple(part.view_as(part) for part in state)
+        # Not a view, which nobody could write into afterwards.
+        return tuple(part.detach() for part in state)
 
     @staticmethod
     def backward(ctx: Any, *g: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_batched(g, "an Implicit gradient")
         with torch.no_grad():
             u = ctx.solve(tuple(part.detach() for part in g))
         return (None, *once_differentiated(u, (*ctx.state, *g)))

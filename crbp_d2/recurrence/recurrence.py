@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from crbp_d2.checks import check_whole
-from crbp_d2.tracing import is_exported
+from crbp_d2.tracing import is_exported, refuse_transform
 
-from .cell_step import CellStep, start_state
+from .cell_step import CellStep, begin
 from .interfaces import Cell, Gradient, Penalty, Solver
 from .scope import solve_scope
 from .solution import SolveStats
@@ -49,8 +49,10 @@ class RecurrenceOutput:
         """The recorded state after `steps` steps; a solver that stops at a tolerance stays where it stopped.
 
         Raises:
+            SettingError: steps < 1.
             ValueError: the states were not recorded.
         """
+        check_whole("RecurrenceOutput.after", steps=steps)
         if self.states is None:
             raise ValueError("RecurrenceOutput: no states were recorded; run the recurrence with record=True")
         return self.states[min(steps, len(self.states)) - 1]
@@ -138,12 +140,15 @@ class Recurrence(nn.Module):
 
     def _measured(self, drive: Tensor, state: State | None, steps: int | None, record: bool) -> RecurrenceOutput:
         """A training pass without gradients, of which losses are wanted: the penalty needs the last step's graph."""
+        refuse_transform(
+            (drive, *(state if isinstance(state, tuple | list) else ())),
+            "the penalty of a training pass without gradients",
+            "turn gradients on, or call eval()",
+        )
         # Without gradients a random number of steps is fixed.
         steps = self.solver.next_steps() if steps is None else steps
         with torch.inference_mode(False), torch.enable_grad():
-            # Of inference mode, tensors cannot enter a graph.
-            state = None if state is None else tuple(part.clone() for part in state)
-            output = self._run(drive.clone() if drive.is_inference() else drive, state, steps, record)
+            output = self._run(drive, state, steps, record)
         states = None if output.states is None else [_detached(h) for h in output.states]
         last = states[-1] if states else _detached(output.state)
         supervised = [(weight, _detached(h)) for weight, h in output.supervised]
@@ -155,8 +160,9 @@ class Recurrence(nn.Module):
             steps = self.solver.next_steps()
             reads = read_after(self.supervision, steps, self.solver.steps)
         check_whole("Recurrence", steps=steps)
-        given, state = state, start_state(self.cell, drive, state)
         differentiated = torch.is_grad_enabled()
+        given = state
+        drive, state = begin(self.cell, drive, state)
         inference = not (self.training or differentiated)
         step = CellStep(self.cell, drive, inference, initial=state if given is None else None)
         # The mean over no samples is none.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from crbp_d2.tracing import is_traced
+from crbp_d2.tracing import is_traced, refuse_transform
 
 State = tuple[Tensor, ...]
 
@@ -21,7 +21,7 @@ def sample_norm(state: State) -> Tensor:
     Right wherever the norm itself can be represented: each sample is scaled by its largest element, whose square
     alone may overflow or vanish.
     """
-    norms = [_norm(widen(part).flatten(1)) for part in state]
+    norms = [_norm(widen(rows(part))) for part in state]
     return norms[0] if len(norms) == 1 else _norm(torch.stack(norms, dim=1))
 
 
@@ -73,6 +73,7 @@ def vjp_or_none(
     create_graph: bool = False,
 ) -> list[Tensor | None]:
     """`vjp` with None where nothing depends on an input: the package's only call of torch.autograd.grad."""
+    refuse_transform((), "a product with the Jacobian", "use Unrolled() without a penalty, or torch.autograd")
     known = [(part, weight) for part, weight in zip(outputs, v, strict=True) if part.requires_grad]
     wanted = [part for part in inputs if part.requires_grad]
     if not known or not wanted:
@@ -89,8 +90,10 @@ def is_finite(state: State) -> Tensor:
     """Whether every element of a sample is finite: N booleans, on the state's device."""
     # Both are finite only if all in between are: they pass NaN on, and nothing can overflow. A norm would take several
     # times as long on the CPU.
-    vectors = [part.detach().flatten(1) for part in state]
-    ends = [end for vector in vectors for end in (vector.amin(dim=1), vector.amax(dim=1))]
+    vectors = [rows(part.detach()) for part in state]
+    ends = [end for v in vectors if v.shape[1] for end in (v.amin(dim=1), v.amax(dim=1))]
+    if not ends:
+        return torch.ones(len(vectors[0]), dtype=torch.bool, device=vectors[0].device)
     return torch.stack(ends).isfinite().all(dim=0)
 
 
@@ -116,7 +119,7 @@ def flatten(state: State, like: State | None = None) -> Tensor:
         like: the state whose layout in memory gives the order of the elements; default: `state` itself.
     """
     parts = [
-        widen(part.permute(_order(model))).flatten(1)
+        rows(widen(part.permute(_order(model))))
         for part, model in zip(state, state if like is None else like, strict=True)
     ]
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -141,6 +144,11 @@ def _order(part: Tensor) -> tuple[int, ...]:
     return tuple(range(part.dim()))
 
 
+def rows(part: Tensor) -> Tensor:
+    """One tensor of a state as N x D; a view where it can be."""
+    return part.flatten(1) if part.dim() > 1 else part.unsqueeze(1)
+
+
 def widen(tensor: Tensor) -> Tensor:
     """Half precision to float32, anything else as it is: sums over a state overflow or stall in half precision."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
@@ -148,4 +156,4 @@ def widen(tensor: Tensor) -> Tensor:
 
 def describe(state: State) -> str:
     """The shapes, for error messages."""
-    return ", ".join(" x ".join(map(str, part.shape)) for part in state)
+    return ", ".join(" x ".join(map(str, part.shape)) or "a scalar" for part in state)

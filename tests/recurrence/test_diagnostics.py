@@ -7,7 +7,9 @@ import torch
 from helpers.problems import PROBLEMS, LinearCell, TanhCell, dense_jacobian, drive_for, iterate
 
 from crbp_d2.cells import GalaHGRUCell, HGRUCell
+from crbp_d2.checks import SettingError
 from crbp_d2.recurrence import contraction, learning_rule, lipschitz_coefficient, residuals, spectral_radius
+from crbp_d2.recurrence.diagnostics import trajectory
 
 
 def complex_pair(size, radius=0.95, angle=1.1):
@@ -97,7 +99,7 @@ def test_residuals_and_contraction_of_a_linear_cell_are_geometric():
     torch.testing.assert_close(residuals(cell, drive, 10), truth[:, None].expand(10, 2), rtol=1e-12, atol=0)
     rates = contraction(cell, drive, 10)
     torch.testing.assert_close(rates, torch.full((9, 2), 0.8, dtype=torch.float64), rtol=1e-12, atol=0)
-    with pytest.raises(ValueError, match="steps must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="contraction: steps is 1; allowed: whole numbers from 2"):
         contraction(cell, drive, 1)
 
 
@@ -108,3 +110,54 @@ def test_lipschitz_coefficient_is_the_penalty_of_training(reduction):
     output = learning_rule("crbp", cell, steps=5, bound=0.2, reduction=reduction)(drive)
     found = lipschitz_coefficient(cell, drive, iterate(cell, drive, 4), bound=0.2, reduction=reduction)
     assert found > 0 and found == pytest.approx(output.penalty.item(), rel=1e-12)
+
+
+class WritingCell(LinearCell):
+    """h' = h / 2 + z, written into h."""
+
+    def forward(self, drive, state):
+        return (state[0].mul_(0.5).add_(drive),)
+
+
+def test_a_cell_that_writes_into_its_state_is_measured():
+    cell = WritingCell(torch.eye(3, dtype=torch.float64))
+    drive = drive_for(cell)
+    rates = torch.full((3, 3), 0.5, dtype=torch.float64)
+    torch.testing.assert_close(contraction(cell, drive, 4), rates, rtol=1e-12, atol=0)
+    expected = 1 / (2 ** torch.arange(1, 4, dtype=torch.float64) - 1)  # h_t = 2 (1 - 2^-t) z
+    torch.testing.assert_close(residuals(cell, drive, 3), expected[:, None].expand(3, 3), rtol=1e-12, atol=0)
+    state = (torch.ones_like(drive),)
+    torch.testing.assert_close(spectral_radius(cell, drive, state), rates[0], rtol=1e-12, atol=0)
+    assert lipschitz_coefficient(cell, drive, state, bound=0.25) == pytest.approx(0.25**2)
+    assert torch.equal(state[0], torch.ones_like(drive))
+
+
+def test_eigenvalues_of_one_modulus_are_found_densely_where_iteration_cannot_part_them():
+    size = 100
+    cell = LinearCell(0.9 * torch.eye(size, dtype=torch.float64).roll(1, dims=0))
+    drive = drive_for(cell, samples=1)
+    found = spectral_radius(cell, drive, cell.initial_state(drive))
+    assert found.item() == pytest.approx(0.9, rel=1e-6)
+
+
+@pytest.mark.parametrize("settings", [{"tol": 0}, {"tol": float("nan")}, {"samples": [3]}, {"samples": [1.5]}], ids=str)
+def test_settings_of_the_spectral_radius_are_checked(settings):
+    cell = TanhCell()
+    drive = drive_for(cell)
+    with pytest.raises(SettingError, match=f"spectral_radius: {next(iter(settings))}"):
+        spectral_radius(cell, drive, cell.initial_state(drive), **settings)
+
+
+@pytest.mark.parametrize("measure,least", [(residuals, 1), (contraction, 2), (trajectory, 0)])
+def test_steps_of_diagnostics_are_whole_numbers(measure, least):
+    cell = TanhCell()
+    for steps in (least - 1, 2.5, None):
+        with pytest.raises(SettingError, match=f"{measure.__name__}: steps is {steps}"):
+            measure(cell, drive_for(cell), steps)
+
+
+@pytest.mark.parametrize("measure", [spectral_radius, lipschitz_coefficient])
+def test_a_bare_tensor_is_no_state_to_measure_at(measure):
+    cell = TanhCell()
+    with pytest.raises(ValueError, match=r"TanhCell must be a tuple of tensors, got Tensor"):
+        measure(cell, drive_for(cell), drive_for(cell))

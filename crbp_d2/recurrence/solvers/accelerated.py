@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from crbp_d2.tracing import refuse_export
+from crbp_d2.tracing import refuse_export, refuse_transform
 
 from ..interfaces import Visit
 from ..solution import Solution, SolveStats
@@ -74,6 +74,7 @@ class Accelerated(AnyCell, ABC):
         taken, scale = 0, None
         while taken < budget:
             f = flatten(step(unflatten(x, state)), state)
+            refuse_transform((f,), repr(self), "use FixedSteps with Unrolled()")
             taken += 1
             sample_steps = sample_steps + active
             change, size = sample_norm((f - x,)), sample_norm((f,))

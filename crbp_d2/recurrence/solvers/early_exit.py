@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crbp_d2.checks import ContradictionError, check_number
-from crbp_d2.tracing import refuse_export
+from crbp_d2.tracing import refuse_export, refuse_transform
 
 from ..cell_step import check_samples_apart
 from ..interfaces import Cell, Solver, Step, Visit
@@ -81,6 +81,7 @@ class EarlyExit(nn.Module):
         for taken in range(1, most + 1):
             solution = self.solver.solve(step, state, 1)
             state, change = solution.state, solution.stats.residual
+            refuse_transform(state, repr(self), "use the solver within it")
             first_lost = (solution.stats.nonfinite_step > 0) & (nonfinite_step[samples] == 0)
             nonfinite_step[samples[first_lost]] = taken
             if visit:
