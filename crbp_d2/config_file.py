@@ -1,6 +1,9 @@
 """Config files by the safe YAML loader: no tag of a file runs code."""
 
+import functools
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import yaml
 from detectron2.config import CfgNode
@@ -10,16 +13,29 @@ from fvcore.common.config import BASE_KEY
 from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
 from crbp_d2.suggestions import did_you_mean, full_keys
 
+# Keys whose None means something; elsewhere yacs takes it for a value of any type.
+MAY_BE_NONE = ("SOLVER.WEIGHT_DECAY_NORM",)
+
+
+def leaves(section: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key that is no section by its full name, and its value."""
+    for key, value in section.items():
+        if isinstance(value, CfgNode):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
 
 def merge_config_file(cfg: CfgNode, path: str) -> None:
     """cfg.merge_from_file(path), without the fallback of detectron2's to an unsafe loader.
 
     Raises:
         ValueError: one sentence: no such file, no YAML, a tag that is not plain YAML, something else than keys at
-            the top, or files that name each other as `_BASE_`.
+            the top, files that name each other as `_BASE_`, or a key without a value.
         KeyError: an unknown key, by the file and its full name.
     """
     _check(cfg, path, ())
+    none = _without_value(cfg)
     try:
         cfg.merge_from_file(path, allow_unsafe=False)
     except (AssertionError, ValueError) as error:
@@ -28,26 +44,37 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
     except KeyError as error:
         key = str(error.args[0]).rsplit(" ", 1)[-1]
         raise KeyError(f"{path}: {error.args[0]}{did_you_mean(key, full_keys(cfg))}") from error
+    if lost := _without_value(cfg) - none:
+        raise ValueError(f"{path}: {min(lost)} has no value (null)")
 
 
 def merge_options(cfg: CfgNode, opts: list) -> None:
     """cfg.merge_from_list(opts).
 
     Raises:
-        ValueError: one sentence: an unknown key (with the one that may have been meant), a key without a value, a
-            value of another type than the default's, a flag among them.
+        ValueError: one sentence: an unknown key (with the one that may have been meant), a section in place of a key,
+            a key without a value or with None, a value of another type than the default's, a flag among them.
     """
     words = [str(word) for word in opts]
     if flag := next((word for word in words if word.startswith("--")), ""):
         before = " ".join(words[: words.index(flag)])
         raise ValueError(f"{flag} stands behind {before}; flags come before the first KEY VALUE")
+    none, known, options = _without_value(cfg), set(full_keys(cfg)), f"(options {' '.join(words)})"
+    for key in words[::2]:
+        if key in known and isinstance(functools.reduce(CfgNode.__getitem__, key.split("."), cfg), CfgNode):
+            raise ValueError(f"{key} is a section of keys, not a key: give {key}.KEY VALUE {options}")
     try:
         cfg.merge_from_list(opts)
     except (AssertionError, KeyError, ValueError) as error:
         text = error.args[0] if isinstance(error, KeyError) else error
-        known = set(full_keys(cfg))
-        nearest = next((did_you_mean(key, known) for key in map(str, opts[::2]) if key not in known), "")
-        raise ValueError(f"{text} (options {' '.join(map(str, opts))}){nearest}") from error
+        nearest = next((did_you_mean(key, known) for key in words[::2] if key not in known), "")
+        raise ValueError(f"{text} {options}{nearest}") from error
+    if lost := _without_value(cfg) - none:
+        raise ValueError(f"{min(lost)} is None, which is no value of it {options}")
+
+
+def _without_value(cfg: CfgNode) -> set[str]:
+    return {key for key, value in leaves(cfg) if value is None and key not in MAY_BE_NONE}
 
 
 def _check(cfg: CfgNode, path: str, above: tuple[str, ...]) -> None:
@@ -55,7 +82,7 @@ def _check(cfg: CfgNode, path: str, above: tuple[str, ...]) -> None:
     said_by = f" (_BASE_ of {above[-1]})" if above else " (--config-file)"
     if any(os.path.realpath(path) == os.path.realpath(other) for other in above):
         raise ValueError(f"_BASE_ goes round in a circle: {' -> '.join((*above, path))}")
-    if not path or not PathManager.isfile(path):
+    if not path or not _is_file(path):
         raise ValueError(f"there is no config file {path!r}{said_by}")
     try:
         with PathManager.open(path, "r", encoding="utf-8") as file:
@@ -78,6 +105,13 @@ def _check(cfg: CfgNode, path: str, above: tuple[str, ...]) -> None:
         if not base.startswith(("/", "https://", "http://")):
             base = os.path.normpath(os.path.join(os.path.dirname(path), base))
         _check(cfg, base, (*above, path))
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return PathManager.isfile(path)
+    except NotImplementedError:  # of a URL
+        return False
 
 
 def _check_sections(cfg: CfgNode, content: dict, path: str, prefix: str = "") -> None:

@@ -3,7 +3,13 @@
 from crbp_d2 import _detectron2, _opencv  # noqa: F401, I001  (first: they explain a missing package)
 
 from .builtin import register_builtin
-from .catalog import check_class_counts, check_dataset_available, check_image_channels, check_same_classes
+from .catalog import (
+    check_class_counts,
+    check_dataset_available,
+    check_ignored_label,
+    check_image_channels,
+    check_same_classes,
+)
 from .instance_mapper import InstanceDatasetMapper
 from .panoptic.dataset import register_panoptic, write_instances_json
 from .panoptic.doctor import check_panoptic_dataset
@@ -22,6 +28,7 @@ __all__ = [
     "PathfinderSpec",
     "check_class_counts",
     "check_dataset_available",
+    "check_ignored_label",
     "check_image_channels",
     "check_panoptic_dataset",
     "check_same_classes",

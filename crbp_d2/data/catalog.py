@@ -13,8 +13,11 @@ from crbp_d2.suggestions import did_you_mean
 from .class_counts import wrong_class_counts
 
 
-def check_dataset_available(name: str) -> None:
+def check_dataset_available(name: str, source: str = "") -> None:
     """Check that the files of a data set are where its metadata says.
+
+    Args:
+        source: of the name, for the message.
 
     Raises:
         KeyError: no data set of this name.
@@ -23,7 +26,7 @@ def check_dataset_available(name: str) -> None:
     if name not in DatasetCatalog.list():
         ours = [n for n in DatasetCatalog.list() if "panoptic" in n or "pathfinder" in n]
         raise KeyError(
-            f"no data set is named {name!r}; registered are, among others: {', '.join(ours)}"
+            f"{source}no data set is named {name!r}; registered are, among others: {', '.join(ours)}"
             f"{did_you_mean(name, DatasetCatalog.list())}"
         )
     metadata = MetadataCatalog.get(name)
@@ -56,6 +59,20 @@ def check_class_counts(cfg: CfgNode, name: str) -> None:
     """
     for key, value in wrong_class_counts(cfg, MetadataCatalog.get(name).as_dict()):
         raise ValueError(f"{key} {value.replace('the data set', f'the data set {name}')}: set it to the latter")
+
+
+def check_ignored_label(cfg: CfgNode, name: str) -> None:
+    """Check that a model with semantic maps ignores what a data set does not annotate.
+
+    Raises:
+        ValueError: names the config key and both labels.
+    """
+    label, given = MetadataCatalog.get(name).get("ignore_label"), cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    has_maps = cfg.MODEL.META_ARCHITECTURE.endswith(("PanopticFPN", "SemanticSegmentor"))
+    if has_maps and label is not None and label != given:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {given}, but {name} has {label} where nothing is annotated"
+        )
 
 
 def check_same_classes(names: Sequence[str]) -> None:

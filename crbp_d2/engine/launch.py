@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +47,13 @@ def check_processes(args: argparse.Namespace) -> None:
             f"--num-gpus is {args.num_gpus}, but this machine has {gpus}; `--num-gpus 0 --num-processes "
             f"{args.num_gpus}` starts as many processes on the CPU"
         )
+    if args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
+        raise ValueError(
+            f"--num-machines is {args.num_machines} and --machine-rank {args.machine_rank}; allowed: at least 1, and "
+            "ranks from 0 below it"
+        )
+    if args.dist_url != "auto" and not re.fullmatch(r"tcp://[^:/]+:\d+|file:///.+|env://", args.dist_url):
+        raise ValueError(f"--dist-url is {args.dist_url!r}; allowed: auto, tcp://HOST:PORT, file:///PATH")
     if args.num_machines > 1 and args.dist_url == "auto" and not under_torchrun():
         raise ValueError(
             f"--num-machines is {args.num_machines}, so --dist-url must name the first one, such as tcp://HOST:PORT"

@@ -16,12 +16,13 @@ from crbp_d2.config_file import merge_config_file, merge_options
 from crbp_d2.data import (
     check_class_counts,
     check_dataset_available,
+    check_ignored_label,
     check_image_channels,
     check_same_classes,
     register_builtin,
 )
 from crbp_d2.evaluation import check_steps_to_evaluate
-from crbp_d2.modeling import check_recurrence_config
+from crbp_d2.modeling.check import check_model
 from crbp_d2.modeling.compiled import check_compiled_part
 
 from . import registration
@@ -87,7 +88,7 @@ def checked_config(args: argparse.Namespace) -> CfgNode:
     cfg.freeze()
     check_settings(cfg, train=not args.eval_only, processes=world_size(args))
     check_compiled_part(cfg)
-    check_recurrence_config(cfg)
+    check_model(cfg, lambda: merged_config(argparse.Namespace(**{**vars(args), "opts": []})))
     return cfg
 
 
@@ -124,11 +125,13 @@ def check_inputs(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> N
     check_settings(cfg, train=train)
     check_steps_to_evaluate(cfg)
     names = (*(cfg.DATASETS.TRAIN if train else ()), *cfg.DATASETS.TEST)
-    for name in names:
-        check_dataset_available(name)
+    for part in ("TRAIN", "TEST") if train else ("TEST",):
+        for name in cfg.DATASETS[part]:
+            check_dataset_available(name, f"DATASETS.{part}: ")
     task_of(cfg)
     for name in names:
         check_class_counts(cfg, name)
+        check_ignored_label(cfg, name)
         check_image_channels(cfg, name)
     check_same_classes(names)
     if streams := [name for name in cfg.DATASETS.TEST if is_stream(name)]:

@@ -189,7 +189,7 @@ def test_a_stream_is_known_by_what_it_is_not_by_its_name():
         (["MODEL.PIXEL_MEAN", "[0.0, 0.0]"], "MODEL.PIXEL_STD has 1 values, but MODEL.PIXEL_MEAN 2"),
         (
             ["MODEL.PIXEL_MEAN", [0.0] * 3, "MODEL.PIXEL_STD", [1.0] * 3],
-            "MODEL.PIXEL_MEAN has 3 values, but the images of pathfinder_PF6s",
+            r"MODEL.PIXEL_MEAN is \[0.0, 0.0, 0.0\]; allowed: one value",
         ),
         (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 54], "MODEL.SEM_SEG_HEAD.NUM_CLASSES is 54"),
         (
