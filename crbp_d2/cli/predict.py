@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from crbp_d2.engine.predictions import Predictions, find_inputs
+from crbp_d2.engine.predictions import Predictions, find_inputs, output_folder
 from crbp_d2.engine.run_folder import load_run
 
 # Of an instance in a picture.
@@ -60,6 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     name = Path(sys.argv[0]).name
     try:
         inputs = find_inputs(args.inputs)
+        output_folder(args.output, inputs)
         cfg, model, metadata = load_run(args.run, args.weights, [*score_options(args.score), *args.opts])
         predictions = Predictions(
             cfg,

@@ -4,6 +4,7 @@ H x W: size of a picture.
 """
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -44,12 +45,40 @@ def find_inputs(paths: Sequence[str]) -> list[tuple[Path, str]]:
             found.append(path)
         else:
             raise FileNotFoundError(f"there is no file or folder {path}")
-    names: dict[str, int] = {}
-    named = []
+    named: dict[str, Path] = {}
+    stems = {path.stem for path in found}
     for path in found:
-        names[path.stem] = names.get(path.stem, 0) + 1
-        named.append((path, path.stem if names[path.stem] == 1 else f"{path.stem}_{names[path.stem]}"))
-    return named
+        numbered = (f"{path.stem}_{k}" for k in itertools.count(2))
+        free = (name for name in numbered if name not in named and name not in stems)
+        named[path.stem if path.stem not in named else next(free)] = path
+    return [(path, name) for name, path in named.items()]
+
+
+def output_folder(path: str, inputs: Sequence[tuple[Path, str]]) -> Path:
+    """The folder at `path` for the outputs of find_inputs, made where there is none.
+
+    Raises:
+        OSError: there is a file, or the folder cannot be made.
+        ValueError: an output would overwrite an input.
+    """
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--output {path} is a file; name a folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    targets = {(folder / output_name(source, name)).resolve() for source, name in inputs}
+    if overwritten := [source for source, _ in inputs if source.resolve() in targets]:
+        raise ValueError(f"--output {path} would overwrite the input {overwritten[0]}; choose another folder")
+    return folder
+
+
+def output_name(source: Path, name: str) -> str:
+    """Of the drawn prediction for an input of find_inputs."""
+    return f"{name}.mp4" if is_video(source) else f"{name}.png"
+
+
+def is_video(path: Path) -> bool:
+    """By its suffix."""
+    return path.suffix.lower() in VIDEOS
 
 
 class Predictions:
@@ -57,7 +86,7 @@ class Predictions:
 
     Args:
         cfg, model, metadata: see load_run.
-        folder: where everything goes.
+        folder: where everything goes, that is there.
         steps: cell evaluations to show side by side; none: the run's own number.
         score: least score of an instance that is drawn, where the model gives no panoptic segments.
         settling: show the steps until each pixel settles, too.
@@ -84,12 +113,11 @@ class Predictions:
 
     def run(self, inputs: Sequence[tuple[Path, str]]) -> list[str]:
         """Predict on every input of find_inputs; returns a sentence for each that could not be used."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         failures = []
         with self.carried:
             for path, name in tqdm(inputs, desc="predicting", disable=len(inputs) < 2):
                 try:
-                    self._video(path, name) if path.suffix.lower() in VIDEOS else self._picture(path, name)
+                    self._video(path, name) if is_video(path) else self._picture(path, name)
                 except (OSError, ValueError) as error:
                     failures.append(" ".join(str(error).split()))
         if self.files:
@@ -104,7 +132,7 @@ class Predictions:
         image = read_image(str(path), self.predictor.format, width, height)
         drawn, output = self.predict(image)
         content = cv2.imencode(".png", drawn[..., ::-1])[1].tobytes()
-        write_atomically(self.folder / f"{name}.png", lambda file: file.write(content))
+        write_atomically(self.folder / output_name(path, name), lambda file: file.write(content))
         if self.files:
             self.files.add(str(path), name, output, image.shape[:2])
 
@@ -134,7 +162,7 @@ class Predictions:
 
     def _video(self, path: Path, name: str) -> None:
         frames, rate, count = read_video(path)
-        target = self.folder / f"{name}.mp4"
+        target = self.folder / output_name(path, name)
         writer: cv2.VideoWriter | None = None
         try:
             for number, frame in enumerate(tqdm(frames, desc=path.name, total=count), start=1):

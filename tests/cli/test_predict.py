@@ -135,6 +135,26 @@ def test_one_bad_picture_does_not_stop_the_others(panoptic_run, picture, tmp_pat
     assert (tmp_path / "out/own.png").exists()
 
 
+def test_every_input_has_an_output_of_its_own(panoptic_run, picture, tmp_path, capsys):
+    """own.jpg, own.png and own_2.png."""
+    image = cv2.imread(str(picture))
+    for name in ("own.png", "own_2.png"):
+        cv2.imwrite(name, image)
+    predict("own.jpg", "own.png", "own_2.png", "--run", panoptic_run / "run", "--output", "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"own.png", "own_2.png", "own_3.png"}
+
+
+def test_an_output_never_overwrites_an_input(panoptic_run, picture, tmp_path):
+    (tmp_path / "mine").mkdir()
+    cv2.imwrite("mine/own.png", cv2.imread(str(picture)))
+    before = (tmp_path / "mine/own.png").read_bytes()
+    with pytest.raises(SystemExit, match="^predict.py: --output mine would overwrite the input mine/own.png"):
+        predict("mine", "--run", panoptic_run / "run", "--output", "mine")
+    assert (tmp_path / "mine/own.png").read_bytes() == before
+    with pytest.raises(SystemExit, match="^predict.py: --output own.jpg is a file"):
+        predict("mine", "--run", panoptic_run / "run", "--output", "own.jpg")
+
+
 def test_a_video_and_a_folder_of_frames_with_the_state_carried(panoptic_run, tmp_path, capsys):
     frames = tmp_path / "frames"
     frames.mkdir()
