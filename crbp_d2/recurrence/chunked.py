@@ -5,22 +5,22 @@ N: samples; S: samples of a chunk.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from crbp_d2.checks import ContradictionError, SettingError, check_whole
 from crbp_d2.tracing import refuse_batched, refuse_transform
 
 from .autograd import leaves_beyond, once_differentiated
 from .cell_step import CellStep, check_samples_apart, trainable
+from .conditions import Conditions, tensors_of
 from .gradients import Implicit
 from .interfaces import Cell, Penalty, Solver, Trajectory, Visit
 from .penalties import REDUCTIONS
-from .random_state import RandomState
 from .scope import solve_scope
 from .solution import Solution, SolveStats
 from .state import State, vjp_or_none
@@ -83,7 +83,8 @@ class Chunked:
             return self.gradient.run(step, state, solver, steps, penalty, visit)
         refuse_transform((step.drive, *state), repr(self), "use Unrolled() without a penalty")
         parameters = trainable(step.cell)
-        chunks = _Chunks(self.gradient, step, solver, steps, penalty, tuple(parameters))
+        others = {name: tensor for name, tensor in tensors_of(step.cell).items() if name not in parameters}
+        chunks = _Chunks(self.gradient, step, solver, steps, penalty, tuple(parameters), others)
         states, penalties = [], []
         starts = zip(*(part.split(self.size) for part in state), strict=True)
         for k, (drive, start) in enumerate(zip(step.drive.split(self.size), starts, strict=True)):
@@ -100,7 +101,11 @@ class Chunked:
 
 @dataclass
 class _Chunks:
-    """What the chunks of a run have in common, and their statistics in their order."""
+    """What the chunks of a run have in common, and their statistics in their order.
+
+    names: of the cell's parameters that get a gradient.
+    others: the cell's other parameters, and its buffers.
+    """
 
     gradient: Implicit
     step: CellStep
@@ -108,27 +113,26 @@ class _Chunks:
     steps: int
     penalty: Penalty | None
     names: tuple[str, ...]
+    others: dict[str, Tensor]
     forward: dict[int, SolveStats] = field(default_factory=dict)
     backward: dict[int, SolveStats] = field(default_factory=dict)
     whole: SolveStats | None = None
 
     def record(
-        self, drive: Tensor, state: State, steps: int, parameters: tuple[Tensor, ...], random: RandomState | None = None
+        self, drive: Tensor, state: State, steps: int, tensors: Mapping[str, Tensor], conditions: Conditions
     ) -> tuple[Solution, Tensor]:
         """The run of one chunk and its penalty.
 
         Args:
-            parameters: take the place of the cell's in the recorded step.
-            random: keeps the state of the generators before that step.
+            tensors: take the place of the cell's in the recorded step.
+            conditions: those of the recorded step, noted if they are not known yet.
         """
 
         def call(drive: Tensor, state: State) -> State:
             if not torch.is_grad_enabled():
                 return self.step.call(drive, state)
-            if random:
-                random.keep()
-            named = dict(zip(self.names, parameters, strict=True))
-            return functional_call(self.step.cell, named, (drive, state))  # type: ignore[arg-type]
+            with conditions.held():
+                return conditions.call_with(tensors, self.step.call, drive, state)
 
         with torch.enable_grad(), solve_scope():
             solution = self.gradient.recorded(self.step.through(call, drive), state, self.solver, steps)
@@ -146,6 +150,8 @@ class _Chunks:
             self.backward[k] = stats.transpose
         if self.whole is not None and len(self.backward) == len(self.forward):
             self.whole.report_backward(_join(self.backward))
+            # A graph that is kept may be passed once more.
+            self.backward.clear()
 
 
 def _join(by_chunk: dict[int, SolveStats]) -> SolveStats:
@@ -165,19 +171,20 @@ class _Chunk(torch.autograd.Function):
     def forward(ctx: Any, chunks: _Chunks, k: int, drive: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         count = len(tensors) - len(chunks.names)
         state, parameters = tensors[:count], tensors[count:]
-        random = RandomState(drive.device)
-        # Leaves of the chunk's own, so that whatever else the graph leads to is known to be left out.
-        own = tuple(tensor.detach().requires_grad_() for tensor in parameters)
-        solution, penalty = chunks.record(drive.detach(), state, chunks.steps, own, random)
+        conditions = Conditions(chunks.step.cell, drive.device)
+        own = tuple(map(_as_leaf, parameters))
+        named = {**dict(zip(chunks.names, own, strict=True)), **chunks.others}
+        solution, penalty = chunks.record(drive.detach(), state, chunks.steps, named, conditions)
         for leaf in leaves_beyond((*solution.state, penalty), (*solution.previous, *own)):
             raise ValueError(
                 f"Chunked repeats the last step with the cell's parameters, but it uses another tensor of shape "
                 f"{tuple(leaf.shape)} that requires a gradient: make it a parameter, or do without chunks"
             )
         chunks.forward[k] = solution.stats
-        ctx.chunks, ctx.k, ctx.count, ctx.random, ctx.device = chunks, k, count, random, drive.device.type
+        ctx.chunks, ctx.k, ctx.count, ctx.conditions, ctx.device = chunks, k, count, conditions, drive.device.type
         ctx.autocast = torch.is_autocast_enabled(ctx.device), torch.get_autocast_dtype(ctx.device)
-        ctx.save_for_backward(drive, *parameters, *(part.detach() for part in solution.previous))
+        others = {**chunks.others, **conditions.overwritten}
+        ctx.save_for_backward(drive, *parameters, *others.values(), *(part.detach() for part in solution.previous))
         return (*(part.detach() for part in solution.state), penalty.detach())
 
     @staticmethod
@@ -185,15 +192,22 @@ class _Chunk(torch.autograd.Function):
         refuse_batched(g, "an Implicit gradient")
         chunks = ctx.chunks
         drive, *rest = ctx.saved_tensors
-        parameters, previous = rest[: len(chunks.names)], rest[len(chunks.names) :]
+        ends = len(chunks.names), len(chunks.names) + len(chunks.others)
+        parameters, others, previous = rest[: ends[0]], rest[ends[0] : ends[1]], rest[ends[1] :]
         enabled, dtype = ctx.autocast
         leaf = drive.detach().requires_grad_(drive.requires_grad)
-        own = tuple(tensor.detach().requires_grad_() for tensor in parameters)
-        with torch.enable_grad(), torch.autocast(ctx.device, dtype=dtype, enabled=enabled), ctx.random.restored():
-            solution, penalty = chunks.record(leaf, tuple(previous), 1, own)
+        own = tuple(map(_as_leaf, parameters))
+        named = dict(zip((*chunks.names, *chunks.others), (*own, *others), strict=True))
+        with torch.enable_grad(), torch.autocast(ctx.device, dtype=dtype, enabled=enabled), ctx.conditions.random():
+            solution, penalty = chunks.record(leaf, tuple(previous), 1, named, ctx.conditions)
             solution.stats.on_backward = lambda stats: chunks.finished(ctx.k, stats)
             last = chunks.gradient.differentiated(solution)
         with torch.no_grad():
             gradients = vjp_or_none((*last, penalty), (leaf, *own), tuple(part.detach() for part in g))
         found = once_differentiated(gradients, (drive, *parameters, *g))
         return (None, None, found[0], *(None,) * ctx.count, *found[1:])
+
+
+def _as_leaf(tensor: Tensor) -> Tensor:
+    """A leaf, so that whatever else a graph leads to is known to be left out."""
+    return tensor if tensor.is_leaf else tensor.detach().requires_grad_()

@@ -10,7 +10,7 @@ from crbp_d2.checks import check_number, check_whole
 
 from ..interfaces import Visit
 from ..solution import Solution, SolveStats
-from ..state import State, add, sample_norm, select
+from ..state import State, add, sample_norm, select, widen
 from .base import CONVERGED, AffineStep
 
 
@@ -46,20 +46,23 @@ class NeumannSeries:
 
     def solve(self, step: AffineStep, state: State, steps: int | None = None, visit: Visit | None = None) -> Solution:
         """The partial sum; `state` is not looked at, the series starts with the step's offset g."""
-        previous = g = step.offset
+        g = step.offset
         first = sample_norm(g)
-        norm, smallest = first, first
-        total, best, term = g, g, g
+        norm, before, smallest = first, first, first
+        # Many small terms would be lost in a sum of half precision.
+        total = best = tuple(map(widen, g))
+        term = g
+        previous = total
         terms = torch.zeros(len(first), dtype=torch.long, device=first.device)
         best_terms = terms
         active = torch.ones_like(terms, dtype=torch.bool)
-        growing, small = torch.zeros_like(active), torch.zeros_like(active)
+        growing = torch.zeros_like(active)
         nonfinite_step = torch.zeros_like(terms)
         taken = 0
         for _ in range(self.num_terms if steps is None else steps):
             taken += 1
             term = step.linear(term)
-            norm = torch.where(active, sample_norm(term), norm)
+            norm, before = torch.where(active, sample_norm(term), norm), torch.where(active, norm, before)
             # Written so that a NaN counts as too large.
             too_large = active & ~(norm <= self.growth_limit * first)
             nonfinite_step = torch.where(too_large & ~norm.isfinite(), taken, nonfinite_step)
@@ -73,20 +76,27 @@ class NeumannSeries:
             best_terms = torch.where(new_best, terms, best_terms)
             smallest = torch.where(new_best, norm, smallest)
             if visit:
-                visit(total)
+                visit(_like(g, total))
             if self.tol > 0:
-                before, small = small, norm <= self.tol * first
-                active = active & ~(before & small)
+                active = active & ~(torch.maximum(norm, before) <= self.tol * first)
                 term = _only(active, term)
                 if not active.any():
                     break
         growing = growing | (active & (norm > first))
         ratio = torch.where(first == 0, first, norm / first)
-        converged = (ratio <= (self.tol or CONVERGED)) & ~growing
-        return Solution(previous, total, SolveStats(taken, terms, ratio, converged, nonfinite_step, growing))
+        # A single small term may be followed by large ones, unless it is zero.
+        last = torch.where(norm == 0, norm, torch.maximum(norm, before))
+        converged = (last <= (self.tol or CONVERGED) * first) & ~growing
+        stats = SolveStats(taken, terms, ratio, converged, nonfinite_step, growing)
+        return Solution(_like(g, previous), _like(g, total), stats)
 
     def __repr__(self) -> str:
         return f"NeumannSeries(num_terms={self.num_terms}, tol={self.tol})"
+
+
+def _like(g: State, total: State) -> State:
+    """The sum in the precision of g."""
+    return tuple(part.to(like.dtype) for part, like in zip(total, g, strict=True))
 
 
 def _only(active: Tensor, term: State) -> State:

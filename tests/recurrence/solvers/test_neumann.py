@@ -142,3 +142,29 @@ def test_zero_gradient_and_empty_batch():
 def test_bad_arguments_are_refused_by_name(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         NeumannSeries(**arguments)
+
+
+def test_a_single_small_term_at_the_end_is_no_sign_of_convergence():
+    # From one element to the other by a small entry of J, and back by a large one: 1, 1e-6, 0.5, 0.5e-6, 0.25, ...
+    matrix = torch.tensor([[0.0, 5e5], [1e-6, 0.0]], dtype=torch.float64)
+    g = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    truth = torch.linalg.solve(torch.eye(2, dtype=torch.float64) - matrix, g.T).T
+    for terms, converged in ((1, False), (2, False), (3, False), (30, True), (31, True)):
+        solution = NeumannSeries(terms).solve(AffineStep(lambda v: (v[0] @ matrix.T,), (g,)), (g,))
+        assert solution.stats.converged.item() == converged, terms
+        error = (solution.state[0] - truth).norm() / truth.norm()
+        assert error < 1e-3 if converged else error > 0.1
+
+
+@pytest.mark.parametrize("dtype,bound", [(torch.bfloat16, 0.01), (torch.float16, 0.002)])
+def test_a_sum_of_many_terms_is_not_lost_in_half_precision(dtype, bound):
+    rate, terms = 0.984375, 400  # exact in both
+    g = torch.ones(2, 3, dtype=dtype)
+    (found,) = NeumannSeries(terms).solve(AffineStep(lambda v: ((v[0].float() * rate).to(dtype),), (g,)), (g,)).state
+    # The terms themselves are rounded, so the truth is their sum in float64.
+    term, truth = g, g.double()
+    for _ in range(terms):
+        term = (term.float() * rate).to(dtype)
+        truth = truth + term.double()
+    torch.testing.assert_close(found.double(), truth, rtol=bound, atol=0)
+    assert found.dtype == dtype
