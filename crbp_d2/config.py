@@ -48,6 +48,9 @@ def add_crbp_config(cfg: CN) -> None:
     # Steps up to which chrono initialization spreads the gates' time constants (paper: STEPS); 0: STEPS; 1 or 2: all
     # gates half open, so that the run settles sooner.
     node.CELL.TIMESCALE = 0
+    # The state that a run starts from: "zero" (paper), or "drive", where the drive alone leads, which is nearer to the
+    # fixed point and costs about half a step.
+    node.CELL.START = "zero"
     # Of the HGRUCell: the paper's printed equations, or those of the authors' released parameters ("released").
     node.CELL.FORM = "printed"
     # How its convolutions, and those of the feedforward control, are computed: a name in
@@ -89,9 +92,11 @@ def add_crbp_config(cfg: CN) -> None:
 
     node.EARLY_STOP = CN()
     # In inference an RoI takes no further steps once its residual is within TOL; what it gets does not depend on
-    # the other RoIs, so neither CELL.NORM "BN" nor a solver that stops at a tolerance itself goes with it.
-    node.EARLY_STOP.ENABLED = False
-    node.EARLY_STOP.TOL = 1e-2
+    # the other RoIs, so neither CELL.NORM "BN" nor a solver that stops at a tolerance itself goes with it. None: where
+    # the states are trained to settle, by PENALTY.NAME "Contraction", it goes with the rest, and
+    # TEST.STEPS_TO_EVALUATE is ().
+    node.EARLY_STOP.ENABLED = None
+    node.EARLY_STOP.TOL = 3e-3
 
     # The Pathfinder networks: BACKBONE.NAME ContourStem, SEM_SEG_HEAD.NAME ContourSegHead (whose recurrence is
     # MODEL.RECURRENCE) or FeedforwardContourHead.

@@ -33,9 +33,3 @@ def in_blocks(step: Callable[[Tensor, State], State], norm: nn.Module, drive: Te
     parts = [part.split(sizes) for part in state]
     blocks = [step(d, tuple(part[k] for part in parts)) for k, d in enumerate(drive.split(sizes))]
     return tuple(torch.cat(parts) for parts in zip(*blocks, strict=True))
-
-
-def of_zeros(norm: nn.Module, drive: Tensor, channels: int) -> Tensor:
-    """What a norm makes of a convolution of zeros, C x 1 x 1: its bias."""
-    zeros = drive.new_zeros(2, channels, 2, 2)
-    return norm(zeros)[0, :, :1, :1]

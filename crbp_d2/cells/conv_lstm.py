@@ -6,12 +6,13 @@ N: batch; C: channels; H x W: image size; E: kernel size.
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.checks import check_whole
+from crbp_d2.checks import check_choice, check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
 from crbp_d2.recurrence.state import State
 
 from .chrono import chrono_bias
+from .starts import STARTS, of_zeros
 
 
 class ConvLSTMCell(nn.Module):
@@ -27,15 +28,21 @@ class ConvLSTMCell(nn.Module):
         kernel_size: E, odd.
         norm: name for `build_norm`, over the 4 C channels of W h.
         timescale: steps the recurrence is meant to run; sets the chrono initialization of the biases of f and i.
+        start: (h_0, c_0), "zero" or "drive": o . tanh(c_0) and i . g / (1 - f) of a state of zeros, to which both would
+            settle if the connections saw no other state; it costs half a step.
 
     Raises:
-        ValueError: channels, kernel size, norm or timescale outside these.
+        ValueError: channels, kernel size, norm, timescale or start outside these.
     """
 
-    def __init__(self, channels: int, kernel_size: int = 15, norm: str = "none", timescale: int = 20):
+    def __init__(
+        self, channels: int, kernel_size: int = 15, norm: str = "none", timescale: int = 20, start: str = "zero"
+    ):
         super().__init__()
         check_whole("ConvLSTMCell", channels=channels, timescale=timescale)
+        check_choice("ConvLSTMCell", STARTS, start=start)
         self.channels = channels
+        self.start = start
         self.input = horizontal_convolution(channels, 4 * channels, kernel_size, bias=True)
         self.recurrent = horizontal_convolution(channels, 4 * channels, kernel_size)
         self.recurrent_norm = build_norm(norm, 4 * channels)
@@ -51,8 +58,13 @@ class ConvLSTMCell(nn.Module):
         self.input.bias.copy_(torch.cat([-forget, forget, zero, zero]))  # type: ignore[union-attr]
 
     def initial_state(self, drive: Tensor) -> State:
-        """h_0 = c_0 = 0, of the drive's shape."""
-        return torch.zeros_like(drive), torch.zeros_like(drive)
+        """(h_0, c_0), of the drive's shape."""
+        if self.start == "zero":
+            return torch.zeros_like(drive), torch.zeros_like(drive)
+        driven = self.input(drive) + of_zeros(self.recurrent_norm, drive, 4 * self.channels)
+        i, f, o, g = driven.chunk(4, dim=1)
+        c = torch.sigmoid(i) * torch.tanh(g) / torch.sigmoid(-f)  # 1 - sig(f)
+        return (torch.sigmoid(o) * torch.tanh(c)).to(drive.dtype), c.to(drive.dtype)
 
     def forward(self, drive: Tensor, state: State) -> State:
         """One step. drive: N x C x H x W; state: two tensors of the same shape."""

@@ -6,14 +6,15 @@ N: RoIs; C: channels; H x W: RoI size; E: kernel size.
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.checks import SettingError, check_whole
+from crbp_d2.checks import SettingError, check_choice, check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
 from crbp_d2.layers.softplus import softplus
 from crbp_d2.recurrence.state import State
 
-from .blocks import in_blocks, of_zeros
+from .blocks import in_blocks
 from .chrono import chrono_bias
+from .starts import STARTS, of_zeros
 
 
 class GalaHGRUCell(nn.Module):
@@ -33,17 +34,21 @@ class GalaHGRUCell(nn.Module):
         kernel_size: E, odd.
         norm: name for `build_norm`.
         timescale: steps the recurrence is meant to run; sets the chrono initialization of both gates.
+        start: h_0, "zero" or "drive": sp( norm(W_F S) ) of the S that a state of zeros has, to which h would settle if
+            the connections saw no other state; it costs half a step.
 
     Raises:
-        ValueError: channels, kernel size, norm or timescale outside these.
+        ValueError: channels, kernel size, norm, timescale or start outside these.
     """
 
-    def __init__(self, channels: int, kernel_size: int = 3, norm: str = "GN", timescale: int = 20):
+    def __init__(self, channels: int, kernel_size: int = 3, norm: str = "GN", timescale: int = 20, start: str = "zero"):
         super().__init__()
         check_whole("GalaHGRUCell", channels=channels, timescale=timescale)
         if channels % 4:
             raise SettingError("channels", channels, "multiples of 4", "GalaHGRUCell")
+        check_choice("GalaHGRUCell", STARTS, start=start)
         self.channels = channels
+        self.start = start
         self.channel_gate_1 = nn.Conv2d(channels, channels // 4, 1)
         self.channel_gate_2 = nn.Conv2d(channels // 4, channels, 1, bias=False)
         self.spatial_gate_1 = horizontal_convolution(channels, channels // 2, kernel_size, bias=True)
@@ -70,22 +75,30 @@ class GalaHGRUCell(nn.Module):
         self.update_gate.bias.copy_(-bias)  # type: ignore[union-attr]
 
     def initial_state(self, drive: Tensor) -> State:
-        """h_0 = 0, of the drive's shape."""
-        return (torch.zeros_like(drive),)
+        """h_0, of the drive's shape."""
+        if self.start == "zero":
+            return (torch.zeros_like(drive),)
+        (h,) = in_blocks(lambda drive, _: (self._from_zeros(drive)[1],), self.inhibition_norm, drive, ())
+        return (h.to(drive.dtype),)
 
     def forward(self, drive: Tensor, state: State) -> State:
         """One step. drive: N x C x H x W; state: one tensor of the same shape."""
         return in_blocks(self._step, self.inhibition_norm, drive, state)
 
-    def first_step(self, drive: Tensor) -> State:
-        """The step from h_0, without what h_0 makes zero."""
+    def first_step(self, drive: Tensor, state: State) -> State:
+        """The step from the initial state, without what zeros make zero."""
+        if self.start != "zero":
+            return self(drive, state)
 
-        def step(drive: Tensor, state: State) -> State:
-            inhibition = of_zeros(self.inhibition_norm, drive, self.channels) * self.mu
-            update, candidate = self._update(drive - inhibition)
+        def step(drive: Tensor, _: State) -> State:
+            update, candidate = self._from_zeros(drive)
             return (update * candidate,)
 
         return in_blocks(step, self.inhibition_norm, drive, ())
+
+    def _from_zeros(self, drive: Tensor) -> tuple[Tensor, Tensor]:
+        """G and sp( norm(W_F S) ) of a state of zeros."""
+        return self._update(drive - of_zeros(self.inhibition_norm, drive, self.channels) * self.mu)
 
     def _step(self, drive: Tensor, state: State) -> State:
         (h,) = state

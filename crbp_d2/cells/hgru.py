@@ -12,8 +12,8 @@ from crbp_d2.layers.norms import build_norm
 from crbp_d2.layers.softplus import softplus
 from crbp_d2.recurrence.state import State
 
-from .blocks import of_zeros
 from .chrono import chrono_bias
+from .starts import STARTS, of_zeros
 
 FORMS = ("printed", "released")
 
@@ -40,18 +40,28 @@ class HGRUCell(nn.Module):
         norm: name for `build_norm`.
         timescale: steps the recurrence is meant to run; sets the chrono initialization of both gates.
         form: "printed" or "released".
+        start: h_0, "zero" or "drive": H of the S that a state of zeros has (the released form's: sp(H)), to which h
+            would settle if the connections saw no other state; it costs half a step.
 
     Raises:
-        ValueError: channels, kernel size, norm, timescale or form outside these.
+        ValueError: channels, kernel size, norm, timescale, form or start outside these.
     """
 
     def __init__(
-        self, channels: int, kernel_size: int = 15, norm: str = "BN", timescale: int = 20, form: str = "printed"
+        self,
+        channels: int,
+        kernel_size: int = 15,
+        norm: str = "BN",
+        timescale: int = 20,
+        form: str = "printed",
+        start: str = "zero",
     ):
         super().__init__()
         check_whole("HGRUCell", channels=channels, timescale=timescale)
         check_choice("HGRUCell", FORMS, form=form)
+        check_choice("HGRUCell", STARTS, start=start)
         self.channels = channels
+        self.start = start
         self.form = form
 
         def gain(value: float) -> nn.Parameter:
@@ -80,8 +90,11 @@ class HGRUCell(nn.Module):
         self.update_gate.bias.copy_(-bias)  # type: ignore[union-attr]
 
     def initial_state(self, drive: Tensor) -> State:
-        """h_0 = 0, of the drive's shape."""
-        return (torch.zeros_like(drive),)
+        """h_0, of the drive's shape."""
+        if self.start == "zero":
+            return (torch.zeros_like(drive),)
+        (h,) = self._output(self._from_zeros(drive)[1])
+        return (h.to(drive.dtype),)
 
     def forward(self, drive: Tensor, state: State) -> State:
         """One step. drive: N x C x H x W; state: one tensor of the same shape."""
@@ -91,11 +104,16 @@ class HGRUCell(nn.Module):
         update, candidate = self._update(drive - softplus((self.alpha * h + self.mu) * inhibition))
         return self._output(h + update * (candidate - h))
 
-    def first_step(self, drive: Tensor) -> State:
-        """The step from h_0, without what h_0 makes zero."""
-        inhibition = of_zeros(self.inhibition_norm, drive, self.channels)
-        update, candidate = self._update(drive - softplus(self.mu * inhibition))
+    def first_step(self, drive: Tensor, state: State) -> State:
+        """The step from the initial state, without what zeros make zero."""
+        if self.start != "zero":
+            return self(drive, state)
+        update, candidate = self._from_zeros(drive)
         return self._output(update * candidate)
+
+    def _from_zeros(self, drive: Tensor) -> tuple[Tensor, Tensor]:
+        """G_F and H of a state of zeros."""
+        return self._update(drive - softplus(self.mu * of_zeros(self.inhibition_norm, drive, self.channels)))
 
     def _update(self, driven: Tensor) -> tuple[Tensor, Tensor]:
         """G_F and H of S = sp(driven)."""

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode, configurable, get_cfg
 from detectron2.utils import comm
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from crbp_d2.cells import FeedforwardControl, build_cell, takes
 from crbp_d2.checks import ContradictionError, SettingError
 from crbp_d2.config import add_crbp_config
 from crbp_d2.layers.convolution import set_convolution
-from crbp_d2.recurrence import Recurrence, RuleSettings, learning_rule
+from crbp_d2.recurrence import RULES, Recurrence, RuleSettings, learning_rule
 
 # Key -> argument of `learning_rule`, of the cell or of the head; with its class in front where two have it.
 ARGUMENTS = {
@@ -45,6 +47,7 @@ ARGUMENTS = {
     "MODEL.RECURRENCE.CELL.KERNEL_SIZE": "kernel_size",
     "MODEL.RECURRENCE.CELL.NORM": "norm",
     "MODEL.RECURRENCE.CELL.TIMESCALE": "timescale",
+    "MODEL.RECURRENCE.CELL.START": "start",
     "MODEL.RECURRENCE.CELL.FORM": "form",
     "MODEL.RECURRENCE.CELL.CONVOLUTION": "convolution",
     "MODEL.RECURRENCE.TEST_STEPS": "test_steps",
@@ -134,9 +137,12 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
     with errors_by_key(cfg):
         settings = arguments(cfg, *(field.name for field in fields(RuleSettings)))
         RuleSettings(**settings)  # Valid also where it is not used.
-        if not node.EARLY_STOP.ENABLED:
-            settings["early_stop"] = None
         cell: Any = build_cell(node.CELL.NAME, node.CELL.CHANNELS or channels, **_cell_settings(cfg))
+        enabled = node.EARLY_STOP.ENABLED
+        if enabled not in (None, True, False):
+            raise SettingError("MODEL.RECURRENCE.EARLY_STOP.ENABLED", enabled, "True, False, or None")
+        if not (_settles(cfg, cell) if enabled is None else enabled):
+            settings["early_stop"] = None
         set_convolution(cell, node.CELL.CONVOLUTION)
         recurrence = learning_rule(node.RULE, cell, **settings)
         solver = recurrence.solver
@@ -148,10 +154,20 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
     return recurrence
 
 
+def _settles(cfg: CfgNode, cell: nn.Module) -> bool:
+    """Whether the states are trained to settle, every sample by itself, and all states after that are the same."""
+    node = cfg.MODEL.RECURRENCE
+    rule = RULES[node.RULE]
+    contracting = rule.penalty is not None and node.PENALTY.NAME == "Contraction"
+    plain = (node.SOLVER.NAME or rule.solver) not in ("Anderson", "Broyden")
+    apart = not any(isinstance(part, _BatchNorm) for part in cell.modules())
+    return contracting and plain and apart and not cfg.TEST.STEPS_TO_EVALUATE
+
+
 def _cell_settings(cfg: CfgNode) -> dict[str, Any]:
     """Those that are not the cell's own defaults."""
     node = cfg.MODEL.RECURRENCE
-    given = arguments(cfg, "kernel_size", "norm", "timescale", "form")
+    given = arguments(cfg, "kernel_size", "norm", "timescale", "start", "form")
     settings = {name: value for name, value in given.items() if value != value_of(DEFAULTS, KEYS[name])}
     if not node.CELL.TIMESCALE and takes(node.CELL.NAME, "timescale"):
         settings["timescale"] = node.STEPS

@@ -52,7 +52,7 @@ class CellStep:
 
     def __call__(self, state: State) -> State:
         if self._starts_with(state):
-            given = self.cell.first_step(self.drive)  # type: ignore[attr-defined]
+            given = self.cell.first_step(self.drive, state)  # type: ignore[attr-defined]
         elif self._writes is False:
             given = self.call(self.drive, state)
         else:

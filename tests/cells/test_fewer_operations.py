@@ -32,7 +32,7 @@ def test_the_first_step_is_the_step_from_zero(name, norm, layout):
     torch.manual_seed(0)
     cell = perturbed(CELLS[name](norm))
     drive = torch.randn(3, cell.channels, 9, 7).contiguous(memory_format=layout)
-    (first,) = cell.first_step(drive)
+    (first,) = cell.first_step(drive, cell.initial_state(drive))
     (plain,) = cell(drive, cell.initial_state(drive))
     torch.testing.assert_close(first, plain, rtol=2e-6, atol=1e-6)
     assert first.stride() == plain.stride()
@@ -43,11 +43,11 @@ def test_blocks_give_the_same(monkeypatch):
     torch.manual_seed(0)
     cell = perturbed(GalaHGRUCell(64))
     drive, state = (x.contiguous(memory_format=torch.channels_last) for x in torch.randn(2, 7, 64, 10, 10))
-    whole, first = cell(drive, (state,))[0], cell.first_step(drive)[0]
+    whole, first = cell(drive, (state,))[0], cell.first_step(drive, cell.initial_state(drive))[0]
     seen = []
     cell.excitation.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     monkeypatch.setattr(blocks, "BLOCK", drive[:3].numel())
-    split, first_split = cell(drive, (state,))[0], cell.first_step(drive)[0]
+    split, first_split = cell(drive, (state,))[0], cell.first_step(drive, cell.initial_state(drive))[0]
     assert seen == [3, 2, 2] * 2
     torch.testing.assert_close((split, first_split), (whole, first), rtol=1e-5, atol=1e-5)
     assert split.stride() == whole.stride()
@@ -94,7 +94,7 @@ class CountingCell(nn.Module):
         self.calls.append("step")
         return (state[0] / 2 + self.scale * drive,)
 
-    def first_step(self, drive):
+    def first_step(self, drive, state):
         self.calls.append("first")
         return (self.scale * drive,)
 

@@ -9,6 +9,7 @@ from crbp_d2 import add_crbp_config
 from crbp_d2.layers.convolution import HorizontalConv2d
 from crbp_d2.modeling import check_recurrence_config
 from crbp_d2.modeling.build import build_feedforward, build_recurrence
+from crbp_d2.recurrence import EarlyExit
 
 
 def config(*options, file=None):
@@ -42,6 +43,7 @@ def config(*options, file=None):
         ("NEUMANN.TERMS", -1, "from 0"),
         ("NEUMANN.TOL", 1.0, r"\[0, 1\)"),
         ("CELL.TIMESCALE", -1, "from 1"),
+        ("CELL.START", "one", "zero, drive"),
         ("PENALTY.NAME", "Ridge", "Contraction, Lipschitz"),
         ("PENALTY.POWER_ITERATIONS", -1, "from 0"),
         ("PENALTY.BOUND", 1.0, r"\[0, 1\)"),
@@ -113,6 +115,39 @@ def test_penalty_and_timescale_are_those_of_the_config():
     assert repr(recurrence.penalty) == "ContractionPenalty(bound=0.7, reduction='sum', iterations=5)"
     assert not recurrence.cell.update_gate.bias.any()
     assert build_recurrence(config(), 4).cell.update_gate.bias.any()
+
+
+SETTLING = ["PENALTY.NAME", "Contraction"]
+
+
+@pytest.mark.parametrize(
+    "options,exits",
+    [
+        ([], False),
+        (SETTLING, True),
+        ([*SETTLING, "EARLY_STOP.ENABLED", False], False),
+        ([*SETTLING, "RULE", "rbp"], False),
+        ([*SETTLING, "RULE", "cbptt"], True),
+        ([*SETTLING, "RULE", "crbp_random"], True),
+        ([*SETTLING, "SOLVER.NAME", "Anderson"], False),
+        ([*SETTLING, "CELL.NORM", "BN"], False),
+        ([*SETTLING, "TEST.STEPS_TO_EVALUATE", (1, 2)], False),
+        (["EARLY_STOP.ENABLED", True], True),
+    ],
+)
+def test_early_exit_is_on_where_states_are_trained_to_settle(options, exits):
+    keys = [
+        f"MODEL.RECURRENCE.{option}" if k % 2 == 0 and not option.startswith("TEST") else option
+        for k, option in enumerate(options)
+    ]
+    cfg = config(*keys)
+    check_recurrence_config(cfg)
+    assert isinstance(build_recurrence(cfg, 4).solver, EarlyExit) == exits
+
+
+def test_early_exit_is_on_off_or_left_to_the_rule():
+    with pytest.raises(ValueError, match="EARLY_STOP.ENABLED is 'yes'; allowed: True, False, or None"):
+        build_recurrence(config("MODEL.RECURRENCE.EARLY_STOP.ENABLED", "yes"), 4)
 
 
 @pytest.mark.parametrize("build,count", [(build_recurrence, 2), (build_feedforward, 6)])

@@ -52,6 +52,7 @@ SAME = {
     "MODEL.RECURRENCE.PENALTY.REDUCTION": [(LipschitzPenalty, "reduction"), (ContractionPenalty, "reduction")],
     "MODEL.RECURRENCE.PENALTY.POWER_ITERATIONS": [(ContractionPenalty, "iterations")],
     "MODEL.RECURRENCE.EARLY_STOP.TOL": [(EarlyExit, "tol")],
+    "MODEL.RECURRENCE.CELL.START": [(cell, "start") for cell in CELLS.values()],
     "MODEL.RECURRENCE.CELL.FORM": [(HGRUCell, "form")],
     "MODEL.RECURRENCE.CELL.CONVOLUTION": [(HorizontalConv2d, "method")],
     "MODEL.RECURRENCE.READOUT_NORM": [(head, "readout_norm") for head in (*HEADS, ContourReadout)],

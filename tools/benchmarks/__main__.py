@@ -132,7 +132,7 @@ def convolution() -> None:
 def early_stop(config_file: str, weights: str) -> None:
     """steps, time and PQ of a trained panoptic model that stops early; quality per step"""
     tols, step_counts = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2), tuple(range(1, 31))
-    with _trained(config_file, weights) as (cfg, model, name, loader):
+    with _trained(config_file, weights, "MODEL.RECURRENCE.EARLY_STOP.ENABLED", "False") as (cfg, model, name, loader):
         trained = cfg.MODEL.RECURRENCE.STEPS
         rows = {steps: measure_early_stop(model, loader, name, tols, steps) for steps in (trained, 3 * trained)}
 

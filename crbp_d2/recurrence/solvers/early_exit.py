@@ -36,7 +36,7 @@ class EarlyExit(nn.Module):
 
     stops_at_tol = False
 
-    def __init__(self, solver: Solver, tol: float = 1e-2):
+    def __init__(self, solver: Solver, tol: float = 3e-3):
         super().__init__()
         check_number("EarlyExit", "(0, 1)", tol=tol)
         if solver.stops_at_tol:
