@@ -12,6 +12,7 @@ from crbp_d2.layers.norms import build_norm
 from crbp_d2.recurrence.state import State
 
 from .chrono import chrono_bias
+from .driven import driven_by
 from .starts import STARTS, of_zeros
 
 
@@ -69,7 +70,7 @@ class ConvGRUCell(nn.Module):
     def forward(self, drive: Tensor, state: State) -> State:
         """One step. drive: N x C x H x W; state: one tensor of the same shape."""
         (h,) = state
-        driven = self.input(drive)
+        driven = driven_by(drive, self.input)
         gates, candidate = driven.split([2 * self.channels, self.channels], dim=1)
         reset, update = torch.sigmoid(gates + self.gates_norm(self.gates(h))).chunk(2, dim=1)
         candidate = torch.tanh(candidate + self.candidate_norm(self.candidate(reset * h)))

@@ -12,6 +12,7 @@ from crbp_d2.layers.norms import build_norm
 from crbp_d2.recurrence.state import State
 
 from .chrono import chrono_bias
+from .driven import driven_by
 from .starts import STARTS, of_zeros
 
 
@@ -69,6 +70,6 @@ class ConvLSTMCell(nn.Module):
     def forward(self, drive: Tensor, state: State) -> State:
         """One step. drive: N x C x H x W; state: two tensors of the same shape."""
         h, c = state
-        i, f, o, g = (self.input(drive) + self.recurrent_norm(self.recurrent(h))).chunk(4, dim=1)
+        i, f, o, g = (driven_by(drive, self.input) + self.recurrent_norm(self.recurrent(h))).chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
         return torch.sigmoid(o) * torch.tanh(c), c

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from crbp_d2.cells import GalaHGRUCell, HGRUCell, blocks
+from crbp_d2.cells import GalaHGRUCell, HGRUCell, blocks, build_cell
 from crbp_d2.cells.blocks import block_sizes, in_blocks
+from crbp_d2.cells.driven import driven_by
 from crbp_d2.layers.norms import NORMS
 from crbp_d2.recurrence import learning_rule
+from crbp_d2.recurrence.scope import solve_scope
 
 CELLS = {
     "gala": lambda norm: GalaHGRUCell(64, norm=norm),
@@ -169,3 +171,61 @@ def test_a_cell_that_was_changed_takes_its_own_first_step(build):
     with torch.no_grad():
         found = learning_rule("crbp", cell, steps=2)(drive, steps=2).state[0]
     torch.testing.assert_close(found, state[0].detach(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ConvGRUCell", "ConvLSTMCell"])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_drives_part_is_computed_once_a_solve(name, autocast, monkeypatch):
+    torch.manual_seed(0)
+    cell = build_cell(name, 8, kernel_size=3, norm="GN")
+    drive, calls = torch.randn(3, 8, 6, 6), []
+    plain = cell.input.forward
+    monkeypatch.setattr(cell.input, "forward", lambda x: calls.append(len(x)) or plain(x))
+    recurrence = learning_rule("crbp", cell, steps=5, early_stop=1e-6).eval()
+
+    @torch.no_grad()
+    def run():
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            return recurrence(drive).state
+
+    @torch.no_grad()
+    def step_by_step():
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            state = cell.initial_state(drive)
+            for _ in range(5):
+                state = cell(drive, state)
+            return state
+
+    found = run()
+    assert calls == [3]
+    torch.testing.assert_close(found, step_by_step(), rtol=1e-5, atol=1e-6)
+    assert calls == [3] * 6
+    with torch.no_grad():
+        cell.input.weight.mul_(2)
+    assert not torch.equal(run()[0], found[0])
+    assert calls == [3] * 7
+    calls.clear()
+    recurrence.train()(drive)  # The recorded step has a graph of its own.
+    assert calls == [3, 3]
+    calls.clear()
+    learning_rule("bptt", cell, steps=5)(drive)
+    assert calls == [3] * 5
+
+
+@torch.no_grad()
+def test_the_drives_part_is_computed_anew_where_it_may_have_changed():
+    layer = nn.Conv2d(2, 2, 1)
+    calls = []
+    x = torch.randn(2, 2, 3, 3)
+    with solve_scope():
+        first = driven_by(x, layer)
+        assert driven_by(x, layer) is first
+        layer.weight.add_(1)
+        assert driven_by(x, layer) is not first and torch.equal(driven_by(x, layer), layer(x))
+        x.mul_(2)
+        assert torch.equal(driven_by(x, layer), layer(x))
+        other = x[:1]
+        assert torch.equal(driven_by(other, layer), layer(other))
+        layer.register_forward_hook(lambda *_: calls.append(1))
+        driven_by(x, layer), driven_by(x, layer)
+    assert len(calls) == 2

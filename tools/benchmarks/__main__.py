@@ -187,7 +187,7 @@ def objects(config_file: str, weights: str) -> None:
     with _trained(config_file, weights, "MODEL.RECURRENCE.EARLY_STOP.ENABLED", "True") as (cfg, model, name, loader):
         exits, quality, full = measure_exits(model, loader, name)
     torch.set_num_threads(1)
-    found = measure_inference(inference_models(exits), DETECTIONS, repeats=3)
+    found = measure_inference(inference_models(exits), DETECTIONS)
     section = inference_section(found, exits, quality, full, cfg.MODEL.RECURRENCE.STEPS)
     _write("Inference with many objects", f"objects {config_file} {weights}", section)
 
@@ -195,7 +195,7 @@ def objects(config_file: str, weights: str) -> None:
 def objects_training() -> None:
     """a training step of the whole model with a given number of positive RoIs, against the feedforward model's"""
     torch.set_num_threads(1)
-    section = training_section(measure_training(training_models, POSITIVES, repeats=2))
+    section = training_section(measure_training(training_models, POSITIVES))
     _write("Training with many objects", "objects-training", section)
 
 

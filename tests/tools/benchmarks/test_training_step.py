@@ -71,7 +71,8 @@ def test_ratios_are_medians_of_pairs(monkeypatch):
 def test_sections():
     problem = mask_problem(1, 8, 4)
     rows = compare_steps(problem, problem, {"solver": "Anderson", "max_steps": 7, "num_terms": 3}, repeats=1)
-    ways = [["plain reference", "20", "15"], ["crbp", "20", "15"], ["crbp, accelerated", "7", "3"]]
+    ways = [["plain reference", "20", "15"], ["crbp", "20", "15"], ["crbp, accelerated", "7", "3"],
+            ["crbp, from the drive", "3", "1"]]  # fmt: skip
     assert [row[1:4] for row in rows] == ways
     assert rows[0][5] == "1.00" and float(rows[0][6]) == pytest.approx(float(rows[1][6]), abs=0.002)
     assert "| mask cell" in steps_section(rows, 1)
