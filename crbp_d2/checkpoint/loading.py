@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 from detectron2.utils import comm
@@ -15,6 +16,7 @@ from torch import nn
 from crbp_d2.files import write_atomically, write_text
 
 from .reading import UnusableCheckpoint, load_pickle, load_tensors
+from .training_state import training_fault
 
 LAST = "last_checkpoint"
 
@@ -111,6 +113,8 @@ class Checkpointer(DetectionCheckpointer):
         differences = list(_differences(self.model.state_dict(), content["model"]))
         if differences:
             raise UnusableCheckpoint(f"{path} is of another model: {_listed(differences)}")
+        if fault := training_fault(content, {key: item.state_dict() for key, item in self.checkpointables.items()}):
+            raise UnusableCheckpoint(f"{path} holds no state of a training: {fault}")
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict:
         """See DetectionCheckpointer.
@@ -137,8 +141,14 @@ class Checkpointer(DetectionCheckpointer):
                 content = super()._load_file(filename)
         finally:
             self._parsed_url_during_load = None
-        if not isinstance(content["model"], dict) or not content["model"]:
+        parameters = content["model"]
+        if not isinstance(parameters, dict) or not parameters:
             raise UnusableCheckpoint(f"{filename} holds no parameters under 'model'")
+        for name, value in parameters.items():
+            if not isinstance(value, torch.Tensor | np.ndarray):
+                raise UnusableCheckpoint(
+                    f"{filename} holds a {type(value).__name__} under {name!r}, where parameters are tensors"
+                )
         return content
 
     def _torch_load(self, f: str) -> dict:
@@ -193,7 +203,8 @@ def newest_first(folder: str, left: dict[str, str]) -> Iterator[str]:
 def named_last(folder: str) -> str:
     """What the file `last_checkpoint` says; "" if there is none that can be read."""
     try:
-        return Path(folder, LAST).read_text(errors="replace").strip()
+        with open(os.path.join(folder, LAST), errors="replace") as file:
+            return file.read(200).strip()
     except OSError:
         return ""
 

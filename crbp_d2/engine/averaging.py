@@ -10,6 +10,7 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from crbp_d2.evaluation.results import UnknownFigure, listed
 from crbp_d2.files import write_atomically
 
 
@@ -82,6 +83,9 @@ class AveragedWeights(HookBase):
 class BestCheckpoint(hooks.BestCheckpointer):
     """detectron2's BestCheckpointer, whose best figure survives a resume; saves what was evaluated.
 
+    Raises (after an evaluation, in every process):
+        UnknownFigure: it has no figure of this name; lists some that it has.
+
     Args:
         period, metric: see BestCheckpointer.
         weights: writes model_best.pth.
@@ -91,6 +95,28 @@ class BestCheckpoint(hooks.BestCheckpointer):
     def __init__(self, period: int, weights: WeightsOnly, metric: str, average: AveragedWeights | None = None):
         super().__init__(period, weights, metric)
         self.average = average
+
+    def after_step(self) -> None:
+        done = self.trainer.iter + 1
+        if self._period and done % self._period == 0 and done != self.trainer.max_iter:
+            self._check_metric()
+        super().after_step()
+
+    def after_train(self) -> None:
+        if self.trainer.iter + 1 >= self.trainer.max_iter:
+            self._check_metric()
+        super().after_train()
+
+    def _check_metric(self) -> None:
+        known = self.trainer.storage.latest()
+        names = [name for name, (_, last) in known.items() if "/" in name and last == self.trainer.iter]
+        found = self._val_metric in known or not names
+        # Only the main process has figures.
+        found, names = comm.all_gather((found, names))[0]
+        if not found:
+            raise UnknownFigure(
+                f"TEST.BEST_METRIC is {self._val_metric!r}, which the evaluation has no figure for{listed(names)}"
+            )
 
     def _best_checking(self) -> None:
         # Only the main process has figures; it writes.

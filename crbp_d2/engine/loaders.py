@@ -109,13 +109,17 @@ class TrainLoader:
             yield batch[comm.get_rank() :: comm.get_world_size()]
 
 
+class UnusableRecord(ValueError):
+    """A record whose files are not what they should be."""
+
+
 class Unreadable:
     """In place of a record that could not be read: an exception would bring a worker's traceback along."""
 
     def __init__(self, number: int, error: Exception):
         self.kind: type[Exception] = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
         if not isinstance(error, OSError):
-            self.kind = ValueError
+            self.kind = UnusableRecord
         text = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
         self.message = f"training record {number} cannot be used: {' '.join(text.split())}"
 

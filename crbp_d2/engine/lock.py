@@ -57,7 +57,7 @@ class RunLock:
 
     def _acquire(self) -> None:
         try:
-            os.makedirs(os.path.dirname(self.path), exist_ok=True)
+            _make_folder(os.path.dirname(self.path))
             self._lock = portalocker.Lock(
                 self.path, "a+", timeout=0, flags=portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
             )
@@ -96,6 +96,14 @@ class RunLock:
         if self._file is not None:
             os.close(self._file.fileno())
             self._file = None
+
+
+def _make_folder(folder: str) -> None:
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        text = "is a file, no folder" if os.path.isfile(folder) else f"cannot be made: {error.strerror or error}"
+        raise type(error)(error.errno, f"OUTPUT_DIR {text}", folder) from error
 
 
 def _is_unsupported(error: portalocker.LockException) -> bool:

@@ -1,6 +1,7 @@
 """A training or an evaluation from its command line to its exit status."""
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -11,10 +12,13 @@ from detectron2.utils import comm
 from torch import multiprocessing
 
 from crbp_d2.checkpoint.loading import Checkpointer
+from crbp_d2.data.panoptic.faults import DatasetError
+from crbp_d2.evaluation.results import UnknownFigure
 
 from .dry_run import dry_run
 from .launch import launch
 from .lazy import is_lazy, lazy_config, run_lazy
+from .loaders import UnusableRecord
 from .lock import FolderTaken, RunLock
 from .settings import check_evaluation
 from .setup import argument_parser, check_inputs, checked_config, has_checkpoint, start_logging
@@ -22,6 +26,8 @@ from .trainer import Trainer
 
 # What a user can put right, said in one line. All else is a fault of the program and keeps its traceback.
 REPORTED = (FolderTaken, FloatingPointError, OSError, KeyError, ValueError)
+# Of these, what says all when it comes up in training: detectron2 would log it with a traceback.
+WITHOUT_TRACEBACK = (FloatingPointError, OSError, UnusableRecord, DatasetError, UnknownFigure)
 
 
 def main(arguments: list[str] | None = None) -> dict | None:
@@ -43,8 +49,17 @@ def main(arguments: list[str] | None = None) -> dict | None:
         sys.exit(error.exit_code)
 
 
+def _shorten(record: logging.LogRecord) -> bool:
+    """A filter of a log, which leaves no traceback of a fault that its line explains."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, WITHOUT_TRACEBACK):
+        record.msg, record.args, record.exc_info = "Training stops: %s", (" ".join(str(error).split()),), None
+    return True
+
+
 def run(args: argparse.Namespace) -> dict:
     """What each process does."""
+    logging.getLogger("detectron2.engine.train_loop").addFilter(_shorten)
     try:
         if is_lazy(args.config_file):
             return run_lazy(args)

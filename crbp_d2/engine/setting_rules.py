@@ -115,7 +115,7 @@ LABELS = _every(_one_of((-1, 0, 1)))
 # Of evaluation and training.
 COMMON: dict[str, Rule] = {
     "VERSION": _one_of((2,)),
-    "OUTPUT_DIR": (lambda value: bool(value.strip()), "the path of a folder"),
+    "OUTPUT_DIR": (lambda value: bool(value.strip()) and "://" not in value, "the path of a folder on a disk"),
     "SEED": (lambda value: value < 2**32 - 2**16, "whole numbers below 2**32 - 2**16; a negative one: drawn anew"),
     "VIS_PERIOD": _whole(0),
     "GLOBAL.HACK": FINITE,

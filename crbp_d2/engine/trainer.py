@@ -19,6 +19,7 @@ from torch import nn
 from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.data import register_builtin
 from crbp_d2.evaluation import EarlyStopStatistics, SettlingStatistics, write_results
+from crbp_d2.evaluation.results import UnknownFigure, check_expected
 
 from .averaging import AveragedWeights, BestCheckpoint, WeightsOnly
 from .earlier_run import set_aside
@@ -203,6 +204,7 @@ class Trainer(DefaultTrainer):
                 for name in cfg.DATASETS.TEST
             ]
         results = super().test(cfg, task.model(cfg, model), evaluators)
+        problem = None
         if comm.is_main_process():
             names = cfg.DATASETS.TEST
             by_name = {names[0]: results} if len(names) == 1 else results
@@ -210,7 +212,18 @@ class Trainer(DefaultTrainer):
                 write_results(result, inference_folder(cfg, name))
             folder = os.path.dirname(inference_folder(cfg, names[0]))
             logging.getLogger(__name__).info("Results (also in %s)\n%s", folder, task.table(cfg, by_name))
+            problem = _problem_of(cfg, results)
+        if problem := comm.all_gather(problem)[0]:
+            raise problem
         return results
+
+
+def _problem_of(cfg: CfgNode, results: dict) -> UnknownFigure | None:
+    try:
+        check_expected(cfg.TEST.EXPECTED_RESULTS, results)
+    except UnknownFigure as error:
+        return error
+    return None
 
 
 def distribute(model: nn.Module) -> nn.Module:

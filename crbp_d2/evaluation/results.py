@@ -3,11 +3,40 @@
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
 from crbp_d2.files import write_text
+
+MOST_NAMES = 16
+
+
+class UnknownFigure(ValueError):
+    """A setting that names a figure which an evaluation does not have."""
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of figures for a message, without those of classes and step counts where there are many."""
+    names = sorted(names)
+    few = [name for name in names if "-" not in name and "@" not in name] if len(names) > MOST_NAMES else names
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return f"; it has {', '.join(few[:MOST_NAMES])}{more}"
+
+
+def check_expected(expected: Sequence[Sequence], results: Mapping[str, Mapping]) -> None:
+    """Check that an evaluation has the figures that TEST.EXPECTED_RESULTS names.
+
+    Raises:
+        UnknownFigure: the first that it has not.
+    """
+    known = [f"{task}/{metric}" for task, of_task in results.items() for metric in of_task]
+    for task, metric, *_ in expected:
+        if f"{task}/{metric}" not in known:
+            raise UnknownFigure(
+                f"TEST.EXPECTED_RESULTS names {task}/{metric}, which the evaluation has no figure for{listed(known)}"
+            )
+
 
 # title, task, metric
 COLUMNS = (

@@ -47,6 +47,8 @@ def test_a_full_disk_in_training_loses_nothing(tmp_path, monkeypatch):
         message = refusal("stream", tmp_path / "parts")
     assert "model_0000003.pth" in message and "No space left" in message
     assert not list((tmp_path / "parts").glob("*.partial"))
+    # One line, in the log too.
+    assert "Traceback" not in (tmp_path / "parts/log.txt").read_text()
     train("stream", tmp_path / "parts", flags=["--resume"])
     assert not difference(tmp_path / "whole", tmp_path / "parts")
 
@@ -85,7 +87,7 @@ def test_data_that_vanish_in_training_are_named_and_the_run_goes_on(tmp_path, mo
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "run_step", vanishing)
         message = refusal("panoptic", tmp_path / "parts", *options)
-    assert str(images) in message
+    assert str(images) in message and "Traceback" not in (tmp_path / "parts/log.txt").read_text()
     images.with_name("gone").rename(images)
     train("panoptic", tmp_path / "parts", *options, flags=["--resume"])
     assert not difference(tmp_path / "whole", tmp_path / "parts")
@@ -108,3 +110,21 @@ def test_a_folder_in_use_is_refused(tmp_path):
 def test_an_output_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     assert "file" in refusal("stream", tmp_path / "file" / "out")
+    message = refusal("stream", tmp_path / "file")
+    assert "OUTPUT_DIR" in message and str(tmp_path / "file") in message
+
+
+@pytest.mark.parametrize(
+    "key,value,name",
+    [
+        ("TEST.BEST_METRIC", "pathfinder/f1", "pathfinder/f1"),
+        ("TEST.EXPECTED_RESULTS", "[['pathfinder', 'f1', 5.0, 1.0]]", "pathfinder/f1"),
+        ("TEST.EXPECTED_RESULTS", "[['bbox', 'AP', 5.0, 1.0]]", "bbox/AP"),
+    ],
+)
+def test_a_figure_that_no_evaluation_has_is_named_after_the_first(tmp_path, key, value, name):
+    options = (key, value, "TEST.EVAL_PERIOD", 2, "DATASETS.TEST", "('pathfinder_soak_val',)")
+    message = refusal("stream", tmp_path, *options)
+    assert key in message and name in message and "pathfinder/F1" in message
+    # The checkpoint of that iteration is there.
+    assert (tmp_path / "model_0000001.pth").exists() and not (tmp_path / "model_0000003.pth").exists()

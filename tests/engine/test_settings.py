@@ -81,6 +81,7 @@ def refusal(*arguments, config=QUICK):
         ("SEED", None),
         ("VIS_PERIOD", -1),
         ("OUTPUT_DIR", None),
+        ("OUTPUT_DIR", "s3://bucket/run"),
         ("DATASETS.TEST", None),
         ("DATASETS.TRAIN", "(5,)"),
         ("MODEL.DEVICE", None),

@@ -79,7 +79,7 @@ def _check_categories(categories: list[dict], faults: Faults) -> set:
     """Returns the ids that are listed."""
     for key, allowed, holds in (
         ("id", "a whole number or a string", is_id),
-        ("name", "a string", lambda v: isinstance(v, str) and v != ""),
+        ("name", "a string", lambda v: isinstance(v, str) and v.strip() != ""),
         ("isthing", "0 or 1", is_flag),
     ):
         _check_column(categories, "categories[]", key, allowed, holds, faults, lambda c: f"of {c.get('name')!r}")
