@@ -115,7 +115,9 @@ def test_every_config_builds_and_takes_a_training_step(name):
     assert type(optimizer) is torch.optim.Adam
     # The stimuli of its own spec, without the files.
     stream = DatasetCatalog.get(cfg.DATASETS.TRAIN[0].replace("_train", "_stream"))
-    records = [PathfinderDatasetMapper(cfg, is_train=True)(stream[k]) for k in range(1 if "s_" not in name else 2)]
+    records = [PathfinderDatasetMapper(cfg, is_train=True)(stream[k]) for k in range(2)]
+    for record in records:  # a corner is enough for a step
+        record.update(image=record["image"][:, :48, :48], sem_seg=record["sem_seg"][:48, :48])
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
     losses = model(records)
     assert all(loss.isfinite() for loss in losses.values())
