@@ -73,6 +73,12 @@ def refuse_transform(tensors: Iterable[Tensor], what: str, way_out: str) -> None
         raise RuntimeError(f"{what} cannot be differentiated in forward mode: {way_out}")
 
 
+def is_batched(tensors: Iterable[Tensor]) -> bool:
+    """Whether a tensor stands for several, under is_grads_batched, vectorize=True or torch.func."""
+    # Torch has no public word for tensors of its older vmap, which the first two use.
+    return is_transformed() or any("Batched" in str(torch._C._dispatch_keys(part)) for part in tensors)
+
+
 def refuse_batched(g: Iterable[Tensor], what: str) -> None:
     """Raise a RuntimeError where torch takes the gradients of several vectors at once, by vmap of old or of torch.func.
 
@@ -80,8 +86,7 @@ def refuse_batched(g: Iterable[Tensor], what: str) -> None:
         g: incoming gradients.
         what: the part whose course depends on values.
     """
-    # Torch has no public word for tensors of its older vmap, which is_grads_batched and vectorize=True use.
-    if is_transformed() or any("Batched" in str(torch._C._dispatch_keys(part)) for part in g):
+    if is_batched(g):
         raise RuntimeError(
             f"{what} takes the gradient of one vector at a time: do without is_grads_batched, vectorize=True, "
             "torch.vmap and torch.func, or use Unrolled()"

@@ -42,7 +42,7 @@ class ConvGRUCell(nn.Module):
         super().__init__()
         check_whole("ConvGRUCell", channels=channels, timescale=timescale)
         check_choice("ConvGRUCell", STARTS, start=start)
-        self.channels = channels
+        self.channels = channels = int(channels)  # Torch splits by no other integers.
         self.start = start
         self.input = horizontal_convolution(channels, 3 * channels, kernel_size, bias=True)
         self.gates = horizontal_convolution(channels, 2 * channels, kernel_size)

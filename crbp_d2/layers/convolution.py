@@ -43,12 +43,15 @@ class HorizontalConv2d(nn.Conv2d):
             process, so that two runs need not compute the same to the last bit.
 
     Raises:
-        ValueError: an unknown method, "winograd" with another kernel size.
+        SettingError: an unknown method, an even kernel size, a number that is not whole or not positive.
+        ContradictionError: "winograd" with another kernel size.
     """
 
     _announced = False
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = False, method: str = "auto"):
+        check_whole("convolution", in_channels=in_channels, out_channels=out_channels)
+        check_odd("convolution", kernel_size=kernel_size)
         super().__init__(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=bias)
         self.set_method(method)
         self._transforms = TransformStore()
@@ -179,8 +182,6 @@ def horizontal_convolution(
     Raises:
         ValueError: an even kernel size, or a number that is not whole or not positive.
     """
-    check_whole("convolution", in_channels=in_channels, out_channels=out_channels)
-    check_odd("convolution", kernel_size=kernel_size)
     return HorizontalConv2d(in_channels, out_channels, kernel_size, bias)
 
 

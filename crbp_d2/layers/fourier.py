@@ -16,8 +16,11 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from crbp_d2.recurrence.state import widen
+from crbp_d2.tracing import is_batched
 
 from .bilinear import bilinear
 from .transforms import WeightTransform, outside_autograd
@@ -79,6 +82,8 @@ def correlate(x: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
         N x K x H x W.
     """
     size, kernel = spectrum.size, weight.shape[-2:]
+    if is_batched((x, weight)):
+        return F.conv2d(x, weight, padding=kernel[0] // 2)
     return bilinear(
         x,
         weight,
@@ -91,6 +96,9 @@ def correlate(x: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
 def transpose(g: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
     """The gradient of `correlate` in x. g: N x K x H x W; the result: N x C x H x W."""
     size, kernel = spectrum.size, weight.shape[-2:]
+    if is_batched((g, weight)):
+        # Torch cannot vectorize all steps of a transform.
+        return F.conv_transpose2d(g, weight, padding=kernel[0] // 2)
     return bilinear(
         g,
         weight,
@@ -103,6 +111,8 @@ def transpose(g: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
 def kernel_gradient(x: Tensor, g: Tensor, kernel: Size) -> Tensor:
     """The gradient of `correlate` in the weight. x: N x C x H x W; g: N x K x H x W; the result: K x C x E x E."""
     size = transform_size(x.shape[-2:], kernel)
+    if is_batched((x, g)):
+        return conv2d_weight(x, (g.shape[1], x.shape[1], *kernel), g, padding=kernel[0] // 2)
     return bilinear(
         x,
         g,

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from torch import nn
 
+from crbp_d2.checks import check_whole
 from crbp_d2.recurrence.registry import Table
 
 
@@ -33,8 +34,9 @@ def build_norm(name: str, channels: int, scale: float = 0.1) -> nn.Module:
         scale: initial value of the weight.
 
     Raises:
-        ValueError: an unknown name.
+        SettingError: an unknown name, channels that are no whole number of at least 1.
     """
+    check_whole("build_norm", channels=channels)
     norm = NORMS[name](channels)
     if getattr(norm, "weight", None) is not None:
         nn.init.constant_(norm.weight, scale)

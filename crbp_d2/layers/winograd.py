@@ -16,8 +16,10 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from crbp_d2.recurrence.state import widen
+from crbp_d2.tracing import is_batched
 
 from .bilinear import bilinear
 from .transforms import WeightTransform, outside_autograd
@@ -86,6 +88,8 @@ def correlate(x: Tensor, weight: Tensor, kernel: TransformedKernel) -> Tensor:
     Returns:
         N x K x H x W.
     """
+    if is_batched((x, weight)):
+        return F.conv2d(x, weight, padding=1)
     return bilinear(
         x,
         weight,
@@ -97,6 +101,9 @@ def correlate(x: Tensor, weight: Tensor, kernel: TransformedKernel) -> Tensor:
 
 def transpose(g: Tensor, weight: Tensor, kernel: TransformedKernel) -> Tensor:
     """The gradient of `correlate` in x. g: N x K x H x W; the result: N x C x H x W."""
+    if is_batched((g, weight)):
+        # Torch cannot vectorize operations into given buffers.
+        return F.conv_transpose2d(g, weight, padding=1)
     return bilinear(
         g,
         weight,

@@ -70,7 +70,7 @@ class Recurrence(nn.Module):
         supervision: which states a loss is read from: "last", "every", or Mixed(...).
 
     Raises:
-        TypeError: a solver or gradient that is none.
+        TypeError: a cell, solver, gradient or penalty that is none.
         SettingError: another supervision.
         ContradictionError: parts that contradict each other.
     """
@@ -87,6 +87,10 @@ class Recurrence(nn.Module):
         check_supervision(supervision)
         if not isinstance(gradient, Gradient):
             raise TypeError(f"Recurrence: gradient must have the methods `check` and `run`, got {gradient!r}")
+        if not callable(cell) or not hasattr(cell, "initial_state"):
+            raise TypeError(f"Recurrence: cell must have the methods `forward` and `initial_state`, got {cell!r}")
+        if penalty is not None and not callable(penalty):
+            raise TypeError(f"Recurrence: penalty must be a function of the last two states, or None, got {penalty!r}")
         self.cell: Any = cell
         self.gradient = gradient
         self.penalty = penalty

@@ -30,5 +30,10 @@ class Table(dict[str, Row], Generic[Row]):
         self[name] = row
         return row
 
+    def __getitem__(self, name: str) -> Row:
+        if not isinstance(name, str):
+            raise SettingError(self.kind, name, sorted(self))
+        return super().__getitem__(name)
+
     def __missing__(self, name: str) -> Row:
         raise SettingError(self.kind, name, sorted(self))

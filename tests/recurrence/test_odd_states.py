@@ -4,7 +4,9 @@ import pytest
 import torch
 from helpers.problems import TanhCell, dense_jacobian, drive_for, gradients, iterate, loss_of
 
-from crbp_d2.recurrence import FixedSteps, LipschitzPenalty, Phantom, Recurrence, Truncated, learning_rule
+from crbp_d2.cells import HGRUCell
+from crbp_d2.checks import SettingError
+from crbp_d2.recurrence import EarlyExit, FixedSteps, LipschitzPenalty, Phantom, Recurrence, Truncated, learning_rule
 
 
 class FromDrive(TanhCell):
@@ -135,3 +137,22 @@ def test_a_state_may_be_written_into_whatever_the_rule(rule, chunk_size):
         found.append(gradients(cell, drive, loss_of((write(state, 2.0),))))
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("part", [2.5, "tanh", None, True, [3]], ids=repr)
+def test_parts_that_are_none_are_named(part):
+    with pytest.raises(TypeError, match="cell must have the methods"):
+        Recurrence(part, FixedSteps(3), Truncated(2))
+    with pytest.raises(TypeError, match="EarlyExit: solver must be a solver"):
+        EarlyExit(part)
+    if part is not None:
+        with pytest.raises(TypeError, match="penalty must be a function"):
+            Recurrence(TanhCell(), FixedSteps(3), Truncated(2), part)
+    calls = {
+        "rule": lambda: learning_rule(part, TanhCell(), steps=3),
+        "penalty": lambda: learning_rule("crbp", TanhCell(), steps=3, penalty=part),
+        "norm": lambda: HGRUCell(4, 3, norm=part),
+    }
+    for name, call in calls.items():
+        with pytest.raises(SettingError, match=f"{name} is"):
+            call()

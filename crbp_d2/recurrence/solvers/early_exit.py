@@ -30,6 +30,7 @@ class EarlyExit(nn.Module):
         tol: residual at which a sample is done, the attribute `exit_tol`; `tol` stays that of the solver within.
 
     Raises:
+        TypeError: a solver that is none.
         SettingError: tol outside (0, 1).
         ContradictionError: a solver that stops at a tolerance by itself; (with a cell) a batch norm.
     """
@@ -39,6 +40,8 @@ class EarlyExit(nn.Module):
     def __init__(self, solver: Solver, tol: float = 3e-3):
         super().__init__()
         check_number("EarlyExit", "(0, 1)", tol=tol)
+        if not isinstance(solver, Solver):
+            raise TypeError(f"EarlyExit: solver must be a solver, got {solver!r}")
         if solver.stops_at_tol:
             raise ContradictionError(
                 {"tol": tol, "solver": solver},
