@@ -24,8 +24,11 @@ def weights_in(folder: str) -> str:
     return newest
 
 
-def check_weights(path: str) -> None:
+def check_weights(path: str, key: str = "MODEL.WEIGHTS") -> None:
     """Fetch `path` (a file, URL or detectron2:// name) into the local cache if it is not there yet.
+
+    Args:
+        key: of the config that names it, for the message.
 
     Raises:
         FileNotFoundError: it cannot be had.
@@ -37,7 +40,7 @@ def check_weights(path: str) -> None:
         found, reason = False, " ".join(str(error).split())
     if not found:
         raise FileNotFoundError(
-            f"The weights MODEL.WEIGHTS = {path!r} are missing ({reason}); `MODEL.WEIGHTS ''` trains from random "
+            f"The weights {key} = {path!r} are missing ({reason}); `{key} ''` trains from random "
             "initialisation and `make demo` runs without any download."
         )
 

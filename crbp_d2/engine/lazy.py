@@ -21,6 +21,8 @@ from crbp_d2.data import register_builtin
 from crbp_d2.evaluation import write_results
 
 from .finite import guard_finite
+from .launch import check_processes
+from .lazy_settings import check_lazy
 from .lock import RunLock
 from .run_folder import write_metadata
 from .seeding import INITIAL_WEIGHTS, run_seed, seed_generators
@@ -45,11 +47,15 @@ def lazy_config(args: argparse.Namespace) -> DictConfig:
     if unknown := [flag for flag in ("dry_run", "register", "register_coco") if getattr(args, flag, None)]:
         flag = "--" + unknown[0].replace("_", "-")
         raise ValueError(f"{flag} goes with a YAML config; {args.config_file} is a LazyConfig, which names its data")
-    wrong = [option for option in args.opts if "=" not in option]
+    wrong = [option for option in args.opts if not all(option.lstrip("+").partition("=")[:2])]
     if wrong:
         raise ValueError(f"{args.config_file} is a LazyConfig, whose options are key=value, not {wrong[0]!r}")
     register_builtin()
-    cfg = LazyConfig.load(args.config_file)
+    try:
+        cfg = LazyConfig.load(args.config_file)
+    except (SyntaxError, ImportError, UnicodeDecodeError) as error:
+        cause = f" ({error.__cause__})" if error.__cause__ else ""
+        raise ValueError(f"{args.config_file}: {error}{cause}") from error
     if missing := [part for part in PARTS if part not in cfg]:
         raise ValueError(
             f"{args.config_file} has no {', '.join(missing)}; a LazyConfig to train has {', '.join(PARTS)}"
@@ -62,7 +68,9 @@ def lazy_config(args: argparse.Namespace) -> DictConfig:
         cfg = LazyConfig.apply_overrides(cfg, args.opts)
     except (OmegaConfBaseException, ValueError) as error:
         raise ValueError(f"{args.config_file}: {' '.join(str(error).split())}") from error
-    if getattr(args, "num_processes", 0) or not torch.cuda.is_available():
+    check_processes(args)
+    check_lazy(cfg, args)
+    if getattr(args, "num_processes", 0) or (cfg.train.device.startswith("cuda") and not torch.cuda.is_available()):
         cfg.train.device = "cpu"
     if cfg.train.amp.enabled and cfg.train.device == "cpu":
         raise ValueError("train.amp.enabled is True, which needs a CUDA device; train.device is 'cpu'")

@@ -107,6 +107,8 @@ PART = _real(0, 1, above=True)
 FINITE: Rule = (_number, "finite numbers")
 NAME: Rule = (lambda value: isinstance(value, str) and value.strip() != "", "names")
 NAMES = _every(NAME)
+SOME_TEXT: Rule = (lambda value: isinstance(value, str), "text")
+SOME_BOOL: Rule = (lambda value: isinstance(value, bool), "true, false")
 NORM: Rule = (_is_norm, "BN, SyncBN, FrozenBN, GN, LN, nnSyncBN, naiveSyncBN, naiveSyncBN_N, '' (none)")
 BOX_LOSS = _one_of(("smooth_l1", "giou", "diou", "ciou"))
 BOX_WEIGHTS = _every(ABOVE_0, least=4, most=5)  # 5 of rotated boxes
@@ -116,7 +118,10 @@ LABELS = _every(_one_of((-1, 0, 1)))
 COMMON: dict[str, Rule] = {
     "VERSION": _one_of((2,)),
     "OUTPUT_DIR": (lambda value: bool(value.strip()) and "://" not in value, "the path of a folder on a disk"),
-    "SEED": (lambda value: value < 2**32 - 2**16, "whole numbers below 2**32 - 2**16; a negative one: drawn anew"),
+    "SEED": (
+        lambda value: type(value) is int and value < 2**32 - 2**16,
+        "whole numbers below 2**32 - 2**16; a negative one: drawn anew",
+    ),
     "VIS_PERIOD": _whole(0),
     "GLOBAL.HACK": FINITE,
     "DATALOADER.NUM_WORKERS": _whole(0),

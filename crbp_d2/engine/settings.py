@@ -34,12 +34,12 @@ def check_settings(cfg: CfgNode, *, train: bool = True, processes: int | None = 
     has_rois = cfg.MODEL.META_ARCHITECTURE in ROI_MODELS
     if has_rois and _builds_a_box_head(cfg.MODEL.ROI_HEADS.NAME):
         rules |= BOX_HEAD_RULES
-    for key, (holds, allowed) in rules.items():
+    for key, (rule, allowed) in rules.items():
         value = value_of(cfg, key)
-        if not _holds(holds, value):
+        if not holds(rule, value):
             raise ValueError(f"{key} is {value!r}; allowed: {allowed}{did_you_mean(value, allowed.split(', '))}")
     for key, value in leaves(cfg):
-        if key not in INFINITE and not _is_finite(value):
+        if key not in INFINITE and not is_finite(value):
             raise ValueError(f"{key} is {value!r}; allowed: finite numbers")
     _check_together(cfg)
     if not train:
@@ -89,10 +89,10 @@ def _check_together(cfg: CfgNode) -> None:
             )
 
 
-def _is_finite(value: object) -> bool:
+def is_finite(value: object) -> bool:
     """Whether no number in a value is infinite or none."""
     if isinstance(value, list | tuple):
-        return all(map(_is_finite, value))
+        return all(map(is_finite, value))
     return not isinstance(value, float) or math.isfinite(value)
 
 
@@ -116,19 +116,29 @@ def check_evaluation(cfg: CfgNode, args: argparse.Namespace, resumes: bool) -> N
     )
 
 
-def _check_device(cfg: CfgNode) -> None:
+def check_device(key: str, name: str) -> str:
+    """Check that this machine has the device of this name, a CUDA device only where it has any; its type.
+
+    Raises:
+        ValueError: names the key.
+    """
     try:
-        device = torch.device(cfg.MODEL.DEVICE)
+        device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}; allowed: cpu, cuda, cuda:1 and so on") from error
+        raise ValueError(f"{key} is {name!r}; allowed: cpu, cuda, cuda:1 and so on") from error
     kind = device.type
     if kind == "cuda" and torch.cuda.is_available() and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, but this machine has {torch.cuda.device_count()} GPUs")
+        raise ValueError(f"{key} is {name!r}, but this machine has {torch.cuda.device_count()} GPUs")
     if kind != "cuda":
         try:
             torch.zeros(1, device=device).tolist()
         except Exception as error:  # each backend that is not there has its own
-            raise ValueError(f"MODEL.DEVICE is {cfg.MODEL.DEVICE!r}, which this machine does not have") from error
+            raise ValueError(f"{key} is {name!r}, which this machine does not have") from error
+    return kind
+
+
+def _check_device(cfg: CfgNode) -> None:
+    kind = check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
     if (
         cfg.SOLVER.AMP.ENABLED
         and cfg.SOLVER.AMP.DTYPE != "bfloat16"
@@ -145,8 +155,9 @@ def _builds_a_box_head(roi_heads: str) -> bool:
     return roi_heads in known and issubclass(known[roi_heads], StandardROIHeads)
 
 
-def _holds(rule: Callable[[object], bool], value: object) -> bool:
+def holds(rule: Callable[[object], bool], value: object) -> bool:
+    """Whether a rule allows a value, be it of a type that the rule does not expect."""
     try:
         return rule(value)
-    except TypeError:  # a word in a list of numbers, say
+    except (AttributeError, TypeError):  # a word in a list of numbers, say
         return False

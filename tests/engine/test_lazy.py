@@ -83,3 +83,60 @@ def test_it_trains_and_evaluates_from_the_command_line(tmp_path):
 def test_options_that_it_has_not_are_named(options, expected):
     with pytest.raises(SystemExit, match=expected):
         main(["--config-file", LAZY, *options])
+
+
+@pytest.mark.parametrize(
+    "option,key",
+    [
+        ("train.max_iter=0", "train.max_iter"),
+        ("train.max_iter=abc", "train.max_iter"),
+        ("train.output_dir=", "train.output_dir"),
+        ("train.output_dir=null", "train.output_dir"),
+        ("train.checkpointer.period=0", "train.checkpointer.period"),
+        ("train.eval_period=-1", "train.eval_period"),
+        ("train.log_period=0", "train.log_period"),
+        ("train.device=nonsense", "train.device"),
+        ("train.device=meta", "train.device"),
+        ("+train.seed=nan", "train.seed"),
+        ("train=5", "train"),
+        ("=5", "'=5'"),
+        ("model=null", "model"),
+        ("train.max_iter=5", "dataloader.train.dataset.names"),
+        ("model.roi_heads.mask_head.penalty_weight=nan", "model.roi_heads.mask_head.penalty_weight"),
+        ("dataloader.train.total_batch_size=-4", "dataloader.train.total_batch_size"),
+        ("dataloader.train.num_workers=-1", "dataloader.train.num_workers"),
+        ("optimizer.lr=nan", "optimizer.lr"),
+        ("optimizer.lr=-1", "optimizer.lr"),
+    ],
+)
+def test_values_that_are_not_allowed_are_named_with_their_keys(option, key):
+    with pytest.raises(SystemExit) as stopped:
+        main(["--config-file", LAZY, "dataloader.train.dataset.names=nothing", option])
+    assert key in str(stopped.value) and "\n" not in str(stopped.value)
+
+
+def test_weights_that_are_missing_are_named(tmp_path):
+    panoptic_set.write_set(tmp_path)
+    panoptic_set.register(tmp_path, "lazy_set")
+    names = ["dataloader.train.dataset.names=lazy_set", "dataloader.test.dataset.names=lazy_set"]
+    folder = f"train.output_dir={tmp_path / 'run'}"
+    try:
+        for flags, weights in (([], tmp_path / "none.pth"), (["--eval-only"], ""), (["--eval-only", "--resume"], "")):
+            with pytest.raises(SystemExit, match=r"train\.init_checkpoint"):
+                main(["--config-file", LAZY, *flags, *names, folder, f"train.init_checkpoint={weights}"])
+    finally:
+        DatasetCatalog.remove("lazy_set")
+        MetadataCatalog.remove("lazy_set")
+
+
+@pytest.mark.parametrize(
+    "content,told",
+    [("def (", "syntax"), ("import nothing_such", "nothing_such"), ("model = 1", "dataloader"),
+     ("model = dataloader = optimizer = lr_multiplier = train = dict()", "train.output_dir")],
+)  # fmt: skip
+def test_files_that_are_no_lazy_config_are_named(tmp_path, content, told):
+    path = tmp_path / "config.py"
+    path.write_text(content)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--config-file", str(path)])
+    assert told in str(stopped.value) and "\n" not in str(stopped.value)
