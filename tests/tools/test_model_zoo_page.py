@@ -17,9 +17,9 @@ def a_run(folder, **results):
 
 
 def test_a_run_is_recorded_by_its_config(tmp_path):
-    a_run(tmp_path, panoptic_seg={"PQ": 41.27})
+    a_run(tmp_path, panoptic_seg={"PQ": 41.27, "PQ_th": 40.54})
     name, record = record_of(tmp_path)
-    assert name == "panoptic_R50_crbp" and record.figure == "PQ 41.3" and record.memory == "321"
+    assert name == "panoptic_R50_crbp" and record.figure == "PQ 41.3, things 40.5" and record.memory == "321"
     assert record.sha256 == hashlib.sha256(b"weights").hexdigest()
 
 
