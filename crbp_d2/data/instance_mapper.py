@@ -8,11 +8,19 @@ class InstanceDatasetMapper(DatasetMapper):
 
     With INPUT.MASK_FORMAT "polygon", images that have any get BitMasks instead of PolygonMasks; detectron2's heads
     take both.
+
+    Raises (when called):
+        ValueError: masks are trained on (MODEL.MASK_ON), but an instance has a box alone.
     """
 
     def _transform_annotations(self, dataset_dict: dict, transforms, image_shape) -> None:
         configured = self.instance_mask_format
         masks = [a.get("segmentation") for a in dataset_dict["annotations"] if not a.get("iscrowd", 0)]
+        if self.use_instance_mask and None in masks:
+            raise ValueError(
+                f"{dataset_dict['file_name']} has an instance without `segmentation`, but MODEL.MASK_ON is True; set "
+                "it to False to train on boxes alone"
+            )
         if any(isinstance(mask, dict) for mask in masks):
             self.instance_mask_format = "bitmask"
         try:

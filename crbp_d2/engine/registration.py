@@ -59,6 +59,11 @@ def register_from(args: argparse.Namespace, cfg: CfgNode) -> None:
         return
     if panoptic and coco:
         raise ValueError("--register and --register-coco name data sets of two kinds; a run takes one kind")
+    if cfg.MODEL.KEYPOINT_ON:
+        raise ValueError(
+            "MODEL.KEYPOINT_ON is True, but data sets of the command line have no names of keypoints, nor what a flip "
+            "swaps: register them in Python, or set it to False"
+        )
     for name, panoptic_json, png_root, image_root in panoptic:
         register_panoptic(name, panoptic_json, png_root, image_root)
     for name, instances_json, image_root in coco:

@@ -168,6 +168,26 @@ def test_a_misspelt_key_or_value_of_a_file_too(tmp_path, content, meant):
              "MODEL.ROI_MASK_HEAD.NAME", "RecurrentMaskHead", "OUTPUT_DIR", tmp_path / "run")  # fmt: skip
 
 
+def test_boxes_alone_need_a_model_without_masks(own):
+    panoptic_set.register(own, "own_source")
+    write_instances_json("own_source", str(own / "instances.json"))
+    content = json.loads((own / "instances.json").read_text())
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+    (own / "instances.json").write_text(json.dumps(content))
+    run = [*TOY, "--register-coco", "own_boxes", own / "instances.json", own / "images", *TINY, "OUTPUT_DIR", own / "r"]
+    with pytest.raises(SystemExit, match="^train_net.py: .*.png has an instance without .*MODEL.MASK_ON is True"):
+        tool("train_net", *run)
+    tool("train_net", *run, "MODEL.MASK_ON", "False")
+    assert set(json.loads((own / "r/inference/own_boxes/results.json").read_text())) == {"bbox"}
+
+
+def test_keypoints_are_not_registered_by_flags(own):
+    named = ["--register-coco", "own_points", str(own / "instances.json"), str(own / "images")]
+    with pytest.raises(SystemExit, match="^train_net.py: MODEL.KEYPOINT_ON is True"):
+        tool("train_net", *TOY, *named, "MODEL.KEYPOINT_ON", "True", "OUTPUT_DIR", own / "run")
+
+
 @pytest.mark.parametrize(
     "content,expected", [("[]", "categories"), ('{"categories": [{"id": 1}]}', "name"), ("{", "instances.json")]
 )
