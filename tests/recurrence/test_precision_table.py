@@ -1,40 +1,10 @@
 """Every cell under every rule, convolution and precision: a training step and an inference against float32."""
 
-from contextlib import nullcontext
-
 import pytest
-import torch
+from helpers.agreement import METHODS, PRECISIONS, check_agreement
 
-from crbp_d2.cells import CELLS, build_cell
-from crbp_d2.layers.convolution import set_convolution
-from crbp_d2.recurrence import RULES, learning_rule
-
-METHODS = [("auto", 3), ("direct", 3), ("channels_last", 5), ("fft", 5), ("winograd", 3)]
-# weights and drive; autocast; largest relative error of states, and of gradients
-PRECISIONS = {
-    "float32": (torch.float32, None, 1e-4, 1e-3),
-    "bfloat16 autocast": (torch.float32, torch.bfloat16, 0.01, 0.04),
-    "bfloat16 weights": (torch.bfloat16, None, 0.01, 0.04),
-    "float16 weights": (torch.float16, None, 0.002, 0.01),
-}
-SETTINGS = {"steps": 4, "truncation": 2, "num_terms": 3}
-
-
-def error(found, truth):
-    """Relative, of all tensors together."""
-    found, truth = (torch.cat([part.detach().double().flatten() for part in parts]) for parts in (found, truth))
-    return ((found - truth).norm() / truth.norm()).item()
-
-
-def trained(rule, cell, drive, context):
-    """State of a training run and gradients of all parameters and the drive."""
-    drive = drive.clone().requires_grad_()
-    recurrence = learning_rule(rule, cell, **SETTINGS)
-    with context:
-        output = recurrence(drive)
-    state = output.states[-1] if recurrence.supervision == "every" else output.state
-    loss = sum(part.float().sin().sum() for part in state) + 1e-3 * output.penalty.float()
-    return state, torch.autograd.grad(loss, [drive, *cell.parameters()], allow_unused=True)
+from crbp_d2.cells import CELLS
+from crbp_d2.recurrence import RULES
 
 
 @pytest.mark.filterwarnings("ignore::crbp_d2.recurrence.UnconvergedWarning")
@@ -43,24 +13,4 @@ def trained(rule, cell, drive, context):
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("rule", RULES)
 def test_agreement_with_float32(rule, name, method, kernel_size, precision):
-    dtype, autocast, of_states, of_gradients = PRECISIONS[precision]
-    torch.manual_seed(0)
-    cell = build_cell(name, 8, kernel_size=kernel_size, norm="GN", timescale=4).to(dtype)
-    exact = build_cell(name, 8, kernel_size=kernel_size, norm="GN", timescale=4)
-    exact.load_state_dict(cell.state_dict())
-    set_convolution(cell, method)
-    set_convolution(exact, "direct")
-    drive = torch.randn(2, 8, 9, 8).to(dtype)
-    context = torch.autocast("cpu", autocast) if autocast else nullcontext()
-    state, gradients = trained(rule, cell, drive, context)
-    truth, true_gradients = trained(rule, exact, drive.float(), nullcontext())
-    assert error(state, truth) < of_states
-    kept = [(g, t) for g, t in zip(gradients, true_gradients, strict=True) if t is not None]
-    assert all(g.isfinite().all() for g, _ in kept)
-    assert error(*zip(*kept, strict=True)) < of_gradients
-    recurrence = learning_rule(rule, cell, **SETTINGS).eval()
-    with torch.no_grad(), torch.autocast("cpu", autocast) if autocast else nullcontext():
-        inferred = recurrence(drive, steps=4).state
-    with torch.no_grad():
-        expected = learning_rule(rule, exact, **SETTINGS).eval()(drive.float(), steps=4).state
-    assert error(inferred, expected) < of_states
+    check_agreement(rule, name, method, kernel_size, precision)
