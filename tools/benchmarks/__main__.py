@@ -2,6 +2,7 @@
 
 python -m tools.benchmarks stimuli
 python -m tools.benchmarks convolution
+python -m tools.benchmarks cuda
 python -m tools.benchmarks early-stop configs/quick/panoptic_R18_crbp_toy.yaml MODEL.pth
 python -m tools.benchmarks growth
 python -m tools.benchmarks memory
@@ -16,6 +17,7 @@ python -m tools.benchmarks torchdeq
 import argparse
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +50,7 @@ from .convolution import (
     measure_methods,
     measure_steps,
 )
+from .cuda import NOT_RUN, Work, cuda_section
 from .early_stop import (
     early_stop_panels,
     early_stop_section,
@@ -129,6 +132,11 @@ def convolution() -> None:
     _write("Convolutions", "convolution", section, ("convolution", shown, convolution_panels(rows[: len(SWEEP)])))
 
 
+def cuda() -> None:
+    """all of this on a GPU"""
+    _write("On a GPU", "cuda", cuda_section(Work()) if torch.cuda.is_available() else NOT_RUN)
+
+
 def early_stop(config_file: str, weights: str) -> None:
     """steps, time and PQ of a trained panoptic model that stops early; quality per step"""
     tols, step_counts = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2), tuple(range(1, 31))
@@ -201,16 +209,18 @@ def objects_training() -> None:
 
 def steps() -> None:
     """C-RBP training steps against a plain reference, with the gradients' errors"""
-    problem = mask_problem()
+    torch.set_num_threads(1)
+    problem, clock, repeats = mask_problem().in_layout(), time.process_time, 3
+    mask, pathfinder = ACCELERATED["mask cell"], ACCELERATED["Pathfinder hGRU"]
     rows = [
-        *compare_steps(problem, mask_problem(2), ACCELERATED["mask cell"], repeats=7),
-        *compare_steps(pathfinder_problem(), pathfinder_problem(2, size=48), ACCELERATED["Pathfinder hGRU"], repeats=7),
+        *compare_steps(problem, mask_problem(2).in_layout(), mask, repeats, clock),
+        *compare_steps(pathfinder_problem(), pathfinder_problem(2, size=48), pathfinder, repeats, clock),
     ]
     crbp = problem.rule()
     ways = {"plain reference": lambda: plain_and_direct(problem), "crbp": lambda: recurrence_step(problem, crbp)}
     peak = peak_rate()
     profiles = [profile_step(way, step) for way, step in ways.items()]
-    _write("A C-RBP training step", "steps", steps_section(rows, 7), profile_section(profiles, peak))
+    _write("A C-RBP training step", "steps", steps_section(rows, repeats), profile_section(profiles, peak))
 
 
 def torchdeq() -> None:
@@ -229,6 +239,7 @@ def scipy() -> None:
 # name -> function and its arguments
 SUBCOMMANDS = {
     "convolution": (convolution, ()),
+    "cuda": (cuda, ()),
     "early-stop": (early_stop, ("config_file", "weights")),
     "growth": (growth, ()),
     "memory": (memory, ()),

@@ -77,23 +77,32 @@ class StepTimes:
 
 
 def measure_methods(
-    problems: Sequence[Problem] = PROBLEMS, dtype: torch.dtype = torch.float32, rounds: int = 9
+    problems: Sequence[Problem] = PROBLEMS,
+    dtype: torch.dtype = torch.float32,
+    rounds: int = 9,
+    device: str = "cpu",
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterable[MethodTimes]:
     """One row a problem, with the methods that it is supported by."""
     torch.manual_seed(0)
     for problem in problems:
-        x = torch.rand(problem.batch, problem.in_channels, problem.height, problem.width).to(dtype).requires_grad_()
-        convolution = horizontal_convolution(problem.in_channels, problem.out_channels, problem.kernel_size).to(dtype)
+        x = (
+            torch.rand(problem.batch, problem.in_channels, problem.height, problem.width)
+            .to(device, dtype)
+            .requires_grad_()
+        )
+        convolution = horizontal_convolution(problem.in_channels, problem.out_channels, problem.kernel_size)
+        convolution = convolution.to(device, dtype)
         convolution.requires_grad_(False)
-        g = torch.rand(problem.batch, problem.out_channels, problem.height, problem.width).to(dtype)
+        g = torch.rand(problem.batch, problem.out_channels, problem.height, problem.width).to(device, dtype)
 
         def work(convolution=convolution, x=x, g=g) -> None:
             torch.autograd.grad(convolution(x), x, g)
 
         methods = tuple(method for method in METHODS if supports(method, problem))
-        times = _in_turn(convolution, work, methods, rounds)
+        times = _in_turn(convolution, work, methods, rounds, clock)
         seconds = {method: median(row[method] for row in times) for method in methods}
-        yield MethodTimes(problem, dtype, seconds, choose_method(problem, dtype, "cpu"))
+        yield MethodTimes(problem, dtype, seconds, choose_method(problem, dtype, device))
 
 
 def measure_steps(kernel: int = 15, image: int = 150, rounds: int = 7) -> Iterable[StepTimes]:
@@ -129,7 +138,11 @@ def _step_times(name: str, cell: nn.Module, work: Callable[[], None], rounds: in
 
 
 def _in_turn(
-    module: nn.Module, work: Callable[[], None], methods: Sequence[str], rounds: int
+    module: nn.Module,
+    work: Callable[[], None],
+    methods: Sequence[str],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> list[dict[str, float]]:
     """Seconds of `work` with the convolutions in `module` set to each method in turn, one row a round."""
 
@@ -137,9 +150,9 @@ def _in_turn(
         for part in module.modules():
             if isinstance(part, HorizontalConv2d):
                 part.set_method(method)
-        start = time.perf_counter()
+        start = clock()
         work()
-        return time.perf_counter() - start
+        return clock() - start
 
     with solve_scope():
         for method in methods:

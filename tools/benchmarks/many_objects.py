@@ -19,7 +19,7 @@ from crbp_d2.evaluation import PanopticEvaluator
 from crbp_d2.recurrence import EarlyExit, FixedSteps
 from tools.page import markdown_table
 
-from .whole_model import IMAGE, compare_models, inference, inputs_for, model_of, training_step
+from .whole_model import IMAGE, Clock, compare_models, inference, inputs_for, model_of, training_step
 
 DETECTIONS, POSITIVES = (10, 50, 100), (16, 64, 128)
 REPEATS = 3
@@ -93,7 +93,8 @@ def given_detections(model: nn.Module, size: tuple[int, int], count: int) -> Ite
         original(predictions, proposals)
         boxes = Boxes(found.gt_boxes.tensor.clone())
         scores = torch.linspace(0.99, 0.05, count)
-        return [Instances(size, pred_boxes=boxes, scores=scores, pred_classes=classes)], [torch.arange(count)]
+        given = Instances(size, pred_boxes=boxes, scores=scores, pred_classes=classes)
+        return [given.to(model.device)], [torch.arange(count)]
 
     original = predictor.inference
     predictor.inference = infer
@@ -104,7 +105,11 @@ def given_detections(model: nn.Module, size: tuple[int, int], count: int) -> Ite
 
 
 def measure_inference(
-    models: dict[str, nn.Module], counts: Sequence[int], repeats: int = REPEATS, size: tuple[int, int] = IMAGE
+    models: dict[str, nn.Module],
+    counts: Sequence[int],
+    repeats: int = REPEATS,
+    size: tuple[int, int] = IMAGE,
+    clock: Clock = time.process_time,
 ) -> dict[int, Medians]:
     """By the number of detections, medians as of `compare_models`, of an image of `size` (height, width)."""
     found = {}
@@ -112,7 +117,7 @@ def measure_inference(
 
         def run(model: nn.Module, inputs: list[dict], count: int = count) -> dict[str, float]:
             with given_detections(model, size, count):
-                return inference(model, inputs, time.process_time)
+                return inference(model, inputs, clock)
 
         inputs = inputs_for(size, count)
         if not found:
@@ -123,9 +128,13 @@ def measure_inference(
 
 
 def measure_training(
-    build: Callable[[int], dict[str, nn.Module]], counts: Sequence[int], size: tuple[int, int] = IMAGE
+    build: Callable[[int], dict[str, nn.Module]],
+    counts: Sequence[int],
+    size: tuple[int, int] = IMAGE,
+    clock: Clock = time.process_time,
+    repeats: int = 1,
 ) -> dict[int, Medians]:
-    """By the number of positive RoIs, those of one round of `compare_models`.
+    """By the number of positive RoIs, those of `repeats` rounds of `compare_models`.
 
     Args:
         build: models whose RoI heads sample so many positive RoIs.
@@ -135,11 +144,11 @@ def measure_training(
         models, inputs = build(count), inputs_for(size, count)
 
         def run(model: nn.Module, inputs: list[dict]) -> dict[str, float]:
-            return training_step(model, inputs, time.process_time)
+            return training_step(model, inputs, clock)
 
         for model in models.values():
             run(model, inputs_for(SMALL, count))
-        found[count] = compare_models(models, inputs, run, 1)
+        found[count] = compare_models(models, inputs, run, repeats)
     return found
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from crbp_d2.cells import GalaHGRUCell, HGRUCell
 from crbp_d2.layers.convolution import set_convolution
+from crbp_d2.layers.cost_model import preferred_layout
 from crbp_d2.recurrence import Anderson, Implicit, LipschitzPenalty, Recurrence, UnconvergedWarning, learning_rule
 from tools.page import markdown_table
 
@@ -46,6 +47,15 @@ class Problem:
         """A smooth loss that weighs every element differently, and the weighted penalty."""
         weights = torch.linspace(0.5, 2, state[0].numel(), dtype=state.dtype, device=state.device).view_as(state[0])
         return (weights * state).sin().mean() + self.weight * penalty
+
+    def on(self, device: str) -> "Problem":
+        """The same there."""
+        return replace(self, cell=copy.deepcopy(self.cell).to(device), drive=self.drive.to(device))
+
+    def in_layout(self) -> "Problem":
+        """The same with a drive in the layout in which the heads run such a cell."""
+        layout = preferred_layout(self.drive.shape[1], self.drive.device.type)
+        return replace(self, drive=self.drive.contiguous(memory_format=layout))
 
     def rule(self, **settings) -> Recurrence:
         given = {"steps": STEPS, "num_terms": TERMS, "bound": self.bound, "reduction": self.reduction}
@@ -129,14 +139,21 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
     return ((found.double() - truth).norm() / truth.norm()).item()
 
 
-def time_interleaved(ways: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, tuple[float, float]]:
-    """Median seconds of each way, and the median of its ratios to the first, run in turn `repeats` times."""
+def time_interleaved(
+    ways: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] | None = None
+) -> dict[str, tuple[float, float]]:
+    """Median seconds of each way, and the median of its ratios to the first, run in turn `repeats` times.
+
+    Args:
+        clock: seconds since some moment; default: time.perf_counter.
+    """
+    clock = clock or time.perf_counter
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
         for name, run in ways.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     first = seconds[next(iter(ways))]
     return {
         name: (statistics.median(values), statistics.median(a / b for a, b in zip(first, values, strict=True)))
@@ -144,12 +161,15 @@ def time_interleaved(ways: Mapping[str, Callable[[], object]], repeats: int) -> 
     }
 
 
-def compare_steps(problem: Problem, small: Problem, accelerated: dict, repeats: int) -> list[list[str]]:
+def compare_steps(
+    problem: Problem, small: Problem, accelerated: dict, repeats: int, clock: Callable[[], float] | None = None
+) -> list[list[str]]:
     """Rows of `steps_section`: way, evaluations, products, median seconds, times as fast as plain, gradient error.
 
     Args:
         small: the same cell on fewer or smaller samples, for the errors; their truth takes hundreds of evaluations.
         accelerated: settings of `learning_rule`.
+        clock: see `time_interleaved`.
     """
 
     settings = {"crbp": {}, "crbp, accelerated": accelerated}
@@ -166,7 +186,7 @@ def compare_steps(problem: Problem, small: Problem, accelerated: dict, repeats: 
     runs = ways_on(problem)
     for run in runs.values():
         run()
-    times = time_interleaved(runs, repeats)
+    times = time_interleaved(runs, repeats, clock)
     counts = dict.fromkeys(runs, (STEPS, TERMS))
     counts["crbp, accelerated"] = accelerated["max_steps"], accelerated["num_terms"]
     counts["crbp, from the drive"] = FROM_DRIVE["steps"], FROM_DRIVE["num_terms"]
@@ -188,10 +208,10 @@ def steps_section(rows: list[list[str]], repeats: int) -> str:
     headers = ["problem", "way", "evaluations", "products", "seconds", "times as fast", "gradient error"]
     return (
         f"One C-RBP training step: {STEPS} evaluations, a series of {TERMS} products, penalty, gradients of all "
-        "parameters.\nThe plain reference runs the same with direct convolutions, one autograd.grad a term "
-        "(`plain_step` in\ntools/benchmarks/training_step.py). Medians of "
-        f"{repeats} rounds in which each way had its turn. Gradient error: relative "
-        "distance from the gradient at the fixed point,\nsolved to a residual of 1e-5 in float64, on fewer or smaller "
-        "samples; this and all else at initialisation. 'From the drive' is CELL.START drive, whose "
-        "start\ncosts half an evaluation.\n\n"
+        "parameters. The plain reference runs the same with direct convolutions, one autograd.grad a term "
+        f"(`plain_step` in tools/benchmarks/training_step.py). Medians of {repeats} rounds in which each way had its "
+        "turn; seconds are of the processor in one thread, which other work on the machine does not lengthen as it "
+        "does those of the clock. Gradient error: relative distance from the gradient at the fixed point, solved to a "
+        "residual of 1e-5 in float64, on fewer or smaller samples; this and all else at initialisation. 'From the "
+        "drive' is CELL.START drive, whose start costs half an evaluation.\n\n"
     ) + markdown_table(headers, rows)
