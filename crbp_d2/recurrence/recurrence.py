@@ -193,8 +193,11 @@ class Recurrence(nn.Module):
         return RecurrenceOutput(run.state, penalty_value, run.stats, states, supervised)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the statistics of the last run, whose callback belongs to the process."""
-        return {**self.__dict__, "last_stats": None}
+        """Without the statistics of the last run, whose callback belongs to the process, and without a recorder.
+
+        A `forward` set on the instance, as `record_states` does, would run the recurrence that was copied.
+        """
+        return {**{name: value for name, value in self.__dict__.items() if name != "forward"}, "last_stats": None}
 
     def extra_repr(self) -> str:
         penalty = f", penalty={self.penalty!r}" if self.penalty is not None else ""

@@ -9,6 +9,7 @@ import torch
 from helpers.problems import LinearCell, TanhCell, dense_jacobian, drive_for, flat, gradients, iterate, loss_of, push
 from torch import nn
 
+from crbp_d2.evaluation import record_states
 from crbp_d2.recurrence import (
     Anderson,
     Broyden,
@@ -247,3 +248,16 @@ def _stored(module: nn.Module) -> bytes:
     file = io.BytesIO()
     torch.save(module, file)
     return file.getvalue()
+
+
+def test_a_copy_made_while_states_are_recorded_is_a_recurrence_of_its_own():
+    recurrence = learning_rule("crbp", TanhCell(), steps=5)
+    drive = drive_for(recurrence.cell)
+    with record_states(recurrence) as run:
+        recurrence(drive)
+        for clone in (copy.deepcopy(recurrence), pickle.loads(pickle.dumps(recurrence))):
+            with torch.no_grad():
+                clone.cell.weight.zero_()
+            expected = torch.tanh(drive @ recurrence.cell.input.T)
+            torch.testing.assert_close(clone(drive).state[0], expected, rtol=0, atol=1e-12)
+        assert len(run.outputs) == 1
