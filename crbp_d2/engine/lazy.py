@@ -19,6 +19,7 @@ from torch import nn
 from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.data import register_builtin
 from crbp_d2.evaluation import write_results
+from crbp_d2.suggestions import did_you_mean, full_keys
 
 from .finite import guard_finite
 from .launch import check_processes
@@ -63,7 +64,9 @@ def lazy_config(args: argparse.Namespace) -> DictConfig:
     for option in args.opts:
         key = option.split("=", 1)[0].lstrip("+")
         if not option.startswith("+") and OmegaConf.select(cfg, key, default=None) is None:
-            raise ValueError(f"{args.config_file} has no key {key!r} (+{option} adds one)")
+            content = OmegaConf.to_container(cfg, resolve=False)
+            known = full_keys(content) if isinstance(content, dict) else ()
+            raise ValueError(f"{args.config_file} has no key {key!r} (+{option} adds one){did_you_mean(key, known)}")
     try:
         cfg = LazyConfig.apply_overrides(cfg, args.opts)
     except (OmegaConfBaseException, ValueError) as error:

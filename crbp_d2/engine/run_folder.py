@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import torch
@@ -103,6 +104,12 @@ def load_run(folder: str, weights: str = "", opts: list[str] | None = None) -> t
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"{folder} is no folder of a run: it has no {CONFIG} (training writes it to OUTPUT_DIR)"
+        )
+    # The mark of a LazyConfig: a class to instantiate.
+    if re.search(r"^\s*_target_:", Path(path).read_text(errors="replace"), flags=re.M):
+        raise ValueError(
+            f"{folder} is the run of a LazyConfig, which says nothing about reading pictures; predictions are for runs "
+            "of YAML configs (docs/RECIPES.md has the model in Python)"
         )
     cfg = get_cfg()
     add_crbp_config(cfg)

@@ -11,6 +11,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from helpers import panoptic_set
 from helpers.paths import ROOT
+from helpers.programs import tool
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.engine.run import main
@@ -65,6 +66,8 @@ def test_it_trains_and_evaluates_from_the_command_line(tmp_path):
         results = json.loads((tmp_path / "run/inference/lazy_set/results.json").read_text())
         assert {"panoptic_seg", "bbox", "segm", "sem_seg"} == set(results)
         assert json.loads((tmp_path / "run/metadata.json").read_text())["thing_classes"] == ["cat", "dog"]
+        with pytest.raises(SystemExit, match="^predict.py: .*run is the run of a LazyConfig"):
+            tool("predict", tmp_path / "images", "--run", tmp_path / "run", "--output", tmp_path / "out")
         weights = f"train.init_checkpoint={tmp_path / 'run/model_final.pth'}"
         again = main(["--config-file", LAZY, "--eval-only", *names, *NARROW, f"train.output_dir={tmp_path / 'again'}",
                       weights])  # fmt: skip
@@ -78,7 +81,11 @@ def test_it_trains_and_evaluates_from_the_command_line(tmp_path):
 
 @pytest.mark.parametrize(
     "options,expected",
-    [(["train.max_itr=3"], "train.max_itr"), (["SOLVER.MAX_ITER", "3"], "key=value"), (["--dry-run"], "--dry-run")],
+    [
+        (["train.max_itr=3"], "train.max_itr.*did you mean 'train.max_iter'"),
+        (["SOLVER.MAX_ITER", "3"], "key=value"),
+        (["--dry-run"], "--dry-run"),
+    ],
 )
 def test_options_that_it_has_not_are_named(options, expected):
     with pytest.raises(SystemExit, match=expected):
