@@ -19,6 +19,7 @@ from detectron2.modeling import build_model
 from crbp_d2 import add_crbp_config
 from crbp_d2.files import write_text
 from tools.page import machine, markdown_table
+from tools.pathfinder_study.panoptic_results import TOY, TOY_BASELINE, read_results
 from tools.pathfinder_study.paper import PANOPTIC, PATHFINDER_F1
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -107,11 +108,13 @@ def page(records: dict[str, Record]) -> str:
         name = f"pathfinder/PF14_{run}"
         ours = records.get(Path(name).name)
         contours.append([link(name), f"{parameters(name):,}", f"{f1:.3f}", "-", ours.figure if ours else "-"])
+    records = study_records() | records
     quick = []
     for name in QUICK:
         ours = records.get(Path(name).name)
         quick.append([link(name), f"{parameters(name):,}", command(name),
-                      *((ours.figure, ours.processor, f"`{ours.sha256[:16]}`") if ours else ("-",) * 3)])  # fmt: skip
+                      *((ours.figure, ours.processor, f"`{ours.sha256[:16]}`" if ours.sha256 else "-") if ours
+                        else ("-",) * 3)])  # fmt: skip
     small = [
         [path.stem, f"[file](../{path.relative_to(ROOT)})", iterations, f"`{checksum(path)[:16]}`"]
         for study, iterations in STUDIES.items()
@@ -140,14 +143,15 @@ F1. Each row: `tools/generate_pathfinder.py --spec PF14`, then as
 
 ## Runs for a laptop
 
-The weights are made by the command; its SHA-256 (first 16 digits) is that of the run recorded here. The processor time
-is that of the whole command, user and system of all cores together as `/usr/bin/time` gives it: two cores that do
-nothing else take about half of it. `quick/panoptic_R50_crbp_overfit` trains and tests on the same images: those of
-`DETECTRON2_DATASETS`, in the record two of COCO val2017 (142238, 439180); it is a check of the whole path, no result.
+The weights are made by the command; their SHA-256 (first 16 digits) is that of the run recorded here, "-" where the
+figures alone were kept. The processor time is that of the whole command, user and system of all cores together as
+`/usr/bin/time` gives it: two cores that do nothing else take about half of it. `quick/panoptic_R50_crbp_overfit` trains
+and tests on the same images: those of `DETECTRON2_DATASETS`, in the record two of COCO val2017 (142238, 439180); it is
+a check of the whole path, no result.
 
 {markdown_table(["config", "parameters", "command", "ours", "processor time", "weights"], quick)}
 
-Recorded on: {"; ".join(machines) or "-"}.
+Recorded on: {(";" + chr(10)).join(machines) or "-"}.
 
 ## Pathfinder, 6 dashes, with weights in this repository
 
@@ -155,6 +159,16 @@ Figures of each are in [RESULTS](RESULTS.md); SHA-256 of the files (first 16 dig
 
 {markdown_table(["run", "weights", "iterations", "SHA-256"], small)}
 """
+
+
+def study_records() -> dict[str, Record]:
+    """Records of the toy runs that the study keeps the figures of, without their weights."""
+    found = {}
+    for name, folder in (("panoptic_R18_crbp_toy", TOY), ("panoptic_R18_baseline_toy", TOY_BASELINE)):
+        if kept := read_results(RESULTS / folder):
+            figures, place = kept
+            found[name] = Record(f"PQ {figures['PQ']:.1f}, things {figures['PQ things']:.1f}", "-", "", place)
+    return found
 
 
 def read_records() -> dict[str, Record]:
