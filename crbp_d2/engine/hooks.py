@@ -204,6 +204,12 @@ class ResumedEvaluation(hooks.EvalHook):
             self.trainer.storage.iter = start - 1
             self._do_eval()
 
+    def after_train(self) -> None:
+        # detectron2 comes here as well where the last iteration failed; evaluating then may hide why.
+        if self.trainer.iter >= self.trainer.max_iter:
+            self._do_eval()
+        del self._func
+
 
 class RepeatablePreciseBN(hooks.PreciseBN):
     """detectron2's PreciseBN on the same batches each time, so that a resumed run computes the same statistics."""
