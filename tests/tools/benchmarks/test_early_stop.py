@@ -60,13 +60,18 @@ def test_every_image_runs_with_every_threshold(monkeypatch):
     model = Model().train()
     head = model.roi_heads.mask_head
     solver = head.recurrence.solver
+    # A clock that counts evaluations of the cell.
+    ticks = []
+    head.recurrence.cell.register_forward_pre_hook(lambda *call: ticks.append(call))
+    monkeypatch.setattr("tools.benchmarks.early_stop._now", lambda: float(len(ticks)))
     loader = [[{"rois": torch.randn(count, 8, 7, 7)}] for count in (3, 0, 2)]
     rows = measure_early_stop(model, loader, "scenes", (0.01, 0.5), steps=20)
     assert [row.tol for row in rows] == [None, 0.01, 0.5]
     assert rows[0].steps == 20 and rows[0].share == 1 and 20 >= rows[1].steps > rows[2].steps > 1
     for row in rows:
-        assert row.seconds > 0 and row.quality == pytest.approx(3 + 5 * row.steps)
-    assert rows[2].share < 0.7
+        assert row.quality == pytest.approx(3 + 5 * row.steps)
+        assert row.share == pytest.approx(row.seconds / 20)
+    assert rows[0].seconds == 20 and rows[2].share < 0.7
     assert (head.test_steps, head.recurrence.solver, model.training) == (4, solver, True)
     assert not head._forward_hooks and not head._forward_pre_hooks
 
