@@ -17,10 +17,15 @@ from crbp_d2.suggestions import did_you_mean, full_keys
 MAY_BE_NONE = ("SOLVER.WEIGHT_DECAY_NORM",)
 
 
-def leaves(section: CfgNode, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def value_of(cfg: CfgNode, key: str) -> Any:
+    """The value of a key by its full name."""
+    return functools.reduce(lambda node, name: node[name], key.split("."), cfg)
+
+
+def leaves(section: dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key that is no section by its full name, and its value."""
     for key, value in section.items():
-        if isinstance(value, CfgNode):
+        if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -61,7 +66,7 @@ def merge_options(cfg: CfgNode, opts: list) -> None:
         raise ValueError(f"{flag} stands behind {before}; flags come before the first KEY VALUE")
     none, known, options = _without_value(cfg), set(full_keys(cfg)), f"(options {' '.join(words)})"
     for key in words[::2]:
-        if key in known and isinstance(functools.reduce(CfgNode.__getitem__, key.split("."), cfg), CfgNode):
+        if key in known and isinstance(value_of(cfg, key), CfgNode):
             raise ValueError(f"{key} is a section of keys, not a key: give {key}.KEY VALUE {options}")
     try:
         cfg.merge_from_list(opts)

@@ -1,7 +1,6 @@
 """What the keys of a LazyConfig may be, checked before anything is built."""
 
 import argparse
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.checkpoint.weights import check_weights
+from crbp_d2.config_file import leaves
 from crbp_d2.data import check_dataset_available
 
 from .launch import world_size
@@ -57,7 +57,8 @@ def check_lazy(cfg: DictConfig, args: argparse.Namespace) -> None:
         if value is MISSING or not holds(rule, value):
             found = "missing" if value is MISSING else repr(value)
             raise ValueError(f"{key} is {found}; allowed: {allowed}")
-    for key, value in _leaves(OmegaConf.to_container(cfg, resolve=False)):
+    content: Any = OmegaConf.to_container(cfg, resolve=False)
+    for key, value in leaves(content):
         if not is_finite(value):
             raise ValueError(f"{key} is {value!r}; allowed: finite numbers")
     check_device("train.device", cfg.train.device)
@@ -92,11 +93,3 @@ def _value(cfg: DictConfig, key: str) -> Any:
         return OmegaConf.select(cfg, key, default=MISSING, throw_on_missing=True)
     except OmegaConfBaseException as error:
         raise ValueError(f"{key}: {' '.join(str(error).split())}") from error
-
-
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from _leaves(part, f"{key}.{name}" if key else str(name))
-    else:
-        yield key, value

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from crbp_d2.cells import FeedforwardControl, build_cell, takes
 from crbp_d2.checks import ContradictionError, SettingError
 from crbp_d2.config import add_crbp_config
+from crbp_d2.config_file import value_of
 from crbp_d2.layers.convolution import set_convolution
 from crbp_d2.recurrence import RULES, Recurrence, RuleSettings, learning_rule
 
@@ -73,11 +74,6 @@ PARTS = {
 }
 DEFAULTS = get_cfg()
 add_crbp_config(DEFAULTS)
-
-
-def value_of(cfg: CfgNode, key: str) -> Any:
-    """The value of a key by its full name."""
-    return functools.reduce(lambda node, name: node[name], key.split("."), cfg)
 
 
 def arguments(cfg: CfgNode, *names: str) -> dict[str, Any]:

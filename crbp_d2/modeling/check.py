@@ -9,9 +9,9 @@ from detectron2.modeling import build_model
 from torch import nn
 
 from crbp_d2.checks import SettingError
-from crbp_d2.config_file import leaves
+from crbp_d2.config_file import leaves, value_of
 
-from .build import DEFAULTS, build_recurrence, value_of
+from .build import DEFAULTS, build_recurrence
 from .contour_head import ContourSegHead, FeedforwardContourHead
 from .contour_stem import ContourStem
 from .mask_head import RecurrentMaskHead
