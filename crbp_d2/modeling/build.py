@@ -14,7 +14,6 @@ import torch
 from detectron2.config import CfgNode, configurable, get_cfg
 from detectron2.utils import comm
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from crbp_d2.cells import FeedforwardControl, build_cell, takes
 from crbp_d2.checks import ContradictionError, SettingError
@@ -22,6 +21,7 @@ from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import value_of
 from crbp_d2.layers.convolution import set_convolution
 from crbp_d2.recurrence import RULES, Recurrence, RuleSettings, learning_rule
+from crbp_d2.recurrence.cell_step import mixing_norms
 
 # Key -> argument of `learning_rule`, of the cell or of the head; with its class in front where two have it.
 ARGUMENTS = {
@@ -156,8 +156,7 @@ def _settles(cfg: CfgNode, cell: nn.Module) -> bool:
     rule = RULES[node.RULE]
     contracting = rule.penalty is not None and node.PENALTY.NAME == "Contraction"
     plain = (node.SOLVER.NAME or rule.solver) not in ("Anderson", "Broyden")
-    apart = not any(isinstance(part, _BatchNorm) for part in cell.modules())
-    return contracting and plain and apart and not cfg.TEST.STEPS_TO_EVALUATE
+    return contracting and plain and not mixing_norms(cell) and not cfg.TEST.STEPS_TO_EVALUATE
 
 
 def _cell_settings(cfg: CfgNode) -> dict[str, Any]:

@@ -77,11 +77,12 @@ class CellStep:
 
     def _starts_with(self, state: State) -> bool:
         """Whether `state` is the initial state or that of some samples, and its step has no graph."""
-        if self.initial is None or torch.is_grad_enabled() or not has_first_step(self.cell):
+        if self.initial is None or torch.is_grad_enabled():
             return False
         if is_traced(self.drive) or torch.is_autocast_enabled(self.drive.device.type):
             return False
-        return all(map(_is_of, state, self.initial))
+        # All steps but one end here.
+        return all(map(_is_of, state, self.initial)) and has_first_step(self.cell)
 
 
 def has_first_step(cell: Cell) -> bool:
@@ -167,6 +168,12 @@ def checked_state(state: object, cell: Cell) -> State:
     return tuple(state)
 
 
+def mixing_norms(cell: Cell) -> list[str]:
+    """Class names of the cell's batch norms, which make the result of a sample depend on the others of its batch."""
+    parts = cell.modules() if isinstance(cell, nn.Module) else ()
+    return [type(part).__name__ for part in parts if isinstance(part, _BatchNorm)]
+
+
 def check_samples_apart(cell: Cell, owner: str, **settings: object) -> None:
     """Check that no batch norm makes the result of a sample depend on the others of its batch.
 
@@ -176,9 +183,7 @@ def check_samples_apart(cell: Cell, owner: str, **settings: object) -> None:
     Raises:
         ContradictionError: names the settings, and `norm`.
     """
-    parts = cell.modules() if isinstance(cell, nn.Module) else ()
-    mixing = [type(part).__name__ for part in parts if isinstance(part, _BatchNorm)]
-    if mixing:
+    if mixing := mixing_norms(cell):
         raise ContradictionError(
             {**settings, "norm": mixing[0]},
             f"{mixing[0]} mixes the samples of a batch, so that results would depend on the others; use another norm",

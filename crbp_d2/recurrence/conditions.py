@@ -41,7 +41,9 @@ class Conditions:
             buffers = dict(self.cell.named_buffers()) if isinstance(self.cell, nn.Module) else {}
             copies = {name: buffer.clone() for name, buffer in buffers.items()}
             yield
-            self.overwritten = {name: copies[name] for name, buffer in buffers.items() if _differ(buffer, copies[name])}
+            self.overwritten = {
+                name: copies[name] for name, buffer in buffers.items() if not torch.equal(buffer, copies[name])
+            }
             return
         _set_modes(modules, modes, self._modes)
         try:
@@ -71,7 +73,3 @@ def _set_modes(modules: list[nn.Module], present: list[bool], wanted: list[bool]
     for module, now, then in zip(modules, present, wanted, strict=True):
         if now != then:
             module.training = then
-
-
-def _differ(buffer: Tensor, copy: Tensor) -> bool:
-    return not torch.equal(buffer, copy)
