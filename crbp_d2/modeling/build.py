@@ -20,7 +20,7 @@ from crbp_d2.checks import ContradictionError, SettingError
 from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import value_of
 from crbp_d2.layers.convolution import set_convolution
-from crbp_d2.recurrence import RULES, Recurrence, RuleSettings, learning_rule
+from crbp_d2.recurrence import RULES, SOLVERS, Recurrence, RuleSettings, learning_rule
 from crbp_d2.recurrence.cell_step import mixing_norms
 
 # Key -> argument of `learning_rule`, of the cell or of the head; with its class in front where two have it.
@@ -132,12 +132,12 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
     node = cfg.MODEL.RECURRENCE
     with errors_by_key(cfg):
         settings = arguments(cfg, *(field.name for field in fields(RuleSettings)))
-        RuleSettings(**settings)  # Valid also where it is not used.
+        checked = RuleSettings(**settings)  # Valid also where it is not used.
         cell: Any = build_cell(node.CELL.NAME, node.CELL.CHANNELS or channels, **_cell_settings(cfg))
         enabled = node.EARLY_STOP.ENABLED
         if enabled not in (None, True, False):
             raise SettingError("MODEL.RECURRENCE.EARLY_STOP.ENABLED", enabled, "True, False, or None")
-        if not (_settles(cfg, cell) if enabled is None else enabled):
+        if not (_settles(cfg, cell, checked) if enabled is None else enabled):
             settings["early_stop"] = None
         set_convolution(cell, node.CELL.CONVOLUTION)
         recurrence = learning_rule(node.RULE, cell, **settings)
@@ -150,12 +150,12 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
     return recurrence
 
 
-def _settles(cfg: CfgNode, cell: nn.Module) -> bool:
+def _settles(cfg: CfgNode, cell: nn.Module, settings: RuleSettings) -> bool:
     """Whether the states are trained to settle, every sample by itself, and all states after that are the same."""
     node = cfg.MODEL.RECURRENCE
     rule = RULES[node.RULE]
     contracting = rule.penalty is not None and node.PENALTY.NAME == "Contraction"
-    plain = (node.SOLVER.NAME or rule.solver) not in ("Anderson", "Broyden")
+    plain = not SOLVERS[settings.solver or rule.solver](settings).stops_at_tol
     return contracting and plain and not mixing_norms(cell) and not cfg.TEST.STEPS_TO_EVALUATE
 
 

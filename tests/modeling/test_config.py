@@ -9,7 +9,7 @@ from crbp_d2 import add_crbp_config
 from crbp_d2.layers.convolution import HorizontalConv2d
 from crbp_d2.modeling import check_recurrence_config
 from crbp_d2.modeling.build import build_feedforward, build_recurrence
-from crbp_d2.recurrence import EarlyExit
+from crbp_d2.recurrence import SOLVERS, Anderson, EarlyExit
 
 
 def config(*options, file=None):
@@ -143,6 +143,13 @@ def test_early_exit_is_on_where_states_are_trained_to_settle(options, exits):
     cfg = config(*keys)
     check_recurrence_config(cfg)
     assert isinstance(build_recurrence(cfg, 4).solver, EarlyExit) == exits
+
+
+def test_a_solver_of_ones_own_that_stops_at_a_tolerance_goes_without_early_exit(monkeypatch):
+    monkeypatch.setitem(SOLVERS, "Own", lambda settings: Anderson(max_steps=settings.steps))
+    settling = ["MODEL.RECURRENCE.PENALTY.NAME", "Contraction"]
+    assert isinstance(build_recurrence(config(*settling), 4).solver, EarlyExit)
+    assert isinstance(build_recurrence(config(*settling, "MODEL.RECURRENCE.SOLVER.NAME", "Own"), 4).solver, Anderson)
 
 
 def test_early_exit_is_on_off_or_left_to_the_rule():
