@@ -14,7 +14,7 @@ from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missi
 from crbp_d2.suggestions import did_you_mean, full_keys
 
 # Keys whose None means something; elsewhere yacs takes it for a value of any type.
-MAY_BE_NONE = ("SOLVER.WEIGHT_DECAY_NORM",)
+MAY_BE_NONE = ("MODEL.RECURRENCE.EARLY_STOP.ENABLED", "SOLVER.WEIGHT_DECAY_BIAS", "SOLVER.WEIGHT_DECAY_NORM")
 
 
 def value_of(cfg: CfgNode, key: str) -> Any:

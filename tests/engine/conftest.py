@@ -3,6 +3,7 @@
 import pytest
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import DefaultTrainer
 from helpers.paths import ROOT
 
 from crbp_d2 import add_crbp_config
@@ -21,6 +22,17 @@ def pathfinder_config():
         return cfg
 
     return build
+
+
+@pytest.fixture
+def nothing_is_built(monkeypatch, tmp_path):
+    """An error where a model is built; the working directory is an empty one."""
+
+    def refuse(cls, cfg):
+        raise AssertionError("a model was built before the input was checked")
+
+    monkeypatch.setattr(DefaultTrainer, "build_model", classmethod(refuse))
+    monkeypatch.chdir(tmp_path)
 
 
 SETS = ("pathfinder_soak_train", "pathfinder_soak_val", "pathfinder_soak_stream",

@@ -1,4 +1,4 @@
-"""Settings and config files that are not allowed: one line that names the key, before anything is built."""
+"""Settings that are not allowed: one line that names the key, before anything is built."""
 
 import subprocess
 import sys
@@ -8,33 +8,14 @@ import pytest
 import torch
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
-from detectron2.engine import DefaultTrainer
 from helpers.paths import ROOT
+from helpers.refusals import QUICK, refusal
 
 from crbp_d2.config import add_crbp_config
-from crbp_d2.engine.run import main
 from crbp_d2.engine.setting_rules import COMMON, RETINANET, ROI_RULES, TRAINING
 from crbp_d2.engine.settings import check_settings
 
-QUICK = "configs/quick/pathfinder_hgru_crbp_instant_test.yaml"
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_built(monkeypatch, tmp_path):
-    def refuse(cls, cfg):
-        raise AssertionError("a model was built before the settings were checked")
-
-    monkeypatch.setattr(DefaultTrainer, "build_model", classmethod(refuse))
-    monkeypatch.chdir(tmp_path)
-
-
-def refusal(*arguments, config=QUICK):
-    flags = ["--config-file", str(ROOT / config), *map(str, arguments)]
-    with pytest.raises(SystemExit) as stopped:
-        main(flags)
-    message = str(stopped.value)
-    assert "\n" not in message and "Traceback" not in message
-    return message
+pytestmark = pytest.mark.usefixtures("nothing_is_built")
 
 
 @pytest.mark.parametrize(
@@ -222,66 +203,6 @@ def test_unknown_keys_and_types():
 def test_a_section_in_place_of_a_key(value):
     message = refusal("MODEL.RPN", value)
     assert "MODEL.RPN" in message and len(message) < 200
-
-
-@pytest.mark.parametrize(
-    "content,parts",
-    [
-        ("- a\n- b\n", ["list"]),
-        ("", ["nothing"]),
-        ("# only a comment\n", ["nothing"]),
-        ("just words\n", ["str"]),
-        ("MODEL: [\n", ["YAML"]),
-        ("MODEL: 3\n", ["MODEL", "3"]),
-        ("MODEL: {RPN: [1]}\n", ["MODEL.RPN", "[1]"]),
-        ("SOLVER: {BASE_LR: .inf}\n", ["SOLVER.BASE_LR", "inf"]),
-        ("MODELL: {A: 3}\n", ["MODELL"]),
-        ("_BASE_: 'nothing.yaml'\n", ["nothing.yaml", "_BASE_"]),
-        ("_BASE_: 'config.yaml'\n", ["_BASE_", "config.yaml -> "]),
-        ("_BASE_: {a: b}\n", ["_BASE_"]),
-        ("SOLVER: {MAX_ITER: many}\n", ["SOLVER.MAX_ITER"]),
-        ("SOLVER: {BASE_LR: .nan}\n", ["SOLVER.BASE_LR", "nan"]),
-        ("VERSION: 9\n", ["v9"]),
-        ("SOLVER: {MAX_ITER: null}\n", ["SOLVER.MAX_ITER"]),
-        ("SOLVER: {STEPS: }\n", ["SOLVER.STEPS"]),
-        ("_BASE_: 'https://nowhere.invalid/a.yaml'\n", ["nowhere.invalid", "_BASE_"]),
-    ],
-)
-def test_config_files_that_are_none(tmp_path, content, parts):
-    path = tmp_path / "config.yaml"
-    if "SOLVER" in content:
-        content = f"_BASE_: {ROOT / QUICK}\n{content}"
-    path.write_text(content)
-    message = refusal(config=path)
-    assert all(part in message for part in parts)
-    # A value is named by its key, a file that is none by its path.
-    assert "SOLVER." in message or str(path) in message
-
-
-def test_bases_in_a_circle_of_two(tmp_path):
-    (tmp_path / "a.yaml").write_text("_BASE_: b.yaml\n")
-    (tmp_path / "b.yaml").write_text("_BASE_: [./a.yaml]\n")
-    message = refusal(config=tmp_path / "a.yaml")
-    assert "_BASE_" in message and "a.yaml" in message and "b.yaml" in message
-
-
-@pytest.mark.parametrize("where", ["itself", "base"])
-def test_a_tag_is_not_executed(tmp_path, where):
-    marker = tmp_path / "ran"
-    evil = tmp_path / "evil.yaml"
-    evil.write_text(f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{marker}']\n")
-    config = evil
-    if where == "base":
-        config = tmp_path / "config.yaml"
-        config.write_text("_BASE_: evil.yaml\n")
-    assert "evil.yaml" in refusal(config=config)
-    assert not marker.exists()
-
-
-def test_no_config_file(tmp_path):
-    assert "nothing.yaml" in refusal(config=tmp_path / "nothing.yaml")
-    with pytest.raises(SystemExit, match="--config-file"):
-        main([])
 
 
 def test_every_key_of_the_tables_exists(pathfinder_config):

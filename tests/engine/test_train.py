@@ -124,14 +124,6 @@ def refusal(monkeypatch, *arguments):
     return str(stopped.value)
 
 
-@pytest.fixture
-def nothing_is_built(monkeypatch):
-    def refuse(cls, cfg):
-        raise AssertionError("a model was built before the input was checked")
-
-    monkeypatch.setattr(DefaultTrainer, "build_model", classmethod(refuse))
-
-
 @pytest.mark.usefixtures("nothing_is_built")
 def test_missing_inputs_are_said_in_one_sentence_before_anything_is_built(tmp_path, monkeypatch):
     output = ["OUTPUT_DIR", tmp_path]
