@@ -122,7 +122,7 @@ def test_every_config_builds_and_takes_a_training_step(name):
         brightest = divmod(int(image[0].argmax()), image.shape[2])
         y, x = (min(max(p - side // 2, 0), n - side) for p, n in zip(brightest, image.shape[1:], strict=True))
         window = slice(y, y + side), slice(x, x + side)
-        record.update(image=image[:, *window], sem_seg=record["sem_seg"][window])
+        record.update(image=image[(slice(None), *window)], sem_seg=record["sem_seg"][window])
     before = {key: p.detach().clone() for key, p in model.named_parameters()}
     losses = model(records)
     assert all(loss.isfinite() for loss in losses.values())
