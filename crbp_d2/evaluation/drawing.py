@@ -3,13 +3,17 @@
 H x W: image size; K: classes.
 """
 
+from typing import TYPE_CHECKING
+
 import cv2
 import numpy as np
 import torch
 from detectron2.data import Metadata
 from detectron2.structures import Instances
-from detectron2.utils.visualizer import ColorMode, Visualizer
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from detectron2.utils.visualizer import Visualizer
 
 # Shorter side of a panel in pixels, so that class names are readable on small images too.
 PANEL_SIDE = 480
@@ -41,24 +45,31 @@ def draw_prediction(image: np.ndarray, output: dict, metadata: Metadata, score: 
     raise ValueError(f"a prediction has {', '.join(output) or 'nothing'}: no panoptic_seg, instances or sem_seg")
 
 
+def visualizer(image: np.ndarray, metadata: Metadata) -> "Visualizer":
+    """detectron2's, which brings matplotlib: imported where something is drawn, as most starts draw nothing."""
+    from detectron2.utils.visualizer import Visualizer
+
+    return Visualizer(image, metadata)
+
+
 def draw_segments(image: np.ndarray, segmentation: np.ndarray, segments: list[dict], metadata: Metadata) -> np.ndarray:
     """Panoptic segments: H x W ids, and of each `id`, `isthing`, `category_id` and perhaps `score`."""
     large = resize(image)
     labels = cv2.resize(segmentation.astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    visualizer = Visualizer(large, metadata)
+    drawn = visualizer(large, metadata)
     for segment in sorted(segments, key=lambda s: s["isthing"]):
         mask = labels == segment["id"]
         if mask.any():
             kind, k = "thing" if segment["isthing"] else "stuff", segment["category_id"]
             score = f" {segment['score']:.0%}" if "score" in segment else ""
             colors = metadata.get(f"{kind}_colors")
-            visualizer.draw_binary_mask(
+            drawn.draw_binary_mask(
                 mask,
                 color=[c / 255 for c in colors[k]] if colors else None,
                 text=getattr(metadata, f"{kind}_classes")[k] + score,
                 alpha=0.6,
             )
-    return resize(visualizer.get_output().get_image(), large.shape[1::-1])
+    return resize(drawn.get_output().get_image(), large.shape[1::-1])
 
 
 def draw_instances(image: np.ndarray, instances: Instances, metadata: Metadata, score: float = 0.0) -> np.ndarray:
@@ -79,7 +90,7 @@ def draw_instances(image: np.ndarray, instances: Instances, metadata: Metadata, 
         scaled.pred_masks = torch.from_numpy(np.stack(masks) > 0) if masks else torch.zeros(0, *sides[::-1])
     if kept.has("pred_keypoints"):
         scaled.pred_keypoints = kept.pred_keypoints * torch.tensor([*scale, 1.0])
-    drawn = Visualizer(large, metadata, instance_mode=ColorMode.IMAGE).draw_instance_predictions(scaled)
+    drawn = visualizer(large, metadata).draw_instance_predictions(scaled)
     return resize(drawn.get_image(), large.shape[1::-1])
 
 
@@ -87,7 +98,7 @@ def draw_semantic(image: np.ndarray, classes: Tensor, metadata: Metadata) -> np.
     """H x W classes, each under its name."""
     large = resize(image)
     labels = cv2.resize(classes.cpu().numpy().astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    drawn = Visualizer(large, metadata).draw_sem_seg(labels.astype(np.int64), area_threshold=0, alpha=0.6)
+    drawn = visualizer(large, metadata).draw_sem_seg(labels.astype(np.int64), area_threshold=0, alpha=0.6)
     return resize(drawn.get_image(), large.shape[1::-1])
 
 

@@ -10,13 +10,12 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.detection_utils import read_image
 from detectron2.evaluation import DatasetEvaluator
 from detectron2.utils import comm
-from detectron2.utils.visualizer import Visualizer
 
 from crbp_d2.data.images import read_image as read_sized_image
 from crbp_d2.data.opening import local
 from crbp_d2.data.panoptic.reader import segment_indices, truth_records
 
-from .drawing import draw_prediction, draw_segments, resize, side_by_side
+from .drawing import draw_prediction, draw_segments, resize, side_by_side, visualizer
 
 # Least score of an instance in a picture.
 SHOWN_SCORE = 0.5
@@ -118,7 +117,7 @@ class CatalogPictures(FirstPictures):
         shown = ("annotations",) if "instances" in output else ("sem_seg_file_name", "sem_seg")
         truth = {key: value for key, value in self._truth[record["file_name"]].items() if key in shown}
         large = resize(image)
-        drawn = Visualizer(image, self.metadata).draw_dataset_dict(truth).get_image()
+        drawn = visualizer(image, self.metadata).draw_dataset_dict(truth).get_image()
         panels = {
             "input": large,
             "ground truth": resize(drawn, large.shape[1::-1]),

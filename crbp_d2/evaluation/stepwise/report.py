@@ -8,7 +8,6 @@ import io
 from collections.abc import Mapping
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from crbp_d2.files import write_figure
 
@@ -35,6 +34,9 @@ def steps_csv(columns: Mapping[str, np.ndarray]) -> str:
 
 def draw_steps(columns: Mapping[str, np.ndarray], path: str, marked: int) -> None:
     """Draw the curves of CURVES over t, with a vertical line at the step count `marked`, into a PNG."""
+    # Where something is drawn, as most starts draw nothing.
+    from matplotlib.figure import Figure
+
     order = np.argsort(columns["t"])
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="steps", ylabel="%")
