@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from helpers import forked
 from helpers.paths import ROOT
 from helpers.small_run import write_set_with_an_empty_image
 
@@ -23,7 +24,8 @@ PANOPTIC = (
     "MODEL.RECURRENCE.READOUT_NORM", "GN", "MODEL.RECURRENCE.PENALTY.REDUCTION", "mean",
 )  # fmt: skip
 TWO = ("--num-processes", 2)
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+PYTHON = (sys.executable, "-W", "ignore")
+TORCHRUN = (*PYTHON, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 pytestmark = pytest.mark.slow
 
@@ -37,15 +39,18 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def run(root, tmp_path):
-    """run(name, place, *options, launcher, flags): a small run; its folder."""
+    """run(name, place, *options, command, flags): a small run, by the command or forked; its folder."""
 
-    def start(name, place, *options, launcher=(), flags=()):
-        arguments = RUNS[name].arguments(tmp_path / place, *flags)
-        command = [sys.executable, "-W", "ignore", *launcher, str(SCRIPT), *arguments, *map(str, options)]
-        environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/tests", "OMP_NUM_THREADS": "1"}
-        environment |= {"SMALL_SETS": str(root)}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    def start(name, place, *options, command=(), flags=()):
+        arguments = [*RUNS[name].arguments(tmp_path / place, *flags), *map(str, options)]
+        environment = {"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "OMP_NUM_THREADS": "1", "SMALL_SETS": str(root)}
+        if command:
+            command = [*command, str(SCRIPT), *arguments]
+            done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        else:
+            log = tmp_path / f"{place}.log"
+            assert forked.run(str(SCRIPT), arguments, environment, log) == 0, log.read_text()[-6000:]
         return tmp_path / place
 
     return start
@@ -74,7 +79,7 @@ def assert_close(one, two, tolerance):
 def test_pathfinder(run):
     """And evaluation, in which the second process has no batch."""
     one = run("every_step", "one", *CONTOUR, "DATALOADER.NUM_WORKERS", 0)
-    two = run("every_step", "two", *CONTOUR, "DATALOADER.NUM_WORKERS", 1, flags=TWO)
+    two = run("every_step", "two", *CONTOUR, "DATALOADER.NUM_WORKERS", 1, command=PYTHON, flags=TWO)
     assert_same(two)
     assert_close(one, two, 1e-6)
     # Of equal logits up to rounding.
@@ -84,7 +89,7 @@ def test_pathfinder(run):
 
 def test_torchrun(run):
     one = run("stream", "one", *CONTOUR, "DATASETS.TEST", ())
-    two = run("stream", "two", *CONTOUR, "DATASETS.TEST", (), launcher=TORCHRUN)
+    two = run("stream", "two", *CONTOUR, "DATASETS.TEST", (), command=TORCHRUN)
     assert_same(two)
     assert_close(one, two, 1e-6)
 
