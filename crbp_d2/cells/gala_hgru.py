@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from crbp_d2.checks import SettingError, check_choice, check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
+from crbp_d2.layers.elementwise import elementwise
 from crbp_d2.layers.norms import build_norm
+from crbp_d2.layers.pointwise import PointwiseConv2d
 from crbp_d2.layers.softplus import softplus
 from crbp_d2.recurrence.state import State
 
@@ -49,8 +51,8 @@ class GalaHGRUCell(nn.Module):
         check_choice("GalaHGRUCell", STARTS, start=start)
         self.channels = channels
         self.start = start
-        self.channel_gate_1 = nn.Conv2d(channels, channels // 4, 1)
-        self.channel_gate_2 = nn.Conv2d(channels // 4, channels, 1, bias=False)
+        self.channel_gate_1 = PointwiseConv2d(channels, channels // 4)
+        self.channel_gate_2 = PointwiseConv2d(channels // 4, channels, bias=False)
         self.spatial_gate_1 = horizontal_convolution(channels, channels // 2, kernel_size, bias=True)
         self.spatial_gate_2 = horizontal_convolution(channels // 2, 1, kernel_size)
         self.gate_bias = nn.Parameter(torch.empty(channels, 1, 1))
@@ -58,7 +60,7 @@ class GalaHGRUCell(nn.Module):
         self.inhibition_norm = build_norm(norm, channels)
         self.excitation = horizontal_convolution(channels, channels, kernel_size)
         self.excitation_norm = build_norm(norm, channels)
-        self.update_gate = nn.Conv2d(channels, channels, 1)
+        self.update_gate = PointwiseConv2d(channels, channels)
         self.alpha = nn.Parameter(torch.full((channels, 1, 1), 0.1))
         self.mu = nn.Parameter(torch.ones(channels, 1, 1))
         self._initialize(timescale)
@@ -78,7 +80,11 @@ class GalaHGRUCell(nn.Module):
         """h_0, of the drive's shape."""
         if self.start == "zero":
             return (torch.zeros_like(drive),)
-        (h,) = in_blocks(lambda drive, _: (self._from_zeros(drive)[1],), self.inhibition_norm, drive, ())
+
+        def settled(drive: Tensor, _: State) -> State:
+            return (elementwise(softplus, (self._excited_by(self._suppressed_of_zeros(drive)),)),)
+
+        (h,) = in_blocks(settled, self.inhibition_norm, drive, ())
         return (h.to(drive.dtype),)
 
     def forward(self, drive: Tensor, state: State) -> State:
@@ -91,26 +97,40 @@ class GalaHGRUCell(nn.Module):
             return self(drive, state)
 
         def step(drive: Tensor, _: State) -> State:
-            update, candidate = self._from_zeros(drive)
-            return (update * candidate,)
+            return self._updated(drive.new_zeros(()), self._suppressed_of_zeros(drive))
 
         return in_blocks(step, self.inhibition_norm, drive, ())
 
-    def _from_zeros(self, drive: Tensor) -> tuple[Tensor, Tensor]:
-        """G and sp( norm(W_F S) ) of a state of zeros."""
-        return self._update(drive - of_zeros(self.inhibition_norm, drive, self.channels) * self.mu)
-
     def _step(self, drive: Tensor, state: State) -> State:
         (h,) = state
-        channel = self.channel_gate_2(softplus(self.channel_gate_1(h)))
-        spatial = self.spatial_gate_2(softplus(self.spatial_gate_1(h)))
-        gate = torch.sigmoid(channel * spatial + self.gate_bias)
-        inhibition = self.inhibition_norm(self.inhibition(h * gate)) * (self.alpha * h + self.mu)
-        update, candidate = self._update(drive - inhibition)
-        return (h + update * (candidate - h),)
+        channel = self.channel_gate_2(elementwise(softplus, (self.channel_gate_1(h),)))
+        spatial = self.spatial_gate_2(elementwise(softplus, (self.spatial_gate_1(h),)))
+        gated = elementwise(_gated, (h, channel, spatial), (self.gate_bias,))
+        inhibition = self.inhibition_norm(self.inhibition(gated))
+        return self._updated(h, self._suppressed(drive, h, inhibition))
 
-    def _update(self, driven: Tensor) -> tuple[Tensor, Tensor]:
-        """G and sp( norm(W_F S) ) of S = sp(driven)."""
-        suppressed = softplus(driven)
-        update = torch.sigmoid(self.update_gate(suppressed))
-        return update, softplus(self.excitation_norm(self.excitation(suppressed)))
+    def _suppressed_of_zeros(self, drive: Tensor) -> Tensor:
+        """S of a state of zeros."""
+        inhibition = of_zeros(self.inhibition_norm, drive, self.channels)
+        return self._suppressed(drive, drive.new_zeros(()), inhibition)
+
+    def _suppressed(self, drive: Tensor, h: Tensor, inhibition: Tensor) -> Tensor:
+        return elementwise(_suppressed, (h, inhibition), (drive, self.alpha, self.mu))
+
+    def _excited_by(self, suppressed: Tensor) -> Tensor:
+        return self.excitation_norm(self.excitation(suppressed))
+
+    def _updated(self, h: Tensor, suppressed: Tensor) -> State:
+        return (elementwise(_updated, (h, self.update_gate(suppressed), self._excited_by(suppressed))),)
+
+
+def _gated(h: Tensor, channel: Tensor, spatial: Tensor, bias: Tensor) -> Tensor:
+    return h * torch.sigmoid(channel * spatial + bias)
+
+
+def _suppressed(h: Tensor, inhibition: Tensor, drive: Tensor, alpha: Tensor, mu: Tensor) -> Tensor:
+    return softplus(drive - inhibition * (alpha * h + mu))
+
+
+def _updated(h: Tensor, gate: Tensor, excitation: Tensor) -> Tensor:
+    return h + torch.sigmoid(gate) * (softplus(excitation) - h)

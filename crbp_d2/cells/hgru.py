@@ -3,12 +3,16 @@
 N: batch; C: channels; H x W: image size; E: kernel size.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from crbp_d2.checks import check_choice, check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
+from crbp_d2.layers.elementwise import elementwise
 from crbp_d2.layers.norms import build_norm
+from crbp_d2.layers.pointwise import PointwiseConv2d
 from crbp_d2.layers.softplus import softplus
 from crbp_d2.recurrence.state import State
 
@@ -67,10 +71,10 @@ class HGRUCell(nn.Module):
         def gain(value: float) -> nn.Parameter:
             return nn.Parameter(torch.full((channels, 1, 1), value))
 
-        self.input_gate = nn.Conv2d(channels, channels, 1)
+        self.input_gate = PointwiseConv2d(channels, channels)
         self.inhibition = horizontal_convolution(channels, channels, kernel_size)
         self.inhibition_norm = build_norm(norm, channels)
-        self.update_gate = nn.Conv2d(channels, channels, 1)
+        self.update_gate = PointwiseConv2d(channels, channels)
         self.excitation = horizontal_convolution(channels, channels, kernel_size)
         self.excitation_norm = build_norm(norm, channels)
         self.alpha, self.mu, self.omega = gain(0.1), gain(1.0), gain(0.5)
@@ -93,37 +97,57 @@ class HGRUCell(nn.Module):
         """h_0, of the drive's shape."""
         if self.start == "zero":
             return (torch.zeros_like(drive),)
-        (h,) = self._output(self._from_zeros(drive)[1])
+        suppressed = self._suppressed_of_zeros(drive)
+        h = self._output(_candidate, self._excited_by(suppressed), suppressed)
         return (h.to(drive.dtype),)
 
     def forward(self, drive: Tensor, state: State) -> State:
         """One step. drive: N x C x H x W; state: one tensor of the same shape."""
         (h,) = state
-        gate = torch.sigmoid(self.input_gate(h))
-        inhibition = self.inhibition_norm(self.inhibition(h * gate))
-        update, candidate = self._update(drive - softplus((self.alpha * h + self.mu) * inhibition))
-        return self._output(h + update * (candidate - h))
+        gated = elementwise(_gated, (self.input_gate(h), h))
+        inhibition = self.inhibition_norm(self.inhibition(gated))
+        return self._updated(h, self._suppressed(drive, h, inhibition))
 
     def first_step(self, drive: Tensor, state: State) -> State:
         """The step from the initial state, without what zeros make zero."""
         if self.start != "zero":
             return self(drive, state)
-        update, candidate = self._from_zeros(drive)
-        return self._output(update * candidate)
+        return self._updated(drive.new_zeros(()), self._suppressed_of_zeros(drive))
 
-    def _from_zeros(self, drive: Tensor) -> tuple[Tensor, Tensor]:
-        """G_F and H of a state of zeros."""
-        return self._update(drive - softplus(self.mu * of_zeros(self.inhibition_norm, drive, self.channels)))
+    def _suppressed_of_zeros(self, drive: Tensor) -> Tensor:
+        """S of a state of zeros."""
+        inhibition = of_zeros(self.inhibition_norm, drive, self.channels)
+        return self._suppressed(drive, drive.new_zeros(()), inhibition)
 
-    def _update(self, driven: Tensor) -> tuple[Tensor, Tensor]:
-        """G_F and H of S = sp(driven)."""
-        suppressed = softplus(driven)
-        update = torch.sigmoid(self.update_gate(suppressed))
-        excitation = self.excitation_norm(self.excitation(suppressed))
-        product = self.omega * excitation * suppressed
+    def _suppressed(self, drive: Tensor, h: Tensor, inhibition: Tensor) -> Tensor:
+        return elementwise(_suppressed, (h, inhibition), (drive, self.alpha, self.mu))
+
+    def _excited_by(self, suppressed: Tensor) -> Tensor:
+        return self.excitation_norm(self.excitation(suppressed))
+
+    def _updated(self, h: Tensor, suppressed: Tensor) -> State:
+        gate, excitation = self.update_gate(suppressed), self._excited_by(suppressed)
+        return (self._output(_updated, h, gate, excitation, suppressed),)
+
+    def _output(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """A function of tensors and the gains, with the softplus of the released form."""
         if self.form == "printed":
-            return update, softplus(self.nu * (excitation + suppressed) + product)
-        return update, softplus(self.kappa * suppressed + self.gamma * excitation + product)
+            return elementwise(function, tensors, (self.nu, self.nu, self.omega))
+        gains = (self.kappa, self.gamma, self.omega)
+        return elementwise(lambda *values: softplus(function(*values)), tensors, gains)
 
-    def _output(self, h: Tensor) -> State:
-        return (h if self.form == "printed" else softplus(h),)
+
+def _gated(gate: Tensor, h: Tensor) -> Tensor:
+    return h * torch.sigmoid(gate)
+
+
+def _suppressed(h: Tensor, inhibition: Tensor, drive: Tensor, alpha: Tensor, mu: Tensor) -> Tensor:
+    return softplus(drive - softplus((alpha * h + mu) * inhibition))
+
+
+def _candidate(excitation: Tensor, suppressed: Tensor, kappa: Tensor, gamma: Tensor, omega: Tensor) -> Tensor:
+    return softplus(kappa * suppressed + gamma * excitation + omega * excitation * suppressed)
+
+
+def _updated(h: Tensor, gate: Tensor, excitation: Tensor, suppressed: Tensor, *gains: Tensor) -> Tensor:
+    return h + torch.sigmoid(gate) * (_candidate(excitation, suppressed, *gains) - h)

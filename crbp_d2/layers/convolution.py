@@ -15,6 +15,7 @@ from crbp_d2.recurrence.state import widen
 from crbp_d2.tracing import is_compiled, is_traced
 
 from . import channels_last, fourier, winograd
+from .allocation import keep_freed_memory
 from .cost_model import Problem, choose_method, supports
 from .timing import fastest
 from .transforms import TransformStore
@@ -131,6 +132,8 @@ class HorizontalConv2d(nn.Conv2d):
             transform = self._transforms.get("winograd", weight, winograd.TransformedKernel)
             y = winograd.correlate(image, kernel, transform)
         else:
+            if x.device.type == "cpu":
+                keep_freed_memory()
             size = fourier.transform_size(x.shape[-2:], self.kernel_size)
             spectrum = self._transforms.get(size, weight, lambda weight: fourier.Spectrum(weight, size))
             y = fourier.correlate(image, kernel, spectrum)

@@ -1,0 +1,140 @@
+"""Chains of element-wise operators against the same by autograd: values, derivatives, and how often they are called."""
+
+import pytest
+import torch
+from torch.autograd import grad, gradcheck, gradgradcheck
+
+from crbp_d2.layers import elementwise as module
+from crbp_d2.layers.elementwise import elementwise
+
+SHAPE = (2, 3, 4, 2)
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+# (WHOLE, SLICE): tensors of 48 elements at once, and in slices down to one element.
+SIZES = [(100, 100), (3, 16), (3, 8), (3, 5), (3, 1)]
+
+
+@pytest.fixture(params=SIZES, ids=str)
+def sizes(request, monkeypatch):
+    monkeypatch.setattr(module, "WHOLE", request.param[0])
+    monkeypatch.setattr(module, "SLICE", request.param[1])
+
+
+def tensor(*shape, layout=torch.contiguous_format, seed=0):
+    x = torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return (x.contiguous(memory_format=layout) if len(shape) == 4 else x).requires_grad_()
+
+
+def chain(h, spatial, drive, gain):
+    """Of a state, of what is the same for all channels, of a drive and of a parameter."""
+    return torch.tanh(drive - (gain * h).exp() * spatial.sin()) + gain * drive
+
+
+def arguments(layout=torch.contiguous_format):
+    changing = tensor(*SHAPE, layout=layout), tensor(2, 1, 4, 2, seed=1)
+    return changing, (tensor(*SHAPE, layout=layout, seed=2), tensor(3, 1, 1, seed=3))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.usefixtures("sizes")
+def test_values_and_derivatives(layout):
+    changing, fixed = arguments(layout)
+    value = elementwise(chain, changing, fixed)
+    torch.testing.assert_close(value, chain(*changing, *fixed), rtol=1e-14, atol=1e-14)
+    assert value.stride() == changing[0].stride()
+
+    def call(*tensors):
+        return elementwise(chain, tensors[:2], tensors[2:])
+
+    assert gradcheck(call, (*changing, *fixed)) and gradgradcheck(call, (*changing, *fixed))
+
+
+@pytest.mark.usefixtures("sizes")
+def test_the_third_derivative():
+    def third(function):
+        x, gain = tensor(*SHAPE), tensor(3, 1, 1, seed=3)
+        first = grad(function(x, gain).square().sum(), (x, gain), create_graph=True)
+        second = grad(sum(part.sin().sum() for part in first), (x, gain), create_graph=True)
+        return grad(sum(part.square().sum() for part in second), (x, gain))
+
+    found = third(lambda x, gain: elementwise(chain, (x, x), (x, gain)))
+    truth = third(lambda x, gain: chain(x, x, x, gain))
+    torch.testing.assert_close(found, truth, rtol=1e-10, atol=1e-10)
+
+
+def test_a_series_evaluates_the_function_once():
+    calls = []
+
+    def counted(*tensors):
+        calls.append(len(tensors))
+        return chain(*tensors)
+
+    changing, fixed = arguments()
+    value = elementwise(counted, changing, fixed)
+    expected = chain(*changing, *fixed)
+    assert len(calls) == 1
+    for seed in range(3):
+        g = tensor(*SHAPE, seed=seed).detach()
+        found = grad(value, changing, g, retain_graph=True)
+        torch.testing.assert_close(found, grad(expected, changing, g, retain_graph=True))
+        assert len(calls) == 2  # the partial derivatives, with the first term
+    grad(value, fixed, g)
+    assert len(calls) == 3
+
+
+def test_what_needs_no_gradient_has_none():
+    changing, (drive, gain) = arguments()
+    value = elementwise(chain, changing, (drive.detach(), gain))
+    value.sum().backward()
+    truth = grad(chain(*changing, drive, gain).sum(), gain)[0]
+    torch.testing.assert_close(gain.grad, truth)
+    with torch.no_grad():
+        assert not elementwise(chain, changing, (drive, gain)).requires_grad
+    assert not elementwise(chain, *((*(t.detach() for t in group),) for group in arguments())).requires_grad
+
+
+def test_an_output_may_be_written_to_and_a_changed_input_is_noticed():
+    changing, fixed = arguments()
+    value = elementwise(chain, changing, fixed)
+    value.mul_(2)
+    truth = grad(2 * chain(*changing, *fixed).sum(), changing)
+    torch.testing.assert_close(grad(value.sum(), changing, retain_graph=True), truth)
+    with torch.no_grad():
+        fixed[1].add_(1)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        grad(value.sum(), changing)
+
+
+@pytest.mark.usefixtures("sizes")
+def test_transforms_of_torch():
+    changing, fixed = arguments()
+    tensors = tuple(t.detach() for t in (*changing, *fixed))
+
+    def call(*tensors):
+        return elementwise(chain, tensors[:2], tensors[2:])
+
+    for ours, truth in zip(
+        torch.func.jacrev(call, (0, 3))(*tensors), torch.func.jacrev(chain, (0, 3))(*tensors), strict=True
+    ):
+        torch.testing.assert_close(ours, truth)
+    for ours, truth in zip(
+        torch.func.jvp(call, tensors, tensors), torch.func.jvp(chain, tensors, tensors), strict=True
+    ):
+        torch.testing.assert_close(ours, truth)
+    g = torch.stack([tensor(*SHAPE, seed=seed).detach() for seed in range(3)])
+    inputs = (*changing, *fixed)
+    for create_graph in (False, True):
+        ours, truth = (
+            grad(function(*inputs), inputs, g, is_grads_batched=True, create_graph=create_graph)
+            for function in (call, chain)
+        )
+        torch.testing.assert_close(ours, truth)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_precisions(dtype):
+    tensors = [t.detach().to(dtype) for group in arguments() for t in group]
+    value = elementwise(chain, tuple(tensors[:2]), tuple(tensors[2:]))
+    assert value.dtype == dtype
+    torch.testing.assert_close(value, chain(*tensors))
+    mixed = elementwise(chain, (tensors[0], tensors[1].double()), tuple(tensors[2:]))
+    assert mixed.dtype == torch.float64
