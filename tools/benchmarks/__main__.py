@@ -81,10 +81,12 @@ from .step_profile import peak_rate, profile_section, profile_step
 from .stimuli import measure_stimuli, stimuli_section
 from .training_step import (
     ACCELERATED,
+    compare_loops,
     compare_steps,
+    loops_section,
     mask_problem,
     pathfinder_problem,
-    plain_and_direct,
+    plain_step,
     recurrence_step,
     steps_section,
 )
@@ -210,17 +212,21 @@ def objects_training() -> None:
 def steps() -> None:
     """C-RBP training steps against a plain reference, with the gradients' errors"""
     torch.set_num_threads(1)
-    problem, clock, repeats = mask_problem().in_layout(), time.process_time, 3
-    mask, pathfinder = ACCELERATED["mask cell"], ACCELERATED["Pathfinder hGRU"]
-    rows = [
-        *compare_steps(problem, mask_problem(2).in_layout(), mask, repeats, clock),
-        *compare_steps(pathfinder_problem(), pathfinder_problem(2, size=48), pathfinder, repeats, clock),
-    ]
-    crbp = problem.rule()
-    ways = {"plain reference": lambda: plain_and_direct(problem), "crbp": lambda: recurrence_step(problem, crbp)}
-    peak = peak_rate()
-    profiles = [profile_step(way, step) for way, step in ways.items()]
-    _write("A C-RBP training step", "steps", steps_section(rows, repeats), profile_section(profiles, peak))
+    clock, repeats, rows, loops, profiles = time.process_time, 3, [], [], {}
+    pairs = (
+        (mask_problem().in_layout(), mask_problem(2).in_layout()),
+        (pathfinder_problem(), pathfinder_problem(2, size=48)),
+    )
+    for problem, small in pairs:
+        rows += compare_steps(problem, small, ACCELERATED[problem.name], repeats, clock)
+        loops.append(compare_loops(problem, 3 * repeats, clock))
+        crbp = problem.rule()
+        profiles[problem.name] = [
+            profile_step("plain reference", lambda p=problem: plain_step(p)),
+            profile_step("crbp", lambda p=problem, r=crbp: recurrence_step(p, r)),
+        ]
+    texts = steps_section(rows, repeats), loops_section(loops, 3 * repeats), profile_section(profiles, peak_rate())
+    _write("A C-RBP training step", "steps", *texts)
 
 
 def torchdeq() -> None:

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from crbp_d2.cells import GalaHGRUCell, HGRUCell
-from crbp_d2.layers.convolution import set_convolution
 from crbp_d2.layers.cost_model import preferred_layout
 from crbp_d2.recurrence import Anderson, Implicit, LipschitzPenalty, Recurrence, UnconvergedWarning, learning_rule
 from tools.page import markdown_table
+
+from .plain_cells import plain
 
 STEPS, TERMS = 20, 15
 # Settings of `learning_rule` that reach a gradient no worse than the plain one's, with fewer evaluations and products.
@@ -79,11 +80,11 @@ def pathfinder_problem(samples: int = 4, channels: int = 25, size: int = 150) ->
 
 
 def plain_step(problem: Problem) -> None:
-    """The reference: every step in turn, one autograd.grad a term, nothing shared or chosen.
+    """The reference: a plain cell, every step in turn, one autograd.grad a term, nothing shared or chosen.
 
     Leaves the gradients in the parameters of the problem's cell.
     """
-    cell, drive = problem.cell, problem.drive
+    cell, drive = plain(problem.cell), problem.drive
     state = torch.zeros_like(drive)
     with torch.no_grad():
         for _ in range(STEPS - 1):
@@ -176,7 +177,7 @@ def compare_steps(
 
     def ways_on(problem: Problem) -> dict[str, Callable[[], None]]:
         recurrences = {name: problem.rule(**values) for name, values in settings.items()}
-        runs = {"plain reference": lambda: plain_and_direct(problem)}
+        runs = {"plain reference": lambda: plain_step(problem)}
         runs |= {name: lambda r=r: recurrence_step(problem, r) for name, r in recurrences.items()}
         from_drive = problem.rule(**FROM_DRIVE)
         return runs | {"crbp, from the drive": lambda: step_from_drive(problem, from_drive)}
@@ -196,22 +197,41 @@ def compare_steps(
     ]
 
 
-def plain_and_direct(problem: Problem) -> None:
-    """`plain_step` with direct convolutions."""
-    set_convolution(problem.cell, "direct")
-    plain_step(problem)
-    set_convolution(problem.cell, "auto")
-
-
 def steps_section(rows: list[list[str]], repeats: int) -> str:
     """Markdown of what `compare_steps` returns."""
     headers = ["problem", "way", "evaluations", "products", "seconds", "times as fast", "gradient error"]
     return (
         f"One C-RBP training step: {STEPS} evaluations, a series of {TERMS} products, penalty, gradients of all "
-        "parameters. The plain reference runs the same with direct convolutions, one autograd.grad a term "
-        f"(`plain_step` in tools/benchmarks/training_step.py). Medians of {repeats} rounds in which each way had its "
+        "parameters. The plain reference computes the same by torch's own operators in the faster memory format, "
+        "written for the purpose (tools/benchmarks/plain_cells.py), one autograd.grad a term. "
+        f"Medians of {repeats} rounds in which each way had its "
         "turn; seconds are of the processor in one thread, which other work on the machine does not lengthen as it "
         "does those of the clock. Gradient error: relative distance from the gradient at the fixed point, solved to a "
         "residual of 1e-5 in float64, on fewer or smaller samples; this and all else at initialisation. 'From the "
         "drive' is CELL.START drive, whose start costs half an evaluation.\n\n"
     ) + markdown_table(headers, rows)
+
+
+def compare_loops(problem: Problem, repeats: int, clock: Callable[[], float] | None = None) -> list[str]:
+    """Row of `loops_section`: a cell's step without a graph and without a Recurrence, against the plain cell's."""
+    cells = {"plain": plain(problem.cell), "own": problem.cell}
+    state = (torch.rand_like(problem.drive),)
+
+    @torch.no_grad()
+    def step(cell: nn.Module) -> None:
+        cell(problem.drive, state)
+
+    ways = {name: lambda cell=cell: step(cell) for name, cell in cells.items()}
+    for run in ways.values():
+        run()
+    times = time_interleaved(ways, repeats, clock)
+    return [problem.name, *(f"{times[name][0]:.4f}" for name in cells), f"{times['own'][1]:.2f}"]
+
+
+def loops_section(rows: list[list[str]], repeats: int) -> str:
+    """Markdown of what `compare_loops` returns."""
+    headers = ["cell", "plain, seconds a step", "crbp_d2, seconds a step", "times as fast"]
+    return (
+        f"A cell in a loop of one's own, outside a Recurrence; medians of {repeats} steps in turn.\n\n"
+        + markdown_table(headers, rows)
+    )

@@ -1,5 +1,6 @@
 """The comparisons of training steps: the ways compute the same, and the truth is the truth."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -20,12 +21,15 @@ from tools.benchmarks.against_torchdeq import (
     torchdeq_section,
     torchdeq_state,
 )
+from tools.benchmarks.plain_cells import plain
 from tools.benchmarks.step_profile import GROUPS, group_of, peak_rate, profile_section, profile_step
 from tools.benchmarks.training_step import (
     Problem,
+    compare_loops,
     compare_steps,
     converged_gradient,
     gradient_of,
+    loops_section,
     mask_problem,
     pathfinder_problem,
     plain_step,
@@ -78,6 +82,16 @@ def test_sections():
     assert "| mask cell" in steps_section(rows, 1)
 
 
+@pytest.mark.parametrize("problem", [mask_problem(2, 8, 6), pathfinder_problem(2, 3, 8)], ids=lambda p: p.name)
+def test_a_loop_of_ones_own(problem):
+    exact = replace(problem, cell=copy.deepcopy(problem.cell).double(), drive=problem.drive.double())
+    state = (exact.drive.sin(),)
+    torch.testing.assert_close(plain(exact.cell)(exact.drive, state), exact.cell(exact.drive, state))
+    row = compare_loops(problem, repeats=2)
+    assert row[0] == problem.name and min(float(value) for value in row[1:]) >= 0
+    assert problem.name in loops_section([row], 2)
+
+
 def test_what_the_solves_against_torchdeq_reached():
     """Residuals and counts against a solve by hand, and tolerances that are kept."""
     cell = TanhCell(rate=0.9)
@@ -116,7 +130,7 @@ def test_profile_of_a_step():
     problem = mask_problem(2, 32, 6)
     profile = profile_step("plain reference", lambda: plain_step(problem))
     assert set(profile.seconds) == set(GROUPS) and min(profile.seconds.values()) > 0 and 0 < profile.share < 1
-    text = profile_section([profile], peak_rate(64))
+    text = profile_section({"mask cell": [profile]}, peak_rate(128, repeats=1))
     assert text.count("| plain reference") == len(GROUPS)
 
 
