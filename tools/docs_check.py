@@ -7,6 +7,7 @@ The commands on own data are run by tests/test_new_user.py, the Python blocks by
 """
 
 import argparse
+import importlib
 import importlib.util
 import os
 import re
@@ -70,24 +71,18 @@ def check_command(line: str) -> None:
 
 
 def _check_tool(line: str, program: str, words: list[str]) -> None:
-    from crbp_d2.cli import check_dataset, predict
     from crbp_d2.engine.setup import argument_parser, checked_config
 
     if not os.access(ROOT / program, os.X_OK):
         raise ValueError(f"{line}: {program} cannot be executed")
-    parsers = {"tools/predict.py": predict.argument_parser, "tools/check_dataset.py": check_dataset.argument_parser}
     try:
         if program == "tools/train_net.py":
             args = argument_parser().parse_args(words)
             # The machine at hand may have no GPU.
             args.num_gpus, args.config_file = 0, str(ROOT / args.config_file)
             checked_config(args)
-        elif program in parsers:
-            parsers[program]().parse_args(words)
         else:
-            known = subprocess.run([sys.executable, ROOT / program, "--help"], capture_output=True, text=True).stdout
-            if missing := [word for word in words if word.startswith("--") and word not in known]:
-                raise ValueError(f"{program} has no flag {missing[0]}")
+            importlib.import_module(f"crbp_d2.cli.{Path(program).stem}").argument_parser().parse_args(words)
     except (SystemExit, KeyError, ValueError) as error:
         raise ValueError(f"{line}: {error}") from error
 

@@ -17,13 +17,17 @@ from crbp_d2.files import write_atomically
 CONFIGS = {"panoptic": "panoptic_R50_crbp.yaml", "pathfinder": "pathfinder/PF14_hgru_crbp_released.yaml"}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Raises SystemExit with one line on a file that cannot be converted."""
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=sorted(LAYOUTS), required=True, help="what the released file holds")
     parser.add_argument("released", metavar="IN", type=Path)
     parser.add_argument("converted", metavar="OUT", type=Path)
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Raises SystemExit with one line on a file that cannot be converted."""
+    args = argument_parser().parse_args(arguments)
     config = CONFIGS[args.model]
     try:
         if args.converted.resolve() == args.released.resolve():

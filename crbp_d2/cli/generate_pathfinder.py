@@ -19,8 +19,7 @@ from crbp_d2.data.pathfinder.spec import SPECS
 PAPER_COUNTS = {"train": 180_000, "val": 20_000}
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Raises SystemExit with one line on a folder that holds something else or cannot be written."""
+def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--spec", choices=SPECS, required=True)
     for split in COUNTS:
@@ -29,6 +28,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of all stimuli (default 0)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: $DETECTRON2_DATASETS/pathfinder/SPEC")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Raises SystemExit with one line on a folder that holds something else or cannot be written."""
+    parser = argument_parser()
     args = parser.parse_args(arguments)
     defaults = COUNTS if args.spec in SMALL else PAPER_COUNTS
     counts = {split: getattr(args, split) if getattr(args, split) is not None else defaults[split] for split in COUNTS}
