@@ -50,7 +50,7 @@ def run(root, tmp_path):
             assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         else:
             log = tmp_path / f"{place}.log"
-            assert forked.run(str(SCRIPT), arguments, environment, log) == 0, log.read_text()[-6000:]
+            assert forked.run(SCRIPT, arguments, log, environment=environment) == 0, log.read_text()[-6000:]
         return tmp_path / place
 
     return start

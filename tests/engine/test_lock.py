@@ -4,12 +4,11 @@ import errno
 import json
 import os
 import socket
-import subprocess
-import sys
 import time
 
 import portalocker
 import pytest
+from helpers import forked
 
 from crbp_d2.engine.lock import FILE, FolderTaken, RunLock
 
@@ -18,30 +17,32 @@ import sys, time
 from crbp_d2.engine.lock import RunLock
 with RunLock(sys.argv[1]):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(600)
 """
 
 
 @pytest.fixture
-def holder(tmp_path):
+def holder(tmp_path, tmp_path_factory):
     """Another process that holds the lock of `tmp_path`."""
-    command = [sys.executable, "-W", "ignore", "-c", HOLD, str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout.readline().strip() == "held"
+    folder = tmp_path_factory.mktemp("holder")
+    (folder / "hold.py").write_text(HOLD)
+    log = folder / "log"
+    process = forked.start(folder / "hold.py", [tmp_path], log)
+    while not (log.exists() and "held" in log.read_text()):
+        assert process.is_alive(), log.read_text()
+        time.sleep(0.01)
     yield process
     process.kill()
-    process.wait()
-    process.stdout.close()
+    process.join()
 
 
-@pytest.mark.slow
 def test_a_second_run_is_refused_by_process_and_host_and_a_killed_one_taken_over(tmp_path, holder, caplog):
     with pytest.raises(FolderTaken) as raised, RunLock(str(tmp_path)):
         pass
     owner = f"process {holder.pid} on host {socket.gethostname()}"
     assert owner in str(raised.value) and "OUTPUT_DIR" in str(raised.value) and str(tmp_path) in str(raised.value)
     holder.kill()
-    holder.wait()
+    holder.join()
     with RunLock(str(tmp_path)) as lock:
         lock.log_notes()
         assert owner in caplog.text

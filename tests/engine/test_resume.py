@@ -1,15 +1,12 @@
 """Runs that are stopped and resumed end as undisturbed ones, bit for bit."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import pytest
 import torch
 from detectron2.utils.events import get_event_storage
-from helpers.paths import ROOT
+from helpers import forked
 from helpers.stopped_runs import Stopped, stopped_and_resumed, train
 
 from crbp_d2 import Trainer
@@ -169,9 +166,9 @@ def test_training_without_test_sets_ends_well(tmp_path):
 @pytest.mark.parametrize("subject,count,key", [("kills", 8, "differences"), ("checkpoints", 6, "lost runs")])
 def test_soak(tmp_path, subject, count, key):
     """Real kills of real processes, a few of them."""
-    command = [sys.executable, "-W", "ignore", "-m", "tools.soak", subject, "--count", str(count), "--seed", "5"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, "--output", tmp_path], cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    figures = json.loads(done.stdout.splitlines()[-1])
+    arguments = [subject, "--count", count, "--seed", 5, "--output", tmp_path]
+    log = tmp_path / "log"
+    status = forked.run("tools.soak", arguments, log, environment={"OMP_NUM_THREADS": "1"})
+    assert status == 0, log.read_text()
+    figures = json.loads(log.read_text().splitlines()[-1])
     assert figures[key] == 0 and max(figures.values(), key=lambda v: v if isinstance(v, int) else 0) >= count

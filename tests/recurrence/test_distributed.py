@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from helpers import forked
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -51,7 +52,8 @@ def worker(rank, folder):
 def distributed(tmp_path_factory):
     """Per rank, per rule, per step: the gradients."""
     folder = tmp_path_factory.mktemp("distributed")
-    mp.spawn(worker, (str(folder),), nprocs=WORLD)
+    forked.serve()
+    mp.start_processes(worker, (str(folder),), nprocs=WORLD, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 

@@ -2,15 +2,12 @@
 
 import errno
 import json
-import os
 import signal
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
 import pytest
-from helpers.paths import ROOT
+from helpers import forked
 
 from crbp_d2.cli.generate_pathfinder import main
 from crbp_d2.data.pathfinder import files as pathfinder_files
@@ -57,6 +54,7 @@ from pathlib import Path
 from crbp_d2.cli.generate_pathfinder import main
 from crbp_d2.data.pathfinder import files
 
+files.PER_FILE = 4
 write, written = files._write_archive, []
 
 def write_first(path, *rest):
@@ -71,14 +69,14 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.usefixtures("small_archives")
 def test_a_killed_generation_goes_on_to_the_same_bytes(tmp_path):
-    flags = ["--spec", "PF6s", "--train", "1500", "--val", "20", "--seed", "3", "--output"]
-    command = [sys.executable, "-c", KILLED, *flags, tmp_path / "killed", "--workers", "1"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    killed = subprocess.run(command, env=environment, stderr=subprocess.DEVNULL)
+    flags = ["--spec", "PF6s", "--train", "11", "--val", "5", "--seed", "3", "--output"]
+    (tmp_path / "killed.py").write_text(KILLED)
+    status = forked.run(tmp_path / "killed.py", [*flags, tmp_path / "killed", "--workers", "1"], tmp_path / "log")
     train = tmp_path / "killed/train"
     written = len(list(train.glob("*.zip")))
-    assert killed.returncode == -signal.SIGKILL
+    assert status == -signal.SIGKILL
     assert written == 1 and not (tmp_path / "killed/val").exists()
 
     drawn = []
