@@ -9,6 +9,7 @@ python -m tools.benchmarks memory
 python -m tools.benchmarks model
 python -m tools.benchmarks objects configs/quick/panoptic_R18_contracting_toy.yaml MODEL.pth
 python -m tools.benchmarks objects-training
+python -m tools.benchmarks scale
 python -m tools.benchmarks scipy
 python -m tools.benchmarks steps
 python -m tools.benchmarks torchdeq
@@ -24,17 +25,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 from detectron2.engine import default_argument_parser
 from torch import nn
 
-from crbp_d2 import add_crbp_config
 from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.engine import Trainer, check_inputs, setup
 from tools.page import write_section
 
-from . import growth as growing
 from .against_scipy import compare_with_scipy, scipy_section
 from .against_torchdeq import (
     TOLERANCES,
@@ -57,6 +56,19 @@ from .early_stop import (
     measure_early_stop,
     measure_evaluations,
 )
+from .extrapolation import Assumptions, extrapolation_section, measure_models
+from .growth import growth_panels, growth_section, measure_work
+from .loading import (
+    FILES,
+    IMAGES,
+    PATHFINDER,
+    STREAM,
+    loader_of,
+    loading_panel,
+    loading_section,
+    measure_loading,
+    measure_workers,
+)
 from .many_objects import (
     DETECTIONS,
     POSITIVES,
@@ -77,6 +89,7 @@ from .memory import (
     recurrent_part_section,
 )
 from .plots import Panel, picture
+from .processes import measure_layouts, processes_panel, processes_section
 from .step_profile import peak_rate, profile_section, profile_step
 from .stimuli import measure_stimuli, stimuli_section
 from .training_step import (
@@ -160,21 +173,24 @@ def early_stop(config_file: str, weights: str) -> None:
 
 
 def growth() -> None:
-    """cost of a training step as the work grows; workers of the loader; processes"""
+    """cost of a training step as the work grows; loading by itself; workers of the loader; processes"""
+    load = os.getloadavg()[0]
+    torch.set_num_threads(1)
+    workers = measure_workers(lambda count: loader_of(PATHFINDER, STREAM, count, batch=16))
+    layouts = measure_layouts()
+    parallel = [loading_section(measure_loading(), workers, load), processes_section(layouts)]
+    growths = measure_work()
+    panels = [*growth_panels(growths), loading_panel(workers), processes_panel(layouts)]
+    shown = "time and memory of a training step, stimuli and images a second as the work or the workers grow"
+    _write("Cost as the work grows", "growth", growth_section(growths), *parallel, ("growth", shown, panels))
 
-    def build_loader(workers: int):
-        cfg = get_cfg()
-        add_crbp_config(cfg)
-        cfg.merge_from_file(str(PAGE.parent / "configs/pathfinder/PF14_hgru_crbp.yaml"))
-        cfg.merge_from_list(["DATASETS.TRAIN", ("pathfinder_PF14_stream",), "SOLVER.IMS_PER_BATCH", 16,
-                             "DATALOADER.NUM_WORKERS", workers])  # fmt: skip
-        return Trainer.build_train_loader(cfg)
 
-    growths = [*growing.measure_work(), growing.measure_workers(build_loader)]
-    layouts = growing.measure_layouts()
-    section = growing.growth_section(growths, layouts, torch.get_num_threads())
-    shown = "time of a training step, stimuli and images a second as the work or the workers grow"
-    _write("Cost as the work grows", "growth", section, ("growth", shown, growing.growth_panels(growths, layouts)))
+def scale() -> None:
+    """how long the paper's trainings would take on GPUs, from measured parts and assumptions"""
+    torch.set_num_threads(1)
+    loading = measure_loading()
+    rates = {"panoptic": loading[IMAGES], "pathfinder": loading[FILES]}
+    _write("At the paper's scale", "scale", extrapolation_section(measure_models(), rates, Assumptions()))
 
 
 def memory() -> None:
@@ -252,6 +268,7 @@ SUBCOMMANDS = {
     "model": (model, ()),
     "objects": (objects, ("config_file", "weights")),
     "objects-training": (objects_training, ()),
+    "scale": (scale, ()),
     "scipy": (scipy, ()),
     "steps": (steps, ()),
     "stimuli": (stimuli, ()),

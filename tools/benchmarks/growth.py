@@ -1,56 +1,84 @@
-"""What a C-RBP training step costs as the work grows, and what more workers, threads and processes give.
+"""What a C-RBP training step costs as the work grows, to the sizes of the paper and beyond.
 
 N: samples; S x S: image size; E: kernel size.
 """
 
-import statistics
-import tempfile
+import itertools
+import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
-from pathlib import Path
 
 import numpy as np
-import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
-from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from crbp_d2.cells import HGRUCell
+from crbp_d2.layers import cost_model
+from crbp_d2.recurrence import Recurrence
 from tools.page import markdown_table
 
+from .memory import measure_live_peaks
 from .plots import Panel
 from .training_step import Problem, mask_problem, pathfinder_problem, recurrence_step, time_interleaved
 
-ROIS, BATCHES, SIDES, KERNELS = (4, 8, 16, 32), (1, 2, 4, 8), (50, 75, 100, 150), (3, 5, 7, 9, 11, 15)
-# Of the Pathfinder hGRU where something else grows.
+ROIS, BATCHES, SIDES, KERNELS = (8, 32, 128, 800), (1, 2, 4, 8), (64, 128, 256, 512), (3, 7, 15, 23, 31)
+STEPS = (5, 20, 80, 200)
+# Where RoIs grow: so many of them at once, and a solve short enough for 800.
+CHUNK, ROI_STEPS, ROI_TERMS = 64, 5, 3
+# RoIs where steps grow.
+STEP_ROIS = 4
+# Of the Pathfinder hGRU where kernels grow, and side where batches do.
 BATCH, SIDE = 2, 100
-WORKERS = (0, 1, 2)
-# Processes and threads of each.
-LAYOUTS = ((1, 1), (1, 2), (2, 1))
+# A first step of more seconds is the only one.
+LONG = 15.0
+# What is computed directly though a Fourier transform would be faster.
+LIMITED = "direct, for memory"
 
 
 @dataclass(frozen=True)
 class Growth:
     """One measurement at growing values.
 
-    name: what grows. measured: seconds a step, or a rate a second (`rate`).
-    power: whether a power law is fitted.
+    name: what grows. seconds: of a training step, of the processor. methods: how its convolutions are computed; empty:
+    not told. memory: bytes of the tensors alive at most; empty: not measured.
     """
 
     name: str
     values: Sequence[float]
-    measured: Sequence[float]
-    rate: str = ""
-    power: bool = False
+    seconds: Sequence[float]
+    methods: Sequence[str] = ()
+    memory: Sequence[int] = ()
 
     @property
-    def exponent(self) -> float:
-        """Slope of the fit in logarithms."""
-        return float(np.polyfit(np.log(self.values), np.log(self.measured), 1)[0])
+    def exponents(self) -> dict[str, float]:
+        """Slopes of fits in logarithms, of all values with one method each; "" where no method is told."""
+        return {method: float(self._line(method)[0]) for method in self._fitted()}
+
+    @property
+    def line(self) -> tuple[float, float]:
+        """Seconds of the fit seconds = a + b value: (a, b), with equal relative weights."""
+        b, a = np.polyfit(self.values, self.seconds, 1, w=1 / np.asarray(self.seconds))
+        return float(a), float(b)
+
+    def power_laws(self) -> dict[str, tuple[list[float], list[float]]]:
+        """By method: values and seconds of the fit."""
+        laws = {}
+        for method in self._fitted():
+            values = [v for v, m in zip(self.values, self._methods(), strict=True) if m == method]
+            laws[method] = values, np.exp(np.polyval(self._line(method), np.log(values))).tolist()
+        return laws
+
+    def _methods(self) -> Sequence[str]:
+        return self.methods or [""] * len(self.values)
+
+    def _fitted(self) -> list[str]:
+        methods = self._methods()
+        return [method for method in dict.fromkeys(methods) if methods.count(method) > 1]
+
+    def _line(self, method: str) -> np.ndarray:
+        chosen = [k for k, m in enumerate(self._methods()) if m == method]
+        values, seconds = ([numbers[k] for k in chosen] for numbers in (self.values, self.seconds))
+        return np.polyfit(np.log(values), np.log(seconds), 1)
 
 
 def measure_work(
@@ -58,150 +86,131 @@ def measure_work(
     batches: Sequence[int] = BATCHES,
     sides: Sequence[int] = SIDES,
     kernels: Sequence[int] = KERNELS,
+    steps: Sequence[int] = STEPS,
     repeats: int = 3,
     side: int = SIDE,
 ) -> list[Growth]:
-    """Seconds of a training step of the mask cell by RoIs, of the Pathfinder hGRU by batch, side and kernel.
+    """Training steps of the mask cell by RoIs and steps, of the Pathfinder hGRU by batch, side and kernel.
 
     Args:
         side: of the images where batch and kernel grow.
     """
 
-    def with_kernel(kernel: int) -> Problem:
-        problem = pathfinder_problem(BATCH, size=side)
+    def hgru(batch: int, side: int, kernel: int = 15) -> Problem:
+        problem = pathfinder_problem(batch, size=side)
         return Problem("", HGRUCell(problem.cell.channels, kernel), problem.drive, problem.bound, problem.reduction,
                        problem.weight)  # fmt: skip
 
-    return [
-        _grow("RoIs of the mask cell", rois, mask_problem, repeats),
-        _grow("batch", batches, lambda n: pathfinder_problem(n, size=side), repeats),
-        _grow("image side, px", sides, lambda s: pathfinder_problem(BATCH, size=s), repeats),
-        _grow("kernel size, px", kernels, with_kernel, repeats, power=False),
-    ]
+    def of(problem: Problem, **settings) -> tuple[Problem, Recurrence]:
+        return problem, problem.rule(**settings)
+
+    few = {"steps": ROI_STEPS, "num_terms": ROI_TERMS, "chunk_size": CHUNK}
+    works: dict[str, tuple[Sequence[int], Callable]] = {
+        "RoIs of the mask cell": (rois, lambda n: of(mask_problem(n), **few)),
+        "steps of the mask cell": (steps, lambda t: of(mask_problem(STEP_ROIS), steps=t)),
+        "batch": (batches, lambda n: of(hgru(n, side))),
+        "image side, px": (sides, lambda s: of(hgru(1, s))),
+        "kernel size, px": (kernels, lambda e: of(hgru(BATCH, side, e))),
+    }
+    methods = {
+        "image side, px": [method_of(hgru(1, s)) for s in sides],
+        "kernel size, px": [method_of(hgru(BATCH, side, e)) for e in kernels],
+    }
+    growths = []
+    for name, (values, build) in works.items():
+        seconds = _grow(values, build, repeats)
+        memory: Sequence[int] = ()
+        if values is steps:
+            memory = list(measure_live_peaks("crbp", steps, STEP_ROIS).values())
+        growths.append(Growth(name, values, seconds, methods.get(name, ()), memory))
+    return growths
+
+
+def method_of(problem: Problem) -> str:
+    """How the cost model has an hGRU's convolutions computed."""
+    batch, channels, height, width = problem.drive.shape
+    kernel = problem.cell.inhibition.kernel_size[0]
+    shape = cost_model.Problem(batch, channels, channels, height, width, kernel)
+    given = problem.drive.dtype, problem.drive.device.type
+    fits = cost_model.supports("fft", shape) or kernel < cost_model.SMALLEST_KERNEL
+    return cost_model.choose_method(shape, *given) if fits else LIMITED
 
 
 def _grow(
-    name: str, values: Sequence[int], problem_of: Callable[[int], Problem], repeats: int, power: bool = True
-) -> Growth:
-    runs = {}
+    values: Sequence[int], build: Callable[[int], tuple[Problem, Recurrence]], repeats: int, long: float = LONG
+) -> list[float]:
+    """Median seconds of the processor over rounds, of what is short; a long step's first run is its only one."""
+    runs, seconds = {}, {}
     for value in values:
-        problem = problem_of(value)
-        runs[str(value)] = partial(recurrence_step, problem, problem.rule())
-    for run in runs.values():
+        run = partial(recurrence_step, *build(value))
+        start = time.process_time()
         run()
-    times = time_interleaved(runs, repeats)
-    return Growth(name, values, [times[str(value)][0] for value in values], power=power)
+        seconds[value] = time.process_time() - start
+        if seconds[value] <= long:
+            runs[str(value)] = run
+    if runs:
+        times = time_interleaved(runs, repeats, time.process_time)
+        seconds |= {int(value): median for value, (median, _) in times.items()}
+    return [seconds[value] for value in values]
 
 
-def measure_workers(
-    build_loader: Callable[[int], Iterable[list]], workers: Sequence[int] = WORKERS, batches: int = 30, rounds: int = 3
-) -> Growth:
-    """Stimuli a second from a training loader, by its workers, medians over rounds; the process does nothing else.
-
-    Args:
-        build_loader: number of workers -> endless loader of batches.
-    """
-    rates: dict[int, list[float]] = {count: [] for count in workers}
-    for _ in range(rounds):
-        for count in workers:
-            iterator = iter(build_loader(count))
-            # The workers are there once their first batches are.
-            for _ in range(3 * count + 1):
-                next(iterator)
-            start = time.perf_counter()
-            stimuli = sum(len(batch) for batch in islice(iterator, batches))
-            rates[count].append(stimuli / (time.perf_counter() - start))
-            del iterator
-    return Growth("workers of the loader", workers, [statistics.median(r) for r in rates.values()], rate="stimuli/s")
-
-
-class _Loss(nn.Module):
-    def __init__(self, problem: Problem):
-        super().__init__()
-        self.problem = problem
-        self.recurrence = problem.rule()
-
-    def forward(self, drive: Tensor) -> Tensor:
-        output = self.recurrence(drive)
-        return self.problem.loss(output.state[0], output.penalty)
-
-
-def measure_layouts(
-    layouts: Sequence[tuple[int, int]] = LAYOUTS, batch: int = 8, side: int = SIDE, steps: int = 3
-) -> dict[tuple[int, int], float]:
-    """Images a second of the Pathfinder hGRU's training step, by (processes, threads of each), always on the CPU.
-
-    Args:
-        batch: of all processes together.
-        steps: timed, after a first one.
-    """
-    rates = {}
-    for processes, threads in layouts:
-        with tempfile.TemporaryDirectory() as folder:
-            mp.spawn(_work, (processes, threads, batch // processes, side, steps, folder), nprocs=processes)
-            seconds = float((Path(folder) / "seconds").read_text())
-        rates[processes, threads] = batch / seconds
-    return rates
-
-
-def _work(rank: int, processes: int, threads: int, batch: int, side: int, steps: int, folder: str) -> None:
-    """One process: median seconds of a step, which ends when all processes have the gradients."""
-    torch.set_num_threads(threads)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/init", rank=rank, world_size=processes)
-    problem = pathfinder_problem(batch, size=side)
-    model = DistributedDataParallel(_Loss(problem))
-    seconds = []
-    for _ in range(steps + 1):
-        start = time.perf_counter()
-        model(problem.drive).backward()
-        seconds.append(time.perf_counter() - start)
-    if rank == 0:
-        (Path(folder) / "seconds").write_text(str(statistics.median(seconds[1:])))
-    dist.destroy_process_group()
-
-
-def growth_panels(growths: Sequence[Growth], layouts: dict[tuple[int, int], float]) -> list[Panel]:
-    """A panel a measurement; a power law where one is fitted."""
+def growth_panels(growths: Sequence[Growth]) -> list[Panel]:
+    """A panel a measurement with its power laws, and one of memory where it was measured."""
     panels = []
     for growth in growths:
-        curves = {"measured": (growth.values, growth.measured)}
-        if growth.power:
-            first = growth.values[0]
-            line = [growth.measured[0] * (v / first) ** growth.exponent for v in growth.values]
-            curves[f"power {growth.exponent:.2f}"] = growth.values, line
-        panels.append(Panel(growth.name, growth.name, growth.rate or "s a training step", curves,
-                            log="xy" if growth.power else "", ticks=growth.values))  # fmt: skip
-    totals = sorted({processes * threads for processes, threads in layouts})
-    curves = {
-        f"{count} process{'es' * (count > 1)}": zip(
-            *((p * t, rate) for (p, t), rate in layouts.items() if p == count), strict=True
-        )
-        for count in sorted({processes for processes, _ in layouts})
-    }
-    curves = {label: tuple(points) for label, points in curves.items()}
-    return [*panels, Panel("processes", "threads of all processes together", "images/s", curves, ticks=totals)]
+        curves = {"measured": (growth.values, growth.seconds)}
+        for method, law in growth.power_laws().items():
+            curves[f"{method} power {growth.exponents[method]:.2f}".strip()] = law
+        panels.append(Panel(growth.name, growth.name, "s a training step", curves, log="xy", ticks=growth.values))
+        if growth.memory:
+            peaks = {"measured": (growth.values, [peak / 2**20 for peak in growth.memory])}
+            title = f"memory by {growth.name}"
+            panels.append(Panel(title, growth.name, "MiB of tensors alive", peaks, log="x", ticks=growth.values))
+    return panels
 
 
-def growth_section(growths: Sequence[Growth], layouts: dict[tuple[int, int], float], threads: int) -> str:
-    """Markdown of what the measurements return."""
+def growth_section(growths: Sequence[Growth], repeats: int = 3) -> str:
+    """Markdown of what `measure_work` returns."""
     parts = [
-        f"C-RBP training steps of 20 evaluations and 15 products with {threads} threads, medians of rounds in turn. "
-        f"The Pathfinder hGRU\nruns a batch of {BATCH} at {SIDE} x {SIDE} px with 15 x 15 kernels where nothing else "
-        "is said. Ratios are to the first value of the\nsame run, exponents are slopes of a fit in logarithms."
+        "C-RBP training steps of 20 evaluations and 15 products where nothing else is said. Seconds are of the "
+        "processor in one thread, which other work on the machine does not lengthen as it does those of the clock: "
+        f"medians of {repeats} rounds in turn after a first run, which is the only one where it took more than "
+        f"{LONG:g} s. So that 800 RoIs take no longer, the mask cell by RoIs runs {ROI_STEPS} evaluations and "
+        f"{ROI_TERMS} products, in chunks of {CHUNK} (MODEL.RECURRENCE.CHUNK_SIZE), by steps {STEP_ROIS} RoIs. The "
+        f"Pathfinder hGRU runs 15 x 15 kernels; a batch of {BATCH} where kernels grow, of 1 where the side does; "
+        f"{SIDE} x {SIDE} px where batches and kernels do. Exponents are slopes in logarithms: from the row above, and "
+        "of a fit to all rows whose convolutions are computed alike."
     ]
     for growth in growths:
-        heading = growth.rate or "seconds a step"
         rows = [
-            [f"{value:g}", f"{m:.3f}" if not growth.rate else f"{m:.1f}", f"{m / growth.measured[0]:.2f}"]
-            for value, m in zip(growth.values, growth.measured, strict=True)
+            [f"{value:g}", f"{seconds:.3f}", f"{seconds / growth.seconds[0]:.2f}", exponent]
+            for value, seconds, exponent in zip(growth.values, growth.seconds, _from_above(growth), strict=True)
         ]
-        parts.append(markdown_table([growth.name, heading, "ratio"], rows))
-        if growth.power:
-            parts.append(f"Exponent: {growth.exponent:.2f}.")
-    first = next(iter(layouts.values()))
-    rows = [[str(p), str(t), f"{rate:.2f}", f"{rate / first:.2f}"] for (p, t), rate in layouts.items()]
-    parts.append(
-        "Processes of DistributedDataParallel (gloo) that share a batch, on the CPU:\n\n"
-        + markdown_table(["processes", "threads of each", "images/s", "ratio"], rows)
-    )
+        headers = [growth.name, "seconds a step", "ratio", "exponent"]
+        if growth.methods:
+            headers.append("convolutions")
+            rows = [[*row, method] for row, method in zip(rows, growth.methods, strict=True)]
+        if growth.memory:
+            headers.append("tensors alive, MiB")
+            rows = [[*row, f"{peak / 2**20:.1f}"] for row, peak in zip(rows, growth.memory, strict=True)]
+        parts.append(markdown_table(headers, rows))
+        exponents = (f"{e:.2f} {f'({method})' if method else ''}".strip() for method, e in growth.exponents.items())
+        text = f"Exponent of the fit: {', '.join(exponents)}."
+        if growth.memory:
+            constant, slope = growth.line
+            text += (
+                f" As a line: {constant:.3f} s and {1000 * slope:.1f} ms a step. With the most steps the tensors alive "
+                f"take {growth.memory[-1] / growth.memory[0]:.3f} times the memory of those with the fewest."
+            )
+        parts.append(text)
+        if LIMITED in growth.methods:
+            parts.append(
+                f"'{LIMITED}': the spectrum of the weight would have more than {cost_model.LARGEST_SPECTRUM:,} "
+                "elements, beyond which no Fourier transform is taken, at the price that the exponent from above shows."
+            )
     return "\n\n".join(parts)
+
+
+def _from_above(growth: Growth) -> list[str]:
+    pairs = itertools.pairwise(zip(growth.values, growth.seconds, strict=True))
+    return ["-", *(f"{math.log(t / s) / math.log(w / v):.2f}" for (v, s), (w, t) in pairs)]

@@ -61,6 +61,13 @@ class _Operations(TorchDispatchMode):
         return result
 
 
+def count_operations(step: Callable[[], object]) -> int:
+    """Floating-point operations of the convolutions and matrix products in one call, two a multiply-add."""
+    with _Operations() as counter:
+        step()
+    return counter.total
+
+
 def group_of(operator: str) -> str:
     """The group of an operator by its name, for instance "aten::mul"."""
     return next((group for group, parts in _NAMES.items() if any(part in operator for part in parts)), REST)
@@ -69,14 +76,13 @@ def group_of(operator: str) -> str:
 def profile_step(way: str, step: Callable[[], None]) -> StepProfile:
     """Of one run after a first one."""
     step()
-    with _Operations() as counter:
-        step()
+    operations = count_operations(step)
     with profile(activities=[ProfilerActivity.CPU]) as profiled:
         step()
     seconds = dict.fromkeys(GROUPS, 0.0)
     for operator in profiled.key_averages():
         seconds[group_of(operator.key)] += operator.self_cpu_time_total / 1e6
-    return StepProfile(way, seconds, counter.total)
+    return StepProfile(way, seconds, operations)
 
 
 def peak_rate(size: int = 2048, repeats: int = 7) -> float:

@@ -1,0 +1,149 @@
+"""What a training loader delivers: in one process without anything else, and by its workers."""
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+
+import cv2
+from detectron2.config import get_cfg
+from detectron2.data import DatasetCatalog, MetadataCatalog
+
+from crbp_d2 import add_crbp_config
+from crbp_d2.data import register_panoptic, register_pathfinder
+from crbp_d2.data.panoptic.toy import write_toy_panoptic
+from crbp_d2.engine import Trainer
+from tools.page import markdown_table
+
+from .plots import Panel
+from .whole_model import CONFIGS
+
+WORKERS = (0, 1, 2)
+# Side of a square with the pixels of 640 x 480, most frequent in COCO, and how its JPEG files are compressed.
+COCO_SIDE, JPEG_QUALITY = 554, 90
+COCO_IMAGES, STIMULI = 24, 64
+NAME = "benchmark_of_loading"
+PANOPTIC, PATHFINDER = "panoptic_R50_crbp.yaml", "pathfinder/PF14_hgru_crbp.yaml"
+STREAM = "pathfinder_PF14_stream"
+DRAWN, FILES, IMAGES = "PF14, drawn anew", "PF14, from files", "COCO-like images"
+
+Loader = Iterable[list[dict]]
+
+
+def loader_of(config: str, dataset: str, workers: int = 0, batch: int = 8) -> Loader:
+    """The training loader of a file in configs/ on another data set, endless."""
+    cfg = get_cfg()
+    add_crbp_config(cfg)
+    cfg.merge_from_file(str(CONFIGS / config))
+    cfg.merge_from_list(["DATASETS.TRAIN", (dataset,), "SOLVER.IMS_PER_BATCH", batch,
+                         "DATALOADER.NUM_WORKERS", workers])  # fmt: skip
+    cfg.DATASETS.TEST = ()
+    return Trainer.build_train_loader(cfg)
+
+
+@contextmanager
+def synthetic_coco(count: int = COCO_IMAGES, side: int = COCO_SIDE) -> Iterator[str]:
+    """Name of a panoptic data set of toy scenes as JPEG files; while it lasts they lie in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "scenes"
+        write_toy_panoptic(root, "train", count, side, seed=0, hard=True)
+        path = root / "panoptic.json"
+        data = json.loads(path.read_text())
+        for image in data["images"]:
+            pixels = cv2.imread(str(root / "images" / image["file_name"]))
+            image["file_name"] = Path(image["file_name"]).with_suffix(".jpg").name
+            cv2.imwrite(str(root / "images" / image["file_name"]), pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        path.write_text(json.dumps(data))
+        register_panoptic(NAME, str(path), str(root / "panoptic"), str(root / "images"))
+        with _removed_afterwards(NAME):
+            yield NAME
+
+
+@contextmanager
+def stimuli_in_files(spec: str = "PF14", count: int = STIMULI) -> Iterator[str]:
+    """Name of a Pathfinder data set; while it lasts its files lie in a temporary folder."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = [f"pathfinder_{NAME}_{split}" for split in ("train", "val", "stream")]
+        register_pathfinder(spec, NAME, root=folder, num_train=count, num_val=1)
+        with _removed_afterwards(*names):
+            yield names[0]
+
+
+@contextmanager
+def _removed_afterwards(*names: str) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for name in names:
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+
+
+def loading_rate(loader: Loader, batches: int) -> float:
+    """Images a second of the processor, of a loader without workers, after a first batch."""
+    iterator = iter(loader)
+    next(iterator)
+    start = time.process_time()
+    images = sum(len(batch) for batch in islice(iterator, batches))
+    return images / (time.process_time() - start)
+
+
+def measure_loading(batches: int = 8) -> dict[str, float]:
+    """What is loaded -> images a second and core."""
+    with synthetic_coco() as coco, stimuli_in_files() as stimuli:
+        loaders = {DRAWN: (PATHFINDER, STREAM), FILES: (PATHFINDER, stimuli), IMAGES: (PANOPTIC, coco)}
+        return {name: loading_rate(loader_of(*given), batches) for name, given in loaders.items()}
+
+
+def measure_workers(
+    build_loader: Callable[[int], Loader], workers: Sequence[int] = WORKERS, batches: int = 30, rounds: int = 3
+) -> dict[int, float]:
+    """Images a second of the clock by the loader's workers, medians over rounds; the process does nothing else.
+
+    Args:
+        build_loader: number of workers -> endless loader of batches.
+    """
+    rates: dict[int, list[float]] = {count: [] for count in workers}
+    for _ in range(rounds):
+        for count in workers:
+            iterator = iter(build_loader(count))
+            # The workers are there once their first batches are.
+            for _ in range(3 * count + 1):
+                next(iterator)
+            start = time.perf_counter()
+            images = sum(len(batch) for batch in islice(iterator, batches))
+            rates[count].append(images / (time.perf_counter() - start))
+            del iterator
+    return {count: statistics.median(found) for count, found in rates.items()}
+
+
+def loading_panel(workers: Mapping[int, float]) -> Panel:
+    """Rates by workers, as `measure_workers` returns them."""
+    title = "workers of the loader"
+    curves = {"measured": (list(workers), list(workers.values()))}
+    return Panel(title, title, "stimuli/s", curves, ticks=list(workers))
+
+
+def loading_section(loading: Mapping[str, float], workers: Mapping[int, float], load: float) -> str:
+    """Markdown of what `measure_loading` and `measure_workers` return.
+
+    Args:
+        load: of the machine before it, processes that ran or waited to (os.getloadavg).
+    """
+    first = next(iter(workers.values()))
+    rates = [[name, f"{rate:.1f}", f"{1000 / rate:.1f}"] for name, rate in loading.items()]
+    rows = [[str(count), f"{rate:.1f}", f"{rate / first:.2f}"] for count, rate in workers.items()]
+    return "\n\n".join(
+        [
+            "Loading by itself, seconds of the processor in one process. COCO-like images are toy scenes with the "
+            f"pixels of 640 x 480, as JPEG files, read and enlarged with their masks as for {PANOPTIC}:",
+            markdown_table(["data", "images/s and core", "ms an image"], rates),
+            "From here on seconds are of the clock unless it says processor, and other work on the machine lengthens "
+            f"them; before these measurements its load was {load:.1f}. Stimuli drawn anew by the loader's workers:",
+            markdown_table(["workers of the loader", "stimuli/s", "ratio"], rows),
+        ]
+    )
