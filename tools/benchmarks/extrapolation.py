@@ -1,8 +1,10 @@
 """How long the paper's trainings would take on GPUs, from parts that are measured here and assumptions by name."""
 
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 
 import torch
 from detectron2.config import get_cfg
@@ -19,7 +21,7 @@ from .step_profile import count_operations
 from .whole_model import CONFIGS, IMAGE, inputs_for, model_of
 
 FEEDFORWARD, DIRECT = "feedforward", "hGRU, direct"
-POSITIVES, STIMULI, SIDE = 64, 2, 150
+POSITIVES, STIMULI, SIDE, ROUNDS = 64, 2, 150, 3
 # Images of COCO train2017, and stimuli of the paper's training split.
 COCO, PAPER_STIMULI = 118_287, 180_000
 # Seconds an iteration of 16 images on 8 V100, of the feedforward model (panoptic_fpn_R_50_1x in its MODEL_ZOO.md).
@@ -91,20 +93,37 @@ def extrapolate(training: Training, given: Assumptions) -> Estimate:
 class Step:
     """A training step here, per image.
 
-    operations: two a multiply-add, of direct convolutions and products of matrices. seconds: of the processor as it is
-    trained. direct: the same with direct convolutions. parameters: that get gradients.
+    operations: two a multiply-add, of direct convolutions and products of matrices. rounds: seconds of the processor as
+    it is trained, round by round. direct: the same once with direct convolutions. parameters: that get gradients.
     """
 
     operations: float
-    seconds: float
+    rounds: Sequence[float]
     direct: float
     parameters: int
 
+    @property
+    def seconds(self) -> float:
+        return statistics.median(self.rounds)
 
-def measure_step(model: nn.Module, inputs: list[dict], clock: Callable[[], float] = time.process_time) -> Step:
-    """Once with direct convolutions, counted, and once timed."""
+    def ratio(self, other: "Step") -> float:
+        """Median over the rounds of the times to those of another."""
+        return statistics.median(mine / its for mine, its in zip(self.rounds, other.rounds, strict=True))
 
-    def run() -> float:
+
+def measure_steps(
+    works: Mapping[str, tuple[nn.Module, list[dict]]],
+    rounds: int = ROUNDS,
+    clock: Callable[[], float] = time.process_time,
+) -> dict[str, Step]:
+    """Each once with direct convolutions, counted, then all in turn.
+
+    Args:
+        works: name -> model and the images of a step.
+    """
+
+    def run(name: str) -> float:
+        model, inputs = works[name]
         model.train()
         model.zero_grad(set_to_none=True)
         start = clock()
@@ -112,20 +131,37 @@ def measure_step(model: nn.Module, inputs: list[dict], clock: Callable[[], float
             sum(model(inputs).values()).backward()
         return (clock() - start) / len(inputs)
 
-    set_convolution(model, "direct")
-    taken: list[float] = []
-    operations = count_operations(lambda: taken.append(run())) / len(inputs)
-    set_convolution(model, "auto")
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return Step(operations, run(), taken[0], parameters)
+    operations, direct = {}, {}
+    for name, (model, inputs) in works.items():
+        taken: list[float] = []
+        set_convolution(model, "direct")
+        operations[name] = count_operations(partial(_keep, taken, run, name)) / len(inputs)
+        set_convolution(model, "auto")
+        direct[name] = taken[0]
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, mine in seconds.items():
+            mine.append(run(name))
+    return {
+        name: Step(operations[name], seconds[name], direct[name], _trained_parameters(model))
+        for name, (model, _) in works.items()
+    }
+
+
+def _keep(found: list[float], run: Callable[[str], float], name: str) -> None:
+    found.append(run(name))
+
+
+def _trained_parameters(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def measure_models() -> dict[str, Step]:
     """The panoptic models with POSITIVES positive RoIs, and the Pathfinder network."""
-    images = inputs_for(IMAGE, POSITIVES)
-    steps = {name: measure_step(model, images) for name, model in training_models(POSITIVES).items()}
     torch.manual_seed(0)
-    return steps | {"hGRU": measure_step(model_of(PATHFINDER), stimuli(STIMULI, SIDE))}
+    images = inputs_for(IMAGE, POSITIVES)
+    works = {name: (model, images) for name, model in training_models(POSITIVES).items()}
+    return measure_steps(works | {"hGRU": (model_of(PATHFINDER), stimuli(STIMULI, SIDE))})
 
 
 def stimuli(count: int, side: int) -> list[dict]:
@@ -154,7 +190,7 @@ def trainings(steps: Mapping[str, Step], rates: Mapping[str, float]) -> list[Tra
             continue
         rows = [(f"panoptic, {name}", step.operations, 1.0)]
         if name != FEEDFORWARD:
-            ratio = step.seconds / feedforward.seconds
+            ratio = step.ratio(feedforward)
             rows.append((f"panoptic, {name}, by its ratio", feedforward.operations, ratio))
         found += [Training(*row, step.parameters, *settings, COCO, rates["panoptic"]) for row in rows]
     hgru = steps["hGRU"]
@@ -175,14 +211,15 @@ def _schedule(config: str) -> tuple[int, int]:
 def extrapolation_section(steps: Mapping[str, Step], rates: Mapping[str, float], given: Assumptions) -> str:
     """Markdown: what was measured, what is assumed, what follows."""
     measured = [
-        [name, f"{step.operations / 1e9:.0f}", f"{step.seconds:.2f}", f"{step.direct:.2f}", f"{step.parameters:,}"]
+        [name, f"{step.operations / 1e9:.0f}", f"{step.seconds:.2f}",
+         f"{min(step.rounds):.2f} to {max(step.rounds):.2f}", f"{step.direct:.2f}", f"{step.parameters:,}"]
         for name, step in steps.items()
-    ]
+    ]  # fmt: skip
     assumed = [[f.name, f"{getattr(given, f.name):g}", f.metadata["unit"], f.metadata["reason"]] for f in fields(given)]
     every = trainings(steps, rates)
     followed = [_row(training, given) for training in every]
     first = extrapolate(every[0], given).iteration
-    ratios = {name: step.seconds / steps[FEEDFORWARD].seconds for name, step in steps.items()}
+    ratios = {name: step.ratio(steps[FEEDFORWARD]) for name, step in steps.items()}
     calibrated = ", ".join(
         f"{name} {PUBLISHED * ratio:.2f} s" for name, ratio in ratios.items() if name not in (FEEDFORWARD, "hGRU")
     )
@@ -192,15 +229,18 @@ def extrapolation_section(steps: Mapping[str, Step], rates: Mapping[str, float],
             f"Measured: a training step here, an image of {IMAGE[1]} x {IMAGE[0]} px with {POSITIVES} positive RoIs of "
             f"{4 * POSITIVES} (R-50), or a stimulus of {SIDE} x {SIDE} px (hGRU, 15 x 15 kernels). Operations are two "
             "a multiply-add, of direct convolutions and products of matrices, counted in the step that 'all direct' "
-            "times. Seconds are of the processor in one thread. The models are those of Training with many objects.",
-            markdown_table(["model", "10^9 operations", "seconds", "seconds, all direct", "parameters"], measured),
+            f"times. Seconds are of the processor in one thread, medians of {ROUNDS} rounds in turn; ratios are "
+            "medians of those of a round. 'identical' is C-RBP as in the paper; this and the other panoptic models are "
+            "those of Training with many objects.",
+            markdown_table(["model", "10^9 operations", "seconds", "from, to", "all direct", "parameters"], measured),
             f"A core here loads {rates['panoptic']:.1f} COCO-like images or {rates['pathfinder']:.1f} stimuli from "
             "files a second (see Cost as the work grows for how).",
             "Assumed:",
             markdown_table(["assumption", "value", "unit", "what it is"], assumed),
             "Assumed further: that all images are as large and have as many positive RoIs as the one measured; that "
-            "every operation is as fast as any other; that memory suffices; that optimizer, evaluation, checkpoints "
-            "and waiting for the slowest GPU take no time. "
+            "every operation is as fast as any other, so that compute is inversely proportional to peak and "
+            "fraction; that memory suffices; that optimizer, evaluation, checkpoints, the statistics that SyncBN "
+            "exchanges and waiting for the slowest GPU take no time. "
             f"Batches and iterations are those of {PANOPTIC} and {PATHFINDER}, epochs of {COCO:,} images of COCO "
             f"train2017 and of {PAPER_STIMULI:,} stimuli. 'By its ratio' takes, in the place of the model's own "
             "operations, those of the feedforward model (for the hGRU those of direct convolutions) times the ratio of "

@@ -155,12 +155,16 @@ def _grow(
 
 
 def growth_panels(growths: Sequence[Growth]) -> list[Panel]:
-    """A panel a measurement with its power laws, and one of memory where it was measured."""
+    """A panel a measurement with its power laws; where memory was measured, a line and another panel."""
     panels = []
     for growth in growths:
         curves = {"measured": (growth.values, growth.seconds)}
-        for method, law in growth.power_laws().items():
-            curves[f"{method} power {growth.exponents[method]:.2f}".strip()] = law
+        if growth.memory:
+            constant, slope = growth.line
+            curves["line"] = growth.values, [constant + slope * value for value in growth.values]
+        else:
+            for method, law in growth.power_laws().items():
+                curves[f"{method} power {growth.exponents[method]:.2f}".strip()] = law
         panels.append(Panel(growth.name, growth.name, "s a training step", curves, log="xy", ticks=growth.values))
         if growth.memory:
             peaks = {"measured": (growth.values, [peak / 2**20 for peak in growth.memory])}
@@ -175,11 +179,11 @@ def growth_section(growths: Sequence[Growth], repeats: int = 3) -> str:
         "C-RBP training steps of 20 evaluations and 15 products where nothing else is said. Seconds are of the "
         "processor in one thread, which other work on the machine does not lengthen as it does those of the clock: "
         f"medians of {repeats} rounds in turn after a first run, which is the only one where it took more than "
-        f"{LONG:g} s. So that 800 RoIs take no longer, the mask cell by RoIs runs {ROI_STEPS} evaluations and "
-        f"{ROI_TERMS} products, in chunks of {CHUNK} (MODEL.RECURRENCE.CHUNK_SIZE), by steps {STEP_ROIS} RoIs. The "
-        f"Pathfinder hGRU runs 15 x 15 kernels; a batch of {BATCH} where kernels grow, of 1 where the side does; "
-        f"{SIDE} x {SIDE} px where batches and kernels do. Exponents are slopes in logarithms: from the row above, and "
-        "of a fit to all rows whose convolutions are computed alike."
+        f"{LONG:g} s. Where RoIs grow, the mask cell runs {ROI_STEPS} evaluations and {ROI_TERMS} products in chunks "
+        f"of {CHUNK} (MODEL.RECURRENCE.CHUNK_SIZE), so that 800 stay affordable; where steps grow, on "
+        f"{STEP_ROIS} RoIs. The Pathfinder hGRU runs 15 x 15 kernels at {SIDE} x {SIDE} px, on a batch of {BATCH} where "
+        "kernels grow and of 1 where the side does. Exponents are slopes in logarithms: from the row above, and of a "
+        "fit to all rows whose convolutions are computed alike."
     ]
     for growth in growths:
         rows = [
@@ -194,21 +198,25 @@ def growth_section(growths: Sequence[Growth], repeats: int = 3) -> str:
             headers.append("tensors alive, MiB")
             rows = [[*row, f"{peak / 2**20:.1f}"] for row, peak in zip(rows, growth.memory, strict=True)]
         parts.append(markdown_table(headers, rows))
-        exponents = (f"{e:.2f} {f'({method})' if method else ''}".strip() for method, e in growth.exponents.items())
-        text = f"Exponent of the fit: {', '.join(exponents)}."
-        if growth.memory:
-            constant, slope = growth.line
-            text += (
-                f" As a line: {constant:.3f} s and {1000 * slope:.1f} ms a step. With the most steps the tensors alive "
-                f"take {growth.memory[-1] / growth.memory[0]:.3f} times the memory of those with the fewest."
-            )
-        parts.append(text)
+        parts.append(_law(growth))
         if LIMITED in growth.methods:
             parts.append(
                 f"'{LIMITED}': the spectrum of the weight would have more than {cost_model.LARGEST_SPECTRUM:,} "
                 "elements, beyond which no Fourier transform is taken, at the price that the exponent from above shows."
             )
     return "\n\n".join(parts)
+
+
+def _law(growth: Growth) -> str:
+    if not growth.memory:
+        exponents = (f"{e:.2f} {f'({method})' if method else ''}".strip() for method, e in growth.exponents.items())
+        return f"Exponent of the fit: {', '.join(exponents)}."
+    constant, slope = growth.line
+    return (
+        f"No power law but a line: {constant:.3f} s for products, penalty and parameters, and {1000 * slope:.1f} ms a "
+        f"step. With the most steps the tensors alive take {growth.memory[-1] / growth.memory[0]:.3f} times the memory "
+        "of those with the fewest."
+    )
 
 
 def _from_above(growth: Growth) -> list[str]:

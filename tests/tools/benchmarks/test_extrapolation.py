@@ -1,7 +1,5 @@
 """From measured parts to trainings on GPUs, against numbers worked out by hand."""
 
-import itertools
-
 import pytest
 import torch
 from torch import nn
@@ -15,7 +13,7 @@ from tools.benchmarks.extrapolation import (
     Training,
     extrapolate,
     extrapolation_section,
-    measure_step,
+    measure_steps,
     stimuli,
     trainings,
 )
@@ -54,9 +52,9 @@ def test_one_gpu_sends_nothing():
 
 
 STEPS = {
-    "feedforward": Step(operations=1e12, seconds=10.0, direct=11.0, parameters=1000),
-    "identical": Step(operations=3e12, seconds=15.0, direct=20.0, parameters=900),
-    "hGRU": Step(operations=5e11, seconds=1.0, direct=4.0, parameters=50),
+    "feedforward": Step(operations=1e12, rounds=(10.0, 12.0, 8.0), direct=11.0, parameters=1000),
+    "identical": Step(operations=3e12, rounds=(15.0, 12.0, 16.0), direct=20.0, parameters=900),
+    "hGRU": Step(operations=5e11, rounds=(1.0, 0.9, 1.1), direct=4.0, parameters=50),
 }
 
 
@@ -107,14 +105,20 @@ def test_a_step_is_counted_with_direct_convolutions_and_timed_as_it_is_trained(m
             methods.append("run")
             return {"loss": (self.weight @ torch.ones(3, 4)).sum()}
 
-    clock = itertools.chain((0, 8), (10, 14))
-    found = measure_step(Model(), [{}, {}], lambda: next(clock))
-    assert methods == ["direct", "run", "auto", "run"]
-    # A product forward and one for the weight's gradient, of two images.
-    assert found == Step(operations=2 * 36 * 2 / 2, seconds=2, direct=4, parameters=9)
+    works = {"a": (Model(), [{}, {}]), "b": (Model(), [{}])}
+    found = measure_steps(works, rounds=2, clock=map(float, (0, 8, 10, 11, *range(20, 28), 30)).__next__)
+    assert methods == ["direct", "run", "auto"] * 2 + ["run"] * 4
+    # A product forward and one for the weight's gradient, for each call.
+    assert found["a"] == Step(operations=2 * 36 * 2 / 2, rounds=[0.5, 0.5], direct=4, parameters=9)
+    assert found["b"] == Step(operations=2 * 36 * 2, rounds=[1, 1], direct=1, parameters=9)
+
+
+def test_a_ratio_is_the_median_of_those_of_a_round():
+    assert STEPS["identical"].ratio(STEPS["feedforward"]) == 1.5
+    assert Step(1, (3, 4, 10), 1, 1).ratio(Step(1, (1, 2, 10), 1, 1)) == 2
 
 
 def test_the_pathfinder_network_takes_the_stimuli():
     model = model_of("pathfinder/PF6s_hgru_crbp.yaml")
-    found = measure_step(model, stimuli(2, 16))
+    found = measure_steps({"hGRU": (model, stimuli(2, 16))}, rounds=1)["hGRU"]
     assert found.operations > 0 and found.parameters == sum(p.numel() for p in model.parameters())

@@ -78,9 +78,12 @@ def test_section_and_panels():
     rows = rows_of(text)
     assert ["4", "2.000", "4.00", "1.00"] in rows and ["1", "0.500", "1.00", "-"] in rows
     assert ["20", "1.500", "1.50", "0.58", "2.0"] in rows and ["4", "64.000", "64.00", "4.00", LIMITED] in rows
-    assert "0.500 s and 50.0 ms a step" in text and "2.000 times the memory" in text
+    assert "a line: 0.500 s for" in text and "50.0 ms a step" in text and "2.000 times the memory" in text
     assert "Exponent of the fit: 2.00 (fft)." in text and f"'{LIMITED}': the spectrum" in text
     assert f"'{LIMITED}': the spectrum" not in growth_section(growths[:2])
     batch, steps, memory, side = growth_panels(growths)
-    assert batch.curves["power 1.00"] == ([1, 4], pytest.approx([0.5, 2.0])) and "measured" in steps.curves
+    assert batch.curves["power 1.00"] == ([1, 4], pytest.approx([0.5, 2.0])) and steps.curves["line"] == (
+        (10, 20),
+        pytest.approx([1, 1.5]),
+    )
     assert memory.curves["measured"] == ((10, 20), [1, 2]) and list(side.curves) == ["measured", "fft power 2.00"]
