@@ -181,9 +181,9 @@ def growth_section(growths: Sequence[Growth], repeats: int = 3) -> str:
         f"medians of {repeats} rounds in turn after a first run, which is the only one where it took more than "
         f"{LONG:g} s. Where RoIs grow, the mask cell runs {ROI_STEPS} evaluations and {ROI_TERMS} products in chunks "
         f"of {CHUNK} (MODEL.RECURRENCE.CHUNK_SIZE), so that 800 stay affordable; where steps grow, on "
-        f"{STEP_ROIS} RoIs. The Pathfinder hGRU runs 15 x 15 kernels at {SIDE} x {SIDE} px, on a batch of {BATCH} where "
-        "kernels grow and of 1 where the side does. Exponents are slopes in logarithms: from the row above, and of a "
-        "fit to all rows whose convolutions are computed alike."
+        f"{STEP_ROIS} RoIs. The Pathfinder hGRU runs 15 x 15 kernels at {SIDE} x {SIDE} px, on a batch of {BATCH} "
+        "where kernels grow and of 1 where the side does. Exponents are slopes in logarithms: from the row above, and "
+        "of a fit to all rows whose convolutions are computed alike."
     ]
     for growth in growths:
         rows = [
