@@ -9,6 +9,7 @@ import sys
 import cv2
 import numpy as np
 import pytest
+from helpers import forked
 from helpers.paths import ROOT
 
 HEIGHT, WIDTH = 96, 128
@@ -48,16 +49,40 @@ def own_images(folder):
         (folder / "mine/panoptic.json").write_text(json.dumps(data))
 
 
+def words_of(commands, folder, environment):
+    """The words of each command of a tool, as bash hands them over."""
+    tools, said = folder / "tools", folder / "said"
+    tools.mkdir(parents=True)
+    (folder / "configs").symlink_to(ROOT / "configs")
+    for tool in ROOT.glob("tools/*.py"):
+        (tools / tool.name).write_text(f'#!/bin/sh\nprintf "%s\\0" "$@" >> {said}\nprintf "{tool.name}\\n" >> {said}\n')
+        (tools / tool.name).chmod(0o755)
+    subprocess.run(["bash", "-e", "-c", commands], check=True, env={**environment, "CRBP": str(folder)})
+    lines = [line.split("\0") for line in said.read_text().splitlines()]
+    return [[str(ROOT / "tools" / tool), *words] for *words, tool in lines]
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_page(tmp_path):
+    """The training by its command, the others forked."""
     own_images(tmp_path)
-    commands = re.findall(r"```bash\n(.*?)```", (ROOT / "docs/DATASETS.md").read_text(), flags=re.S)[0]
-    assert len(commands.splitlines()) < 10
+    script = re.findall(r"```bash\n(.*?)```", (ROOT / "docs/DATASETS.md").read_text(), flags=re.S)[0]
+    assert len(script.splitlines()) < 10
     path = f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"
-    environment = {**os.environ, "CRBP": str(ROOT), "PATH": path, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(["bash", "-e", "-c", commands], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "MODEL.ROI_HEADS.NUM_CLASSES is 2" in done.stdout + done.stderr
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    commands = words_of(script, tmp_path / "crbp", environment)
+    assert [os.path.basename(words[0]) for words in commands] == [
+        "check_dataset.py", "train_net.py", "train_net.py", "train_net.py", "predict.py"
+    ]  # fmt: skip
+    log = tmp_path / "log"
+    for words in commands:
+        if "SOLVER.MAX_ITER" in words:
+            with log.open("a") as file:
+                status = subprocess.run(words, cwd=tmp_path, env=environment, stdout=file, stderr=file).returncode
+        else:
+            status = forked.run(words[0], words[1:], log, environment=environment, folder=tmp_path)
+        assert status == 0, log.read_text()[-6000:]
+    assert "MODEL.ROI_HEADS.NUM_CLASSES is 2" in log.read_text()
     results = json.loads((tmp_path / "output/mine/inference/mine/results.json").read_text())
     assert results["panoptic_seg"]["PQ"] >= 0
     assert cv2.imread(str(tmp_path / "predictions/new.png")).shape[1] > 4 * 480

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -16,14 +17,15 @@ RUNS = {
 BUSY = "while True: pass"
 
 
-def start(folder, config, iterations, options):
-    """A training in a fresh process, evaluated on nothing."""
+def start(folder, config, iterations, options, hash_seed):
+    """A training in a fresh process with another order of sets of strings, evaluated on nothing."""
     settings = [
         "OUTPUT_DIR", folder, "SEED", 3, "SOLVER.MAX_ITER", iterations, "SOLVER.WARMUP_ITERS", 2, "DATASETS.TEST", (),
         "DATALOADER.NUM_WORKERS", 0, *options,
     ]  # fmt: skip
     # As a rank of one thread, on data that are drawn for this test.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "SMALL_SETS": str(folder.parent / f"data_of_{folder.name}")}
+    environment |= {"PYTHONHASHSEED": str(hash_seed)}
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     command = [sys.executable, ROOT / "tests/helpers/small_run.py", "--num-gpus", 0, "--config-file", CONFIGS / config]
     return subprocess.Popen(
@@ -40,13 +42,17 @@ def start(folder, config, iterations, options):
 def test_weights_are_bit_for_bit_the_same(config, tmp_path):
     iterations, options = RUNS[config]
     weights = []
-    for name, others in (("quiet", 0), ("busy", 2)):
-        busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(others)]
+    for number, (name, others) in enumerate((("quiet", 0), ("busy", 2))):
+        busy = []
+        process = start(tmp_path / name, config, iterations, options, hash_seed=number)
         try:
-            process = start(tmp_path / name, config, iterations, options)
+            # Imports decide nothing: the machine is busy from when the run has a folder.
+            while others and process.poll() is None and not (tmp_path / name).exists():
+                time.sleep(0.01)
+            busy += [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(others)]
             said, _ = process.communicate()
         finally:
-            for other in busy:
+            for other in (process, *busy):
                 other.kill()
                 other.wait()
         assert process.returncode == 0, said
