@@ -17,9 +17,9 @@ pathfinder: install
 study: install
 	OMP_NUM_THREADS=1 $(RUN) -m tools.pathfinder_study --processes 2
 
-# One thread a worker: two workers with two each would wait for one another.
+# One thread a worker: two workers with two each would wait for one another. Tests of a file share what it sets up.
 test: install
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n 2 tests
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n 2 --dist loadfile tests
 
 # The tests under other threads, other kernels of the processor and beside other work; half an hour.
 test-matrix: install

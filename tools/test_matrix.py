@@ -53,7 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run_tests(tests: list[str], processes: int, environment: Mapping[str, str]) -> tuple[int, str]:
     """Exit status and last line of pytest; what failed goes to the terminal."""
-    command = [sys.executable, "-m", "pytest", "-n", str(processes), "--tb=short", "--show-capture=no", *tests]
+    command = [sys.executable, "-m", "pytest", "-n", str(processes), "--dist", "loadfile", "--tb=short",
+               "--show-capture=no", *tests]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
     if done.returncode:
         print("\n".join((done.stdout + done.stderr).splitlines()[-60:]), flush=True)

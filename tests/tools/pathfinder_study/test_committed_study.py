@@ -90,9 +90,15 @@ CHECKED += [(SHORT, "recipe_contraction_lr"), (SHORT, "ff2")]
 CHECKED = [(scale, run) for scale, run in CHECKED if (ROOT / scale.folder / f"checkpoints/{run}.pth").exists()]
 
 
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    """Where stimuli are drawn, once for all checkpoints."""
+    return tmp_path_factory.mktemp("datasets")
+
+
 @pytest.mark.parametrize(("committed", "run"), CHECKED)
-def test_a_committed_checkpoint_scores_on_new_stimuli_what_is_reported(committed, run, tmp_path, monkeypatch):
-    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+def test_a_committed_checkpoint_scores_on_new_stimuli_what_is_reported(committed, run, datasets, tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(datasets))
     # On fewer stimuli than are reported on, F1 scatters more; `--check` of the command takes all, and all steps.
     scale = replace(committed, tolerance=0.03, specs=dict.fromkeys(committed.specs, 128))
     rows = list(check_checkpoints(scale, ROOT, 20, tmp_path / "output", [run], most_steps=12))

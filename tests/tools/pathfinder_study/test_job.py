@@ -4,6 +4,7 @@ import json
 import math
 import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from helpers.paths import ROOT
 from crbp_d2.cells import HGRUCell
 from crbp_d2.engine import setup
 from crbp_d2.modeling import check_recurrence_config
+from tools.pathfinder_study import figure_style
 from tools.pathfinder_study import job as study
 from tools.pathfinder_study.check import Check, check_checkpoints
 from tools.pathfinder_study.records import read_record
@@ -135,7 +137,9 @@ def test_a_run_that_diverges_past_its_steps_is_recorded(tiny, monkeypatch):
     assert entry["reported"][1] == {"spec": "PF6s", "steps": 8, "f1": None}
 
 
-def test_checkpoints_are_held_against_what_is_reported(tiny, tmp_path):
+def test_checkpoints_are_held_against_what_is_reported(tiny, tmp_path, monkeypatch):
+    # Of the report the summary is read.
+    monkeypatch.setattr(figure_style, "write_figure", lambda path, *args, **kwargs: Path(path).write_bytes(b""))
     job = tiny("hgru_bptt")
     study.run_job(job)
     write_report(tmp_path / SCALES["small"].folder, tmp_path)
