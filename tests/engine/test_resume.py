@@ -36,13 +36,23 @@ def test_other_settings_resume_exactly(options, tmp_path, monkeypatch):
     assert not stopped_and_resumed("every_step", tmp_path, monkeypatch, "DATALOADER.NUM_WORKERS", 0, *options)
 
 
+CROPPED = ("INPUT.CROP.ENABLED", True)
+
+
+@pytest.fixture(scope="module")
+def whole_panoptic_run(small_sets, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    train("panoptic", folder / "run", *CROPPED)
+    return folder / "run"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_panoptic_runs_resume_exactly_with_any_workers(workers, tmp_path, monkeypatch):
+def test_panoptic_runs_resume_exactly_with_any_workers(workers, whole_panoptic_run, tmp_path, monkeypatch):
     """Resumed with other workers than the whole run had; running averages of batch norms are part of the state."""
     more = ("DATALOADER.NUM_WORKERS", workers)
-    found = stopped_and_resumed("panoptic", tmp_path, monkeypatch, "INPUT.CROP.ENABLED", True, resume_options=more)
-    assert not found
+    whole = whole_panoptic_run
+    assert not stopped_and_resumed("panoptic", tmp_path, monkeypatch, *CROPPED, resume_options=more, whole=whole)
 
 
 def test_precise_bn_resumes_exactly(tmp_path, monkeypatch):

@@ -71,10 +71,12 @@ def test_tensorboard_on_a_full_disk_is_named(tmp_path, monkeypatch):
     assert str(tmp_path / "out") in message and "No space left" in message
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_data_that_vanish_in_training_are_named_and_the_run_goes_on(tmp_path, monkeypatch, small_sets, workers):
-    # More than the workers read ahead.
-    options = ("DATALOADER.NUM_WORKERS", workers, "SOLVER.MAX_ITER", 10)
+# More iterations than the workers read ahead.
+@pytest.mark.parametrize("workers,iterations", [(0, 5), (2, 10)])
+def test_data_that_vanish_in_training_are_named_and_the_run_goes_on(
+    tmp_path, monkeypatch, small_sets, workers, iterations
+):
+    options = ("DATALOADER.NUM_WORKERS", workers, "SOLVER.MAX_ITER", iterations)
     train("panoptic", tmp_path / "whole", *options)
     images = next(small_sets.glob("toy_panoptic/train*")) / "images"
     step = Trainer.run_step

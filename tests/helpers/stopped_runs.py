@@ -36,9 +36,14 @@ def train(run, folder, *options, flags=(), stop_at=None, monkeypatch=None):
     return None
 
 
-def stopped_and_resumed(run, tmp_path, monkeypatch, *options, resume_options=()):
-    """What differs between an undisturbed run and one that is stopped twice."""
-    train(run, tmp_path / "whole", *options)
+def stopped_and_resumed(run, tmp_path, monkeypatch, *options, resume_options=(), whole=None):
+    """What differs between an undisturbed run and one that is stopped twice.
+
+    whole: folder of the undisturbed run; it is made where this is None.
+    """
+    if whole is None:
+        whole = tmp_path / "whole"
+        train(run, whole, *options)
     rng = random.Random(str((run, options)))
     for stop_at in sorted(rng.sample(range(1, 7), 2)):
         train(run, tmp_path / "parts", *options, flags=["--resume"], stop_at=stop_at, monkeypatch=monkeypatch)
@@ -46,7 +51,7 @@ def stopped_and_resumed(run, tmp_path, monkeypatch, *options, resume_options=())
         torch.manual_seed(stop_at)
         random.seed(stop_at)
     train(run, tmp_path / "parts", *options, *resume_options, flags=["--resume"])
-    return difference(tmp_path / "whole", tmp_path / "parts")
+    return difference(whole, tmp_path / "parts")
 
 
 def refusal(*arguments, **options):
