@@ -30,6 +30,6 @@ class PointwiseConv2d(nn.Conv2d):
 
     @staticmethod
     def _has_rows(x: Tensor) -> bool:
-        if x.device.type != "cpu" or x.dim() != 4 or not 0 < len(x) < FULL_BATCH or is_traced(x):
+        if is_traced(x) or x.device.type != "cpu" or x.dim() != 4 or not 0 < len(x) < FULL_BATCH:
             return False
         return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
