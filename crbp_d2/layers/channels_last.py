@@ -12,6 +12,20 @@ from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
 from .bilinear import bilinear
+from .transforms import WeightTransform, outside_autograd
+
+
+class RelaidWeight(WeightTransform):
+    """A weight in the channels-last layout.
+
+    Attributes:
+        values: K x C x E x E.
+    """
+
+    def __init__(self, weight: Tensor):
+        super().__init__(weight)
+        with outside_autograd():
+            self.values = self.snapshot.contiguous(memory_format=channels_last)
 
 
 def correlate(x: Tensor, weight: Tensor) -> Tensor:

@@ -76,8 +76,18 @@ class HorizontalConv2d(nn.Conv2d):
         weight, bias = self.weight, self.bias
         method = self._method_for(x, weight)
         if method == "direct":
-            return self._conv_forward(x, weight, bias)
+            return self._conv_forward(x, self._laid_out_for(x, weight), bias)
         return self._indirectly(x, weight, bias, method)
+
+    def _laid_out_for(self, x: Tensor, weight: Tensor) -> Tensor:
+        """The weight in the layout of channels-last images, or every convolution would bring a copy into it."""
+        if is_traced(x) or is_traced(weight) or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return weight
+        if x.dim() != 4 or x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+            return weight
+        if torch.is_grad_enabled() and weight.requires_grad:
+            return weight.contiguous(memory_format=torch.channels_last)
+        return self._transforms.get("channels_last", weight, channels_last.RelaidWeight).values
 
     @classmethod
     def _keep_from_compiler(cls) -> None:
