@@ -82,7 +82,7 @@ def test_a_worker_that_outlives_its_run_does_not_keep_the_lock(tmp_path):
         if worker:
             os.write(write, f"{worker}\n".encode())
             os._exit(0)
-        time.sleep(30)
+        time.sleep(600)
         os._exit(0)
     worker = int(os.read(read, 100))
     os.waitpid(run, 0)
