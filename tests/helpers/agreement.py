@@ -1,6 +1,6 @@
 """A training step and an inference of a cell by a rule, held against the same in float32 on the CPU."""
 
-from contextlib import nullcontext
+import functools
 
 import torch
 
@@ -25,37 +25,46 @@ def error(found, truth):
     return ((found - truth).norm() / truth.norm()).item()
 
 
-def trained(rule, cell, drive, context):
-    """State of a training run and gradients of all parameters and the drive."""
+def cell_and_drive(name, kernel_size, dtype):
+    torch.manual_seed(0)
+    cell = build_cell(name, 8, kernel_size=kernel_size, norm="GN", timescale=4).to(dtype)
+    return cell, torch.randn(2, 8, 9, 8).to(dtype)
+
+
+def results(rule, cell, drive, autocast=None):
+    """State of a training run, gradients of the drive and all parameters, and state of an inference."""
     drive = drive.clone().requires_grad_()
     recurrence = learning_rule(rule, cell, **SETTINGS)
+    # Random step counts are those of the run that this one is held against.
+    torch.manual_seed(1)
+    context = torch.autocast(drive.device.type, autocast, enabled=autocast is not None)
     with context:
         output = recurrence(drive)
     state = output.states[-1] if recurrence.supervision == "every" else output.state
     loss = sum(part.float().sin().sum() for part in state) + 1e-3 * output.penalty.float()
-    return state, torch.autograd.grad(loss, [drive, *cell.parameters()], allow_unused=True)
+    gradients = torch.autograd.grad(loss, [drive, *cell.parameters()], allow_unused=True)
+    with torch.no_grad(), context:
+        inferred = learning_rule(rule, cell, **SETTINGS).eval()(drive, steps=4).state
+    return [part.detach() for part in state], gradients, inferred
+
+
+@functools.cache
+def truth(rule, name, kernel_size, dtype):
+    """In float32 on the CPU by direct convolutions, of weights and a drive that are rounded to `dtype`."""
+    cell, drive = cell_and_drive(name, kernel_size, dtype)
+    set_convolution(cell.float(), "direct")
+    return results(rule, cell, drive.float())
 
 
 def check_agreement(rule, name, method, kernel_size, precision, device="cpu"):
     """Assert that states and gradients are those of float32 on the CPU, as near as the precision allows."""
     dtype, autocast, of_states, of_gradients = PRECISIONS[precision]
-    torch.manual_seed(0)
-    cell = build_cell(name, 8, kernel_size=kernel_size, norm="GN", timescale=4).to(device, dtype)
-    exact = build_cell(name, 8, kernel_size=kernel_size, norm="GN", timescale=4)
-    exact.load_state_dict(cell.state_dict())
-    set_convolution(cell, method)
-    set_convolution(exact, "direct")
-    drive = torch.randn(2, 8, 9, 8).to(dtype)
-    context = torch.autocast(device, autocast) if autocast else nullcontext()
-    state, gradients = trained(rule, cell, drive.to(device), context)
-    truth, true_gradients = trained(rule, exact, drive.float(), nullcontext())
-    assert error(state, truth) < of_states
+    cell, drive = cell_and_drive(name, kernel_size, dtype)
+    set_convolution(cell.to(device), method)
+    state, gradients, inferred = results(rule, cell, drive.to(device), autocast)
+    true_state, true_gradients, expected = truth(rule, name, kernel_size, dtype)
+    assert error(state, true_state) < of_states
     kept = [(g, t) for g, t in zip(gradients, true_gradients, strict=True) if t is not None]
     assert all(g.isfinite().all() for g, _ in kept)
     assert error(*zip(*kept, strict=True)) < of_gradients
-    recurrence = learning_rule(rule, cell, **SETTINGS).eval()
-    with torch.no_grad(), torch.autocast(device, autocast) if autocast else nullcontext():
-        inferred = recurrence(drive.to(device), steps=4).state
-    with torch.no_grad():
-        expected = learning_rule(rule, exact, **SETTINGS).eval()(drive.float(), steps=4).state
     assert error(inferred, expected) < of_states
