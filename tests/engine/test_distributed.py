@@ -56,8 +56,8 @@ def run(root, tmp_path):
     return start
 
 
-def weights(folder, rank=0):
-    return torch.load(folder / f"rank_{rank}.pt", weights_only=True)
+def weights(folder, rank=0, when="rank"):
+    return torch.load(folder / f"{when}_{rank}.pt", weights_only=True)
 
 
 def results(folder, name):
@@ -70,10 +70,15 @@ def assert_same(folder):
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
-def assert_close(one, two, tolerance):
-    one, two = weights(one), weights(two)
-    differences = {name: (two[name] - value).abs().max().item() for name, value in one.items()}
-    assert max(differences.values()) < tolerance, differences
+def assert_close(one, two):
+    """The parameters moved alike, relative to how far they moved: rounding may take a ReLU to its other side."""
+    start, one, two = weights(one, when="start"), weights(one), weights(two)
+    moved = {name: (value - start[name]).norm().item() for name, value in one.items()}
+    apart = {name: (two[name] - value).norm().item() for name, value in one.items()}
+    # Of what hardly moves, such as a bias before a norm, the difference is rounding alone.
+    least = 1e-3 * max(moved.values())
+    found = {name: apart[name] / max(moved[name], least) for name in one}
+    assert max(found.values()) < 1e-2, found
 
 
 def test_pathfinder(run):
@@ -81,7 +86,7 @@ def test_pathfinder(run):
     one = run("every_step", "one", *CONTOUR, "DATALOADER.NUM_WORKERS", 0)
     two = run("every_step", "two", *CONTOUR, "DATALOADER.NUM_WORKERS", 1, command=PYTHON, flags=TWO)
     assert_same(two)
-    assert_close(one, two, 1e-6)
+    assert_close(one, two)
     # Of equal logits up to rounding.
     scores = [results(folder, "pathfinder_soak_val")["pathfinder"] for folder in (one, two)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
@@ -91,14 +96,14 @@ def test_torchrun(run):
     one = run("stream", "one", *CONTOUR, "DATASETS.TEST", ())
     two = run("stream", "two", *CONTOUR, "DATASETS.TEST", (), command=TORCHRUN)
     assert_same(two)
-    assert_close(one, two, 1e-6)
+    assert_close(one, two)
 
 
 def test_panoptic(run):
     options = (*PANOPTIC, "SOLVER.MAX_ITER", 3, "SOLVER.IMS_PER_BATCH", 4, "DATASETS.TEST", ())
     one, two = run("panoptic", "one", *options), run("panoptic", "two", *options, flags=TWO)
     assert_same(two)
-    assert_close(one, two, 1e-5)
+    assert_close(one, two)
 
 
 def test_a_process_whose_images_are_empty(run):
@@ -106,7 +111,7 @@ def test_a_process_whose_images_are_empty(run):
                "DATASETS.TEST", ())  # fmt: skip
     one, two = run("panoptic", "one", *options), run("panoptic", "two", *options, flags=TWO)
     assert_same(two)
-    assert_close(one, two, 1e-5)
+    assert_close(one, two)
 
 
 def test_evaluation(run):

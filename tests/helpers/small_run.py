@@ -1,6 +1,7 @@
 """`crbp-train` with the data sets of tools.soak, whose folder the environment names; run as a script.
 
-Processes that it spawns import it, and so have the data sets too. Each leaves its weights in OUTPUT_DIR/rank_<r>.pt.
+Processes that it spawns import it, and so have the data sets too. Each leaves its weights in OUTPUT_DIR/rank_<r>.pt,
+and those it started from in OUTPUT_DIR/start_<r>.pt.
 """
 
 import json
@@ -19,12 +20,22 @@ from crbp_d2.data.panoptic.toy import write_toy_panoptic
 from crbp_d2.engine.run import main
 from tools.soak.small_runs import register_small_sets
 
-after_train = Trainer.after_train
+before_train, after_train = Trainer.before_train, Trainer.after_train
+
+
+def save_weights(trainer: Trainer, name: str) -> None:
+    path = f"{trainer.cfg.OUTPUT_DIR}/{name}_{comm.get_rank()}.pt"
+    torch.save(dict(trainer.checkpointer.model.named_parameters()), path)
+
+
+def before_train_and_save(self) -> None:
+    save_weights(self, "start")
+    before_train(self)
 
 
 def after_train_and_save(self) -> None:
     after_train(self)
-    torch.save(dict(self.checkpointer.model.named_parameters()), f"{self.cfg.OUTPUT_DIR}/rank_{comm.get_rank()}.pt")
+    save_weights(self, "rank")
 
 
 def write_set_with_an_empty_image(root: Path) -> None:
@@ -44,7 +55,7 @@ if "SMALL_SETS" in os.environ:
     register_small_sets(root)
     if (folder := root / "half_empty").exists():
         register_panoptic("half_empty", f"{folder}/panoptic.json", f"{folder}/panoptic", f"{folder}/images")
-    Trainer.after_train = after_train_and_save
+    Trainer.before_train, Trainer.after_train = before_train_and_save, after_train_and_save
 
 if __name__ == "__main__":
     main(sys.argv[1:])
