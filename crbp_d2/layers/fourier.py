@@ -27,6 +27,9 @@ from .transforms import WeightTransform, outside_autograd
 
 Size = tuple[int, int]
 
+# Products of spectra that are made at a time for a kernel's gradient, 8 MiB in float32.
+PRODUCTS = 2**20
+
 
 def transform_size(image: Size, kernel: Size) -> Size:
     """L, M: the next numbers with no prime factor above 7 that leave E//2 zeros beside the image.
@@ -102,7 +105,7 @@ def transpose(g: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
     return bilinear(
         g,
         weight,
-        lambda: _invert((_transform(g, size).conj() @ spectrum.values).conj(), size, g.shape[-2:]),
+        lambda: _invert(_transform(g, size, conjugate=True) @ spectrum.values, size, g.shape[-2:], conjugate=True),
         lambda u, weight: correlate(u, weight, spectrum),
         lambda u, g: kernel_gradient(u, g, kernel),
     )
@@ -116,23 +119,26 @@ def kernel_gradient(x: Tensor, g: Tensor, kernel: Size) -> Tensor:
     return bilinear(
         x,
         g,
-        lambda: _invert_kernel(_transform(g, size).conj().mT @ _transform(x, size), size, kernel),
+        lambda: _kernel_of_products(_transform(g, size, conjugate=True), _transform(x, size), size, kernel),
         lambda v, g: transpose(g, v, Spectrum(v, size)),
         lambda v, x: correlate(x, v, Spectrum(v, size)),
     )
 
 
-def _transform(x: Tensor, size: Size) -> Tensor:
-    """N x C x H x W -> F x N x C."""
-    return torch.fft.rfft2(x, s=size).permute(2, 3, 0, 1).flatten(0, 1).contiguous()
+def _transform(x: Tensor, size: Size, conjugate: bool = False) -> Tensor:
+    """N x C x H x W -> F x N x C, or its conjugate."""
+    y = torch.fft.rfft2(x, s=size)
+    return (y.conj() if conjugate else y).permute(2, 3, 0, 1).flatten(0, 1).contiguous().resolve_conj()
 
 
-def _invert(y: Tensor, size: Size, image: Size) -> Tensor:
-    """F x N x K -> N x K x H x W."""
+def _invert(y: Tensor, size: Size, image: Size, conjugate: bool = False) -> Tensor:
+    """F x N x K, or its conjugate, -> N x K x H x W."""
     height, width = image
     # The columns first, as they lie, so that the rows below the image need no more.
-    y = torch.fft.ifft(y.unflatten(0, (size[0], -1)), dim=0)[:height]
-    return torch.fft.irfft(y.permute(2, 3, 0, 1), n=size[1])[..., :width].contiguous()
+    y = y.unflatten(0, (size[0], -1))
+    # The inverse of a conjugate is the conjugate of the forward transform.
+    y = torch.fft.fft(y, dim=0, norm="forward").conj() if conjugate else torch.fft.ifft(y, dim=0)
+    return torch.fft.irfft(y[:height].permute(2, 3, 0, 1), n=size[1])[..., :width].contiguous()
 
 
 def _transform_kernel(weight: Tensor, size: Size) -> Tensor:
@@ -148,16 +154,25 @@ def _transform_kernel(weight: Tensor, size: Size) -> Tensor:
     return (rows @ half.flatten(1)).view(-1, *maps)
 
 
-def _invert_kernel(z: Tensor, size: Size, kernel: Size) -> Tensor:
-    """F x K x C -> K x C x E x E: the inverse transform at the places of the kernel alone, its centre at 0."""
-    maps = z.shape[-2:]
-    rows, columns = (_roots(length, extent, z.real) for length, extent in zip(size, kernel, strict=True))
+def _kernel_of_products(g: Tensor, x: Tensor, size: Size, kernel: Size) -> Tensor:
+    """F x N x K and F x N x C -> K x C x E x E: the inverse transform of the products over N, at the kernel's places.
+
+    The kernel's centre is at 0. The products of all frequencies are much larger than the kernel: they are made a few
+    rows of frequencies at a time, and summed up.
+    """
+    maps, channels = g.shape[-1], x.shape[-1]
+    rows, columns = (_roots(length, extent, x.real) for length, extent in zip(size, kernel, strict=True))
     columns = columns[: size[1] // 2 + 1]
     # The other half of the frequencies are conjugates, which double the real part.
     columns[1 : (size[1] + 1) // 2] *= 2
-    half = (rows.mT @ z.view(size[0], -1)).view(kernel[0], len(columns), -1)
-    weight = (columns.mT @ half).real / math.prod(size)
-    return weight.view(*kernel, *maps).permute(2, 3, 0, 1).contiguous()
+    count = len(columns)
+    step = max(1, PRODUCTS // (count * maps * channels))
+    half = x.new_zeros(kernel[0], count * maps * channels)
+    parts = (tensor.split(step * count) for tensor in (g, x))
+    for roots, left, right in zip(rows.split(step), *parts, strict=True):
+        half.addmm_(roots.mT, (left.mT @ right).view(len(roots), -1))
+    weight = (columns.mT @ half.view(kernel[0], count, -1)).real / math.prod(size)
+    return weight.view(*kernel, maps, channels).permute(2, 3, 0, 1).contiguous()
 
 
 def _roots(length: int, extent: int, like: Tensor) -> Tensor:

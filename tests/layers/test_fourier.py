@@ -45,8 +45,8 @@ def test_every_map_is_differentiable_twice(height, width, extent):
 
 def test_a_kernels_gradient_is_computed_only_where_it_is_wanted(monkeypatch):
     calls = []
-    plain = fourier._invert_kernel
-    monkeypatch.setattr(fourier, "_invert_kernel", lambda *a: calls.append(0) or plain(*a))
+    plain = fourier._kernel_of_products
+    monkeypatch.setattr(fourier, "_kernel_of_products", lambda *a: calls.append(0) or plain(*a))
     x, weight = normal(2, 3, 6, 6).requires_grad_(), normal(4, 3, 5, 5, seed=1).requires_grad_()
     y = fft(x, weight).sum()
     torch.autograd.grad(y, x, retain_graph=True)
@@ -58,3 +58,12 @@ def test_a_kernels_gradient_is_computed_only_where_it_is_wanted(monkeypatch):
 @pytest.mark.parametrize("length,smooth", [(1, 1), (11, 12), (13, 14), (157, 160), (167, 168), (2 * 11 * 13, 288)])
 def test_transforms_have_no_large_prime_factors(length, smooth):
     assert transform_size((length, length), (1, 1)) == (smooth, smooth)
+
+
+def test_the_products_for_a_kernels_gradient_are_made_in_parts(monkeypatch):
+    """The same whatever the parts, down to a row of frequencies at a time."""
+    x, g = normal(3, 2, 9, 8, seed=1), normal(3, 4, 9, 8, seed=2)
+    truth = torch.nn.grad.conv2d_weight(x, (4, 2, 5, 5), g, padding=2)
+    for products in (10**6, 300, 1):
+        monkeypatch.setattr(fourier, "PRODUCTS", products)
+        torch.testing.assert_close(fourier.kernel_gradient(x, g, (5, 5)), truth, rtol=1e-11, atol=1e-11)
