@@ -1,6 +1,7 @@
 """What more threads and processes give to a training step."""
 
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -78,7 +79,11 @@ def _work(rank: int, processes: int, threads: int, batch: int, side: int, steps:
         seconds.append(time.perf_counter() - start)
     taken = {"clock": seconds[1:], "processor": time.process_time() - busy}
     (Path(folder) / f"{rank}.json").write_text(json.dumps(taken))
+    dist.barrier()
     dist.destroy_process_group()
+    # With the result in its file there is nothing to wait for: threads of torch that an interpreter finds still running
+    # while it ends would abort it ("terminate called without an active exception").
+    os._exit(0)
 
 
 def processes_panel(layouts: Mapping[tuple[int, int], Throughput]) -> Panel:
