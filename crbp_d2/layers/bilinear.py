@@ -32,7 +32,7 @@ def bilinear(
     result = _Branch.apply(a, owned, gradient_a, (b,))
     if not (torch.is_grad_enabled() and b.requires_grad):
         return result
-    return _Join.apply(result, _Branch.apply(b, lambda: result.new_zeros(()).expand_as(result), gradient_b, (a,)))
+    return Join.apply(result, _Branch.apply(b, lambda: result.new_zeros(()).expand_as(result), gradient_b, (a,)))
 
 
 class _Branch(torch.autograd.Function):
@@ -54,7 +54,7 @@ class _Branch(torch.autograd.Function):
             return ctx.gradient(g, *ctx.saved_tensors), None, None, None
 
 
-class _Join(torch.autograd.Function):
+class Join(torch.autograd.Function):
     """`result` itself, with the gradient for both. A view of it could not be written into afterwards."""
 
     @staticmethod

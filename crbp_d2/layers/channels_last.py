@@ -28,6 +28,11 @@ class RelaidWeight(WeightTransform):
             self.values = self.snapshot.contiguous(memory_format=channels_last)
 
 
+def is_channels_last(x: Tensor) -> bool:
+    """Whether images lie in that layout in memory, and not in the usual one as well."""
+    return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=channels_last)
+
+
 def correlate(x: Tensor, weight: Tensor) -> Tensor:
     """The convolution of F.conv2d with padding E//2, its gradients by torch's own in the usual layout.
 

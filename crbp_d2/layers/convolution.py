@@ -83,7 +83,7 @@ class HorizontalConv2d(nn.Conv2d):
         """The weight in the layout of channels-last images, or every convolution would bring a copy into it."""
         if is_traced(x) or is_traced(weight) or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return weight
-        if x.dim() != 4 or x.is_contiguous() or not x.is_contiguous(memory_format=torch.channels_last):
+        if not channels_last.is_channels_last(x):
             return weight
         if torch.is_grad_enabled() and weight.requires_grad:
             return weight.contiguous(memory_format=torch.channels_last)
@@ -169,7 +169,7 @@ class HorizontalConv2d(nn.Conv2d):
 
     def _problem(self, x: Tensor) -> Problem:
         height, width = x.shape[2:]
-        last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+        last = channels_last.is_channels_last(x)
         return Problem(len(x), self.in_channels, self.out_channels, height, width, self.kernel_size[0], last)
 
     def _candidates(self, x: Tensor) -> list[str]:

@@ -15,6 +15,9 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from crbp_d2.tracing import is_batched, is_traced
 
+from .bilinear import Join
+from .channels_last import is_channels_last
+
 Function = Callable[..., Tensor]
 Tensors = tuple[Tensor, ...]
 
@@ -46,7 +49,7 @@ def elementwise(function: Function, changing: Tensors, fixed: Tensors = ()) -> T
         wanted = [start + k for k, tensor in enumerate(group) if tensor.requires_grad]
         if wanted:
             zero = _Group.apply(chain, start == 0, wanted, tensors, *(tensors[k] for k in wanted))
-            result = _Join.apply(result, zero)
+            result = Join.apply(result, zero)
     return result
 
 
@@ -72,19 +75,6 @@ class _Group(torch.autograd.Function):
         else:
             gradients = _Gradients.apply(chain, ctx.keep, wanted, g, *tensors)
         return None, None, None, None, *gradients
-
-
-class _Join(torch.autograd.Function):
-    """`result` itself, with the gradient for both. A view of it could not be written into afterwards."""
-
-    @staticmethod
-    def forward(ctx, result: Tensor, zero: Tensor) -> Tensor:
-        ctx.mark_dirty(result)
-        return result
-
-    @staticmethod
-    def backward(ctx, g: Tensor):
-        return g, g
 
 
 class _Gradients(torch.autograd.Function):
@@ -220,14 +210,10 @@ def _summed(x: Tensor, shape: torch.Size) -> Tensor:
     return x.sum(dims, keepdim=True).reshape(shape)
 
 
-def _is_channels_last(tensor: Tensor) -> bool:
-    return tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
-
-
 def _room(shape: torch.Size, tensors: Sequence[Tensor]) -> Tensor:
     """Room for a result, in the layout of the first of the tensors that has its shape."""
     like = next((tensor for tensor in tensors if tensor.shape == shape), tensors[0])
-    layout = torch.channels_last if _is_channels_last(like) else torch.contiguous_format
+    layout = torch.channels_last if is_channels_last(like) else torch.contiguous_format
     return torch.empty(shape, dtype=like.dtype, memory_format=layout)
 
 
@@ -238,7 +224,7 @@ def _slices(shape: torch.Size, *tensors: Tensor) -> Iterator[list[Tensor]]:
         shape: that the tensors broadcast to; not the first one's where parts of a parameter are to be added to.
     """
     views = [tensor.view((1,) * (len(shape) - tensor.dim()) + tensor.shape) for tensor in tensors]
-    if any(_is_channels_last(view) for view in views):
+    if any(is_channels_last(view) for view in views):
         views = [view.permute(0, 2, 3, 1) for view in views]
         shape = torch.Size((shape[0], *shape[2:], shape[1]))
     size = math.prod(shape) if math.prod(shape) <= WHOLE else SLICE

@@ -3,10 +3,11 @@
 N: batch; C, K: input and output channels; H x W: image size.
 """
 
-import torch
 from torch import Tensor, nn
 
 from crbp_d2.tracing import is_traced
+
+from .channels_last import is_channels_last
 
 # Below, torch leaves a 1 x 1 convolution in one thread to a product of matrices that takes up to twice as long.
 FULL_BATCH = 16
@@ -30,6 +31,6 @@ class PointwiseConv2d(nn.Conv2d):
 
     @staticmethod
     def _has_rows(x: Tensor) -> bool:
-        if is_traced(x) or x.device.type != "cpu" or x.dim() != 4 or not 0 < len(x) < FULL_BATCH:
+        if is_traced(x) or x.device.type != "cpu":
             return False
-        return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        return is_channels_last(x) and 0 < len(x) < FULL_BATCH
