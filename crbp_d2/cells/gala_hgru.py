@@ -16,10 +16,11 @@ from crbp_d2.recurrence.state import State
 
 from .blocks import in_blocks
 from .chrono import chrono_bias
-from .starts import STARTS, of_zeros
+from .horizontal import HorizontalCell
+from .starts import STARTS
 
 
-class GalaHGRUCell(nn.Module):
+class GalaHGRUCell(HorizontalCell):
     """Horizontal gated recurrent unit with a global-and-local attention gate on its input.
 
         gate = sig( (V2 sp(V1 h)) . (P2 sp(P1 h + p)) + b )
@@ -109,16 +110,9 @@ class GalaHGRUCell(nn.Module):
         inhibition = self.inhibition_norm(self.inhibition(gated))
         return self._updated(h, self._suppressed(drive, h, inhibition))
 
-    def _suppressed_of_zeros(self, drive: Tensor) -> Tensor:
-        """S of a state of zeros."""
-        inhibition = of_zeros(self.inhibition_norm, drive, self.channels)
-        return self._suppressed(drive, drive.new_zeros(()), inhibition)
-
-    def _suppressed(self, drive: Tensor, h: Tensor, inhibition: Tensor) -> Tensor:
-        return elementwise(_suppressed, (h, inhibition), (drive, self.alpha, self.mu))
-
-    def _excited_by(self, suppressed: Tensor) -> Tensor:
-        return self.excitation_norm(self.excitation(suppressed))
+    @staticmethod
+    def _suppression(h: Tensor, inhibition: Tensor, drive: Tensor, alpha: Tensor, mu: Tensor) -> Tensor:
+        return softplus(drive - inhibition * (alpha * h + mu))
 
     def _updated(self, h: Tensor, suppressed: Tensor) -> State:
         return (elementwise(_updated, (h, self.update_gate(suppressed), self._excited_by(suppressed))),)
@@ -126,10 +120,6 @@ class GalaHGRUCell(nn.Module):
 
 def _gated(h: Tensor, channel: Tensor, spatial: Tensor, bias: Tensor) -> Tensor:
     return h * torch.sigmoid(channel * spatial + bias)
-
-
-def _suppressed(h: Tensor, inhibition: Tensor, drive: Tensor, alpha: Tensor, mu: Tensor) -> Tensor:
-    return softplus(drive - inhibition * (alpha * h + mu))
 
 
 def _updated(h: Tensor, gate: Tensor, excitation: Tensor) -> Tensor:

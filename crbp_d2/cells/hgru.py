@@ -17,12 +17,13 @@ from crbp_d2.layers.softplus import softplus
 from crbp_d2.recurrence.state import State
 
 from .chrono import chrono_bias
-from .starts import STARTS, of_zeros
+from .horizontal import HorizontalCell
+from .starts import STARTS
 
 FORMS = ("printed", "released")
 
 
-class HGRUCell(nn.Module):
+class HGRUCell(HorizontalCell):
     """Horizontal gated recurrent unit (Linsley et al. 2020, supplementary section 3.1).
 
         G    = sig( U_S h )
@@ -114,16 +115,9 @@ class HGRUCell(nn.Module):
             return self(drive, state)
         return self._updated(drive.new_zeros(()), self._suppressed_of_zeros(drive))
 
-    def _suppressed_of_zeros(self, drive: Tensor) -> Tensor:
-        """S of a state of zeros."""
-        inhibition = of_zeros(self.inhibition_norm, drive, self.channels)
-        return self._suppressed(drive, drive.new_zeros(()), inhibition)
-
-    def _suppressed(self, drive: Tensor, h: Tensor, inhibition: Tensor) -> Tensor:
-        return elementwise(_suppressed, (h, inhibition), (drive, self.alpha, self.mu))
-
-    def _excited_by(self, suppressed: Tensor) -> Tensor:
-        return self.excitation_norm(self.excitation(suppressed))
+    @staticmethod
+    def _suppression(h: Tensor, inhibition: Tensor, drive: Tensor, alpha: Tensor, mu: Tensor) -> Tensor:
+        return softplus(drive - softplus((alpha * h + mu) * inhibition))
 
     def _updated(self, h: Tensor, suppressed: Tensor) -> State:
         gate, excitation = self.update_gate(suppressed), self._excited_by(suppressed)
@@ -139,10 +133,6 @@ class HGRUCell(nn.Module):
 
 def _gated(gate: Tensor, h: Tensor) -> Tensor:
     return h * torch.sigmoid(gate)
-
-
-def _suppressed(h: Tensor, inhibition: Tensor, drive: Tensor, alpha: Tensor, mu: Tensor) -> Tensor:
-    return softplus(drive - softplus((alpha * h + mu) * inhibition))
 
 
 def _candidate(excitation: Tensor, suppressed: Tensor, kappa: Tensor, gamma: Tensor, omega: Tensor) -> Tensor:
