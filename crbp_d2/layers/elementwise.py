@@ -1,9 +1,9 @@
 """Chains of element-wise operators: evaluated a slice at a time, and differentiated by one product an argument.
 
-On a CPU such a chain waits for memory at every link; slices of it stay in the processor's cache. And since an element
-of the result depends on one element of each argument, its derivative in an argument is a tensor of partial derivatives:
-computed once, it is all that the vector-Jacobian products of a series multiply by, where autograd would go back link
-by link.
+On a CPU such a chain over large tensors waits for memory at every link; slices of it stay in the processor's cache. And
+since an element of the result depends on one element of each argument, its derivative in an argument is a tensor of
+partial derivatives: computed once, it is all that the vector-Jacobian products of a series multiply by, where autograd
+would go back link by link. What stays in the cache as a whole gains nothing by that, and is left to autograd.
 """
 
 import math
@@ -21,7 +21,7 @@ from .channels_last import is_channels_last
 Function = Callable[..., Tensor]
 Tensors = tuple[Tensor, ...]
 
-# Elements up to which a tensor is left whole, 2 MiB in float32, and those of a slice of a larger one.
+# Elements up to which a result is left to plain operators, 2 MiB in float32, and those of a slice of a larger one.
 WHOLE, SLICE = 2**19, 2**17
 PRECISIONS = (torch.float32, torch.float64)
 
@@ -29,7 +29,7 @@ PRECISIONS = (torch.float32, torch.float64)
 def elementwise(function: Function, changing: Tensors, fixed: Tensors = ()) -> Tensor:
     """function(*changing, *fixed), differentiable any number of times.
 
-    Away from CPUs, in half precision, and where torch traces or transforms the call, it is just that.
+    For small tensors, away from CPUs, in half precision, and where torch traces or transforms the call it is just that.
 
     Args:
         function: of plain differentiable operators; each element of its result depends on one element of each
@@ -40,7 +40,10 @@ def elementwise(function: Function, changing: Tensors, fixed: Tensors = ()) -> T
     tensors = changing + fixed
     if not _can_be_sliced(tensors):
         return function(*tensors)
-    chain = _Chain(function, tensors)
+    shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+    if math.prod(shape) <= WHOLE:
+        return function(*tensors)
+    chain = _Chain(function, shape)
     (result,) = chain.sliced(lambda *parts: (function(*parts),), [chain.shape], tensors)
     if not torch.is_grad_enabled():
         return result
@@ -112,8 +115,8 @@ class _Gradients(torch.autograd.Function):
 class _Chain:
     """A function of tensors that broadcast to `shape`."""
 
-    def __init__(self, function: Function, tensors: Tensors):
-        self.shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+    def __init__(self, function: Function, shape: torch.Size):
+        self.shape = shape
         self._function = function
         self._partials: Tensors | None = None
 
@@ -169,8 +172,6 @@ class _Chain:
                 return function(*(part.detach().requires_grad_() for part in parts))
 
         with torch.no_grad():
-            if math.prod(self.shape) <= WHOLE:
-                return call(tensors)
             whole = [shape == self.shape for shape in shapes]
             results = tuple(
                 _room(self.shape, tensors) if full else tensors[0].new_zeros(shape)
@@ -227,10 +228,9 @@ def _slices(shape: torch.Size, *tensors: Tensor) -> Iterator[list[Tensor]]:
     if any(is_channels_last(view) for view in views):
         views = [view.permute(0, 2, 3, 1) for view in views]
         shape = torch.Size((shape[0], *shape[2:], shape[1]))
-    size = math.prod(shape) if math.prod(shape) <= WHOLE else SLICE
     # The dimension to cut: those before it are taken one by one, those behind it whole.
-    cut = next(d for d in range(len(shape)) if math.prod(shape[d + 1 :]) <= size)
-    length = max(1, size // math.prod(shape[cut + 1 :]))
+    cut = next(d for d in range(len(shape)) if math.prod(shape[d + 1 :]) <= SLICE)
+    length = max(1, SLICE // math.prod(shape[cut + 1 :]))
     return _cut(views, shape, cut, length)
 
 

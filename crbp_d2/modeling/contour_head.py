@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.layers import Conv2d, ShapeSpec
+from detectron2.layers import ShapeSpec
 from detectron2.modeling import SEM_SEG_HEADS_REGISTRY
 from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from crbp_d2.cells import FeedforwardControl
 from crbp_d2.checks import ContradictionError, SettingError, check_choice, check_number
 from crbp_d2.layers.norms import NORMS, build_norm
+from crbp_d2.layers.pointwise import PointwiseConv2d
 from crbp_d2.recurrence import Recurrence
 
 from .build import arguments, build_feedforward, build_recurrence, head_settings, keyed
@@ -59,7 +60,7 @@ class ContourReadout(nn.Module, ABC):
         check_number(owner, "(0, 1)", prior_prob=prior_prob)
         check_number(owner, "[0, inf)", focal_gamma=focal_gamma, loss_weight=loss_weight)
         self.norm = build_norm(readout_norm, channels, scale=1.0)
-        self.predictor = Conv2d(channels, len(CLASSES), kernel_size=1)
+        self.predictor = PointwiseConv2d(channels, len(CLASSES))
         nn.init.normal_(self.predictor.weight, std=0.01)
         with torch.no_grad():
             self.predictor.bias.copy_(torch.tensor([math.log(1 - prior_prob), math.log(prior_prob)]))

@@ -9,14 +9,18 @@ from crbp_d2.layers.elementwise import elementwise
 
 SHAPE = (2, 3, 4, 2)
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
-# (WHOLE, SLICE): tensors of 48 elements at once, and in slices of planes and of parts of a row.
-SIZES = [(100, 100), (3, 16), (3, 7)]
+# SLICE: tensors of 48 elements at once, and in slices of planes and of parts of a row.
+SIZES = [100, 16, 7]
 
 
 @pytest.fixture(params=SIZES, ids=str)
 def sizes(request, monkeypatch):
-    monkeypatch.setattr(module, "WHOLE", request.param[0])
-    monkeypatch.setattr(module, "SLICE", request.param[1])
+    monkeypatch.setattr(module, "SLICE", request.param)
+
+
+@pytest.fixture(autouse=True)
+def small_tensors_are_large(monkeypatch):
+    monkeypatch.setattr(module, "WHOLE", 3)
 
 
 def tensor(*shape, layout=torch.contiguous_format, seed=0):
@@ -61,15 +65,31 @@ def test_the_third_derivative():
     torch.testing.assert_close(found, truth, rtol=1e-10, atol=1e-10)
 
 
-def test_a_series_evaluates_the_function_once():
+def counted():
+    """The chain, and a list that grows by its calls."""
     calls = []
 
-    def counted(*tensors):
+    def call(*tensors):
         calls.append(len(tensors))
         return chain(*tensors)
 
+    return call, calls
+
+
+def test_small_tensors_are_left_to_autograd(monkeypatch):
+    monkeypatch.setattr(module, "WHOLE", 48)
+    function, calls = counted()
     changing, fixed = arguments()
-    value = elementwise(counted, changing, fixed)
+    inputs = (*changing, *fixed)
+    found = grad(elementwise(function, changing, fixed).sum(), inputs)
+    torch.testing.assert_close(found, grad(chain(*inputs).sum(), inputs), rtol=0, atol=0)
+    assert len(calls) == 1  # nothing is computed again for the gradients
+
+
+def test_a_series_evaluates_the_function_once():
+    function, calls = counted()
+    changing, fixed = arguments()
+    value = elementwise(function, changing, fixed)
     expected = chain(*changing, *fixed)
     assert len(calls) == 1
     for seed in range(3):

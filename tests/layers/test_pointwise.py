@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from crbp_d2.layers.pointwise import FULL_BATCH, PointwiseConv2d
+from crbp_d2.layers.pointwise import FEW_WEIGHTS, FULL_BATCH, PointwiseConv2d
 
 
 def image(batch, layout, height=3):
@@ -25,25 +25,56 @@ def test_values_and_gradients(bias, batch, layout):
     torch.testing.assert_close(*gradients)
 
 
-def test_second_derivatives():
-    conv, x = PointwiseConv2d(5, 2).double(), image(2, torch.channels_last)
-    inputs = x, conv.weight, conv.bias
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("bias", [False, True])
+def test_second_derivatives(bias, layout):
+    conv, x = PointwiseConv2d(5, 2).double(), image(2, layout)
+    if not bias:
+        conv.bias = None
+    inputs = (x, *conv.parameters())
 
-    def call(x, weight, bias):
-        return torch.func.functional_call(conv, {"weight": weight, "bias": bias}, (x,))
+    def call(x, *parameters):
+        return torch.func.functional_call(conv, dict(zip(("weight", "bias"), parameters, strict=False)), (x,))
 
     assert torch.autograd.gradcheck(call, inputs) and torch.autograd.gradgradcheck(call, inputs)
 
 
-def test_few_images_are_computed_as_rows(monkeypatch):
+@pytest.fixture
+def convolved(monkeypatch):
+    """Batches that torch's convolution gets."""
     batches = []
     forward = torch.nn.Conv2d.forward
     monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda self, x: batches.append(len(x)) or forward(self, x))
+    return batches
+
+
+def test_few_images_are_computed_as_rows(convolved):
     conv = PointwiseConv2d(5, 2).double()
     for batch in (1, 2, FULL_BATCH):
         conv(image(batch, torch.channels_last, height=14))
-    conv(image(2, torch.contiguous_format))
-    assert batches == [14, 28, FULL_BATCH, 2]
+    assert convolved == [14, 28, FULL_BATCH]
+
+
+def test_few_channels_are_products_of_matrices(convolved):
+    x = image(2, torch.contiguous_format)
+    for channels in (2, FEW_WEIGHTS):
+        PointwiseConv2d(5, channels).double()(x)
+    assert convolved == [2]  # of the many channels alone
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_under_autocast_it_computes_as_any_convolution_does(bias):
+    conv, x = PointwiseConv2d(5, 2, bias=bias), image(2, torch.contiguous_format).detach().float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found, truth = conv(x), F.conv2d(x, conv.weight, conv.bias)
+    assert found.dtype == truth.dtype
+    torch.testing.assert_close(found, truth)
+
+
+@pytest.mark.parametrize("shape", [(2, 4, 3, 4), (5,)])
+def test_what_does_not_fit_is_refused_in_torchs_words(shape):
+    with pytest.raises(RuntimeError, match="conv|channels"):
+        PointwiseConv2d(5, 2)(torch.zeros(shape))
 
 
 def test_it_is_exported_as_one_convolution():
