@@ -45,22 +45,38 @@ def live_memory(problem: Problem, recurrence: Recurrence) -> dict[str, Phase]:
             loss.backward()
 
     step()
+    with _marked(recurrence):
+        return phases_of(_events(step))
+
+
+def live_peak(step: Callable[[], object]) -> int:
+    """Bytes of the tensors that a call has alive at most, above those alive before. On the CPU."""
+    live = peak = 0
+    for event in _allocations(_events(step)):
+        live += event["args"]["Bytes"]
+        peak = max(peak, live)
+    return peak
+
+
+def _events(step: Callable[[], object]) -> list[dict]:
+    """The profiler's events of a call ("traceEvents" of its trace)."""
     # What others have left behind shall not be freed in between.
     gc.collect()
     gc.disable()
     try:
-        return _measured(step, recurrence)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            step()
     finally:
         gc.enable()
-
-
-def _measured(step: Callable[[], None], recurrence: Recurrence) -> dict[str, Phase]:
-    with _marked(recurrence), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
-        step()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiled.export_chrome_trace(str(path))
-        return phases_of(json.loads(path.read_text())["traceEvents"])
+        return json.loads(path.read_text())["traceEvents"]
+
+
+def _allocations(events: list[dict]) -> list[dict]:
+    """Those that say how many bytes a tensor took or gave back, by time."""
+    return sorted((event for event in events if event.get("name") == _ALLOCATION), key=lambda event: event["ts"])
 
 
 @contextmanager
@@ -96,7 +112,7 @@ def phases_of(events: list[dict]) -> dict[str, Phase]:
         # It comes last in the forward run, which ends with it.
         spans[PENALTY] = spans[PENALTY][0], spans[FORWARD][1]
     live, peaks, ends = 0, {}, {}
-    for event in sorted((e for e in events if e.get("name") == _ALLOCATION), key=lambda e: e["ts"]):
+    for event in _allocations(events):
         live += event["args"]["Bytes"]
         inside = [name for name, (start, end) in spans.items() if start <= event["ts"] <= end]
         if inside:

@@ -180,6 +180,10 @@ def advice(rows: list[RuleCost]) -> list[str]:
         "[RESULTS](RESULTS.md) compares its quality over the steps; as a gradient of a fixed point it is as coarse as "
         f"`tbptt` ({of['progressive'].error[1]:.2f}). `progressive_far` draws from more steps, most starts short and "
         "some long; `progressive_mixed` reads the state after the usual number as well, and then saves twice as much.",
+        "- **A mask head that is run for other numbers of steps than in training: `crbp` with the contraction "
+        "penalty**, `configs/quick/panoptic_R18_contracting_hard.yaml` (`PENALTY.NAME` Contraction, `CELL.START` "
+        "drive). On the harder scenes of [RESULTS](RESULTS.md) it keeps its quality to 30 steps, where `bptt` and "
+        "plain `crbp` lose much of theirs.",
         "- **For comparisons with the paper:** `tbptt`, `bptt_every_step` and `cbptt`.",
     ]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .panoptic_results import (
     RESULTS,
+    SIDE_BY_SIDE,
     TOY,
     TOY_BASELINE,
     TWO_IMAGES,
@@ -42,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"{error}")
     if {TOY, TOY_BASELINE} <= evaluations.keys():
         folders = {"feedforward": evaluations[TOY_BASELINE] / "pictures", "recurrent": evaluations[TOY] / "pictures"}
-        pictures = write_side_by_side(folders, ROOT / RESULTS / TOY / "side_by_side")
+        pictures = write_side_by_side(folders, ROOT / RESULTS / TOY / SIDE_BY_SIDE)
         print(f"{len(pictures)} pictures side by side: {ROOT / RESULTS / TOY / 'side_by_side'}")
 
 

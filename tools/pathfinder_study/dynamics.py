@@ -79,6 +79,28 @@ def _mechanism(record: Record, settled: bool) -> str:
     return "the states have not come to rest, and meet a readout that was not trained on them"
 
 
+def series_lacks(study: Study, run: str) -> str:
+    """What keeps a rule with a Neumann series from the quality of others, by the step's radius where its runs end.
+
+    "" where it has not run.
+    """
+    record = study.first(run)
+    if record is None or not record.steps or not math.isfinite(radius := record.value("spectral_radius")):
+        return ""
+    if radius < 1:
+        reason = (
+            "The step contracts, so that the gradient is that of a fixed point; but what one place tells another fades "
+            f"by up to {radius:.2f} a step, to {radius**record.steps:.2f} within N steps, over which a contour is "
+            "traced."
+        )
+    else:
+        reason = (
+            f"The step does not contract, as the series assumes: each of its terms is up to {radius:.2f} times the one "
+            "before, so that training follows another gradient than that of the loss."
+        )
+    return f"{describe(study, run)} {reason}"
+
+
 def mechanism(study: Study, missed: Sequence[Bound]) -> str:
     """By how much bounds are missed, and how the runs they compare go on past the trained steps."""
     differences, runs = [], {}

@@ -14,14 +14,21 @@ from .claims import Claim
 from .comparisons import Outcome
 from .figure_style import name_of
 from .figures import FIGURES
+from .harder_scenes import HARDER, harder_table
 from .ledger import LONGER_NOTE, own_panoptic_rows, panoptic_rows, pathfinder_rows
-from .panoptic_results import kept_pictures
+from .panoptic_results import TOY, kept_pictures
 from .records import Study
 from .unrolling import Unrolling
 from .verdict_section import values_cell, verdict_cell
 
 PAGE = Template((Path(__file__).parent / "gallery_page.html").read_text())
-PANOPTIC = "Panoptic toy model", "Panoptic quality of the toy model after each number of steps, in percent."
+PANOPTIC = {
+    "panoptic_toy": ("Panoptic toy model", "Panoptic quality of the toy model after each number of steps, in percent."),
+    HARDER: (
+        "Panoptic models on harder scenes",
+        "Panoptic quality after each number of steps by learning rule: means over seeds with their range, in percent.",
+    ),
+}
 
 
 def gallery_page(
@@ -39,7 +46,7 @@ def gallery_page(
         written: stems of the figures in `folder`/figures.
         unrolling: None leaves a sentence in its place.
     """
-    texts = {stem: (title, caption) for stem, (_, title, caption) in FIGURES.items()} | {"panoptic_toy": PANOPTIC}
+    texts = {stem: (title, caption) for stem, (_, title, caption) in FIGURES.items()} | PANOPTIC
     figures = [_figure(stem, *texts[stem], folder / "figures" / f"{stem}.png") for stem in written]
     ledger = [
         [row.quantity, row.paper, row.ours, _link(row.figure, written), f"`{row.command}`"]
@@ -57,7 +64,9 @@ def gallery_page(
         verdicts=_table(["claim", "paper", "measure", "ours", "verdict", "figure"], verdicts),
         reasons="\n".join(reasons),
         panoptic=_table(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
-        pictures="\n".join(_picture(p.read_bytes(), f"toy scene {p.stem}") for p in kept_pictures(root)),
+        harder=_table(*harder_table(root)),
+        pictures=_pictures("toy scene", TOY, root),
+        harder_pictures=_pictures("harder scene", HARDER, root),
     )
 
 
@@ -66,6 +75,10 @@ def _figure(stem: str, title: str, caption: str, path: Path) -> str:
         f'<figure id="{stem}"><h3>{title}</h3>{_picture(path.read_bytes(), title)}'
         f'<figcaption>{escape(caption)} <a href="figures/{stem}.csv">Numbers</a></figcaption></figure>'
     )
+
+
+def _pictures(what: str, name: str, root: Path) -> str:
+    return "\n".join(_picture(path.read_bytes(), f"{what} {path.stem}") for path in kept_pictures(name, root))
 
 
 def _picture(image: bytes, alt: str, attributes: str = "") -> str:

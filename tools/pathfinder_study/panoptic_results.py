@@ -18,6 +18,7 @@ from tools.page import machine
 # OUTPUT_DIR/inference/<data set>.
 RESULTS = Path("tools/pathfinder_study/results")
 TOY, TOY_BASELINE, TWO_IMAGES = "panoptic_toy", "panoptic_toy_baseline", "panoptic_two_images"
+SIDE_BY_SIDE = "side_by_side"
 # Of a picture that is kept, in pixels at most: that of a page.
 WIDTH = 1200
 FIGURES = (("PQ", "PQ"), ("PQ_th", "PQ things"), ("PQ_st", "PQ stuff"))
@@ -111,9 +112,9 @@ def side_by_side(left: ndarray, right: ndarray, labels: tuple[str, str]) -> ndar
     return np.concatenate([left[:, : 2 * width], *predictions], axis=1)
 
 
-def kept_pictures(root: Path) -> list[Path]:
-    """What `write_side_by_side` left in the repository's results."""
-    return sorted((root / RESULTS / TOY / "side_by_side").glob("*.jpg"))
+def kept_pictures(name: str, root: Path) -> list[Path]:
+    """What `write_side_by_side` left in a folder of the repository's results."""
+    return sorted((root / RESULTS / name / SIDE_BY_SIDE).glob("*.jpg"))
 
 
 def write_side_by_side(folders: Mapping[str, Path], target: Path, count: int = 4) -> list[Path]:

@@ -11,6 +11,7 @@ from .analysis import write_analysis
 from .checkpoints import with_checkpoint, write_config
 from .figures import draw_figures
 from .gallery import gallery_page
+from .harder_scenes import HARDER, draw_harder_steps
 from .panoptic_results import RESULTS, draw_toy_steps
 from .records import load_study
 from .results_page import results_page
@@ -43,6 +44,10 @@ def write_report(folder: Path, root: Path) -> None:
     trained = CfgNode.load_yaml_with_base(str(root / TOY_CONFIG))["MODEL"]["RECURRENCE"]["STEPS"]
     if draw_toy_steps(root / RESULTS, folder / "figures", trained):
         written.append("panoptic_toy")
+    harder = draw_harder_steps(root)
+    if harder:
+        harder.save(folder / "figures", HARDER)
+        written.append(HARDER)
     (root / "docs").mkdir(exist_ok=True)
     write_analysis(study, earlier, figures, root)
     outcomes = evaluate_claims(study, earlier)

@@ -14,8 +14,9 @@ from tools.page import wrapped
 from .claims import Claim
 from .comparisons import Outcome
 from .figure_style import ON_LONGER, STYLES, name_of
+from .harder_scenes import HARDER, harder_section
 from .ledger import LONGER_NOTE, STUDY_COMMAND, Row, own_panoptic_rows, panoptic_rows, pathfinder_rows
-from .panoptic_results import kept_pictures
+from .panoptic_results import TOY, kept_pictures
 from .records import Study
 from .rule_tables import (
     budget_section,
@@ -73,7 +74,10 @@ def results_page(
         "minutes on\na processor (in percent).",
         *table_with_notes(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
         *([f"Quality per step of the toy model: {links['panoptic_toy']}."] if "panoptic_toy" in links else []),
-        *_pictures(root),
+        *_pictures("Toy scenes", TOY, root),
+        "## Panoptic models on harder scenes",
+        *harder_section(root, links.get(HARDER, "")),
+        *_pictures("Harder scenes", HARDER, root),
     ]
     return wrapped(_seen_from_docs("\n\n".join(sections))) + "\n"
 
@@ -128,9 +132,9 @@ def _differences(study: Study, root: Path) -> list[str]:
     return [text, compact_table(["", "paper", "ours"], rows)]
 
 
-def _pictures(root: Path) -> list[str]:
-    links = [f"[{path.stem}]({path.relative_to(root).as_posix()})" for path in kept_pictures(root)]
-    return [f"Toy scenes, feedforward and recurrent side by side: {', '.join(links)}."] if links else []
+def _pictures(what: str, name: str, root: Path) -> list[str]:
+    links = [f"[{path.stem}]({path.relative_to(root).as_posix()})" for path in kept_pictures(name, root)]
+    return [f"{what}, feedforward and recurrent side by side: {', '.join(links)}."] if links else []
 
 
 def _costs(study: Study, root: Path) -> list[str]:

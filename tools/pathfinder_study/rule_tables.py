@@ -6,6 +6,7 @@ N: steps trained with.
 import math
 from collections.abc import Iterable, Sequence
 
+from .dynamics import series_lacks
 from .figure_style import HGRU, ON_LONGER, name_of
 from .ledger import STUDY_COMMAND, seeds_cell
 from .pilots import better_rates, pilot_loss
@@ -15,6 +16,8 @@ from .runs import PILOT, RATES, RUNS, SCALES
 SMALL, EARLIER = SCALES["small"], SCALES["small_1000"]
 # Of N, in the table of rules.
 TABLE_MULTIPLES = (1, 4, 16)
+# Rules that train by a Neumann series.
+SERIES = ("hgru_crbp", "hgru_crbp_contracting", "hgru_crbp_random", "hgru_rbp")
 LONGEST_CELL = 120
 
 
@@ -69,7 +72,9 @@ def budget_section(study: Study, links: dict[str, str]) -> list[str]:
         "another\nrun on the other core. Residual: relative change of the state in the last of 16 N steps; spectral "
         "radius: at the\nstate after 4 N."
     )
-    return [f"{text} {links.get('budget', '')}".strip(), compact_table(headers, rows)]
+    reasons = [f"**{name_of(run)}.** {reason}" for run in SERIES if (reason := series_lacks(study, run))]
+    about = ["What the rules with a Neumann series lack:"] if reasons else []
+    return [f"{text} {links.get('budget', '')}".strip(), compact_table(headers, rows), *about, *reasons]
 
 
 def earlier_section(earlier: Study) -> list[str]:

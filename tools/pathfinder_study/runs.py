@@ -107,6 +107,8 @@ BETTER_RATE = {
     "hgru_crbp_contracting": 2,
     "hgru_crbp": 1,
     "hgru_crbp_random": 2,
+    "ff6": 2,
+    "convlstm_progressive": 2,
 }
 FAR = ("MODEL.RECURRENCE.RULE", "progressive_far")
 MIXED = ("MODEL.RECURRENCE.RULE", "progressive_mixed")

@@ -9,6 +9,7 @@ from helpers.study_records import RUNS, pilot, write_records
 
 from tools.pathfinder_study.claims import CLAIMS
 from tools.pathfinder_study.comparisons import above, at_least, at_most, best, decide, f1, lost, training_time
+from tools.pathfinder_study.dynamics import series_lacks
 from tools.pathfinder_study.pilots import better_rates
 from tools.pathfinder_study.records import Scores, Study, load_study
 from tools.pathfinder_study.state_space import compare_drift, state_space
@@ -219,3 +220,14 @@ def test_state_space_distances(study):
     assert found.at_trained[0] == pytest.approx(np.linalg.norm(states[0] - states.mean(axis=0)))
     assert found.at_far[0] == pytest.approx(np.linalg.norm(moved[0] - states.mean(axis=0)))
     assert compare_drift([record], [record]).distance == 0 and compare_drift([record], []) is None
+
+
+def test_what_a_series_lacks_follows_from_the_radius(study):
+    def of(radius):
+        record = study.first("hgru_crbp")
+        stability = record.stability | {"spectral_radius": np.array([radius])}
+        return series_lacks(changed(study, "hgru_crbp", stability=lambda record: stability), "hgru_crbp")
+
+    assert "each of its terms is up to 2.50 times the one before" in of(2.5)
+    assert "fades by up to 0.80 a step, to 0.07 within N steps" in of(0.8)  # 0.8 ** 12
+    assert series_lacks(Study([]), "hgru_crbp") == ""

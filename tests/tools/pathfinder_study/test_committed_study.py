@@ -11,6 +11,7 @@ from tools.pathfinder_study.analysis import CAPTIONS, analysis_page
 from tools.pathfinder_study.check import check_checkpoints
 from tools.pathfinder_study.checkpoints import with_checkpoint, write_config
 from tools.pathfinder_study.figures import FIGURES
+from tools.pathfinder_study.harder_scenes import HARDER
 from tools.pathfinder_study.pilots import better_rates
 from tools.pathfinder_study.records import load_study
 from tools.pathfinder_study.report import EARLIER
@@ -33,7 +34,9 @@ def test_pages_are_those_of_the_records(study, tmp_path):
     outcomes = evaluate_claims(study, earlier)
     figures = f"{SMALL.folder}/figures"
     written = [path.stem for path in (ROOT / figures).glob("*.png")]
-    assert {stem for stem, (draw, _, _) in FIGURES.items() if draw(study)} | {"panoptic_toy", *CAPTIONS} == {*written}
+    assert {stem for stem, (draw, _, _) in FIGURES.items() if draw(study)} | {"panoptic_toy", HARDER, *CAPTIONS} == {
+        *written
+    }
     assert analysis_page(study, earlier, written, figures) == (ROOT / "docs/ANALYSIS.md").read_text()
     assert results_page(study, earlier, outcomes, written, figures, ROOT) == (ROOT / "docs/RESULTS.md").read_text()
     write_summary(tmp_path / "summary.json", study, outcomes, figures, ROOT)

@@ -102,6 +102,7 @@ def test_a_killed_run_goes_on(tiny, monkeypatch):
 
 def test_a_folder_of_other_settings_is_not_resumed(tiny, monkeypatch):
     job = tiny("ff2")
+    monkeypatch.setitem(JOBS, "ff2", replace(RUNS["ff2"], rate=1))
     study.run_job(job)
     monkeypatch.setitem(JOBS, "ff2", replace(RUNS["ff2"], rate=3, training=0.5))
     job.record.unlink()

@@ -1,21 +1,15 @@
 """What evaluations of panoptic models left is read back, and their pictures are put side by side."""
 
 import json
-import subprocess
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from detectron2.engine import default_argument_parser
-from helpers.paths import ROOT
 
-from crbp_d2.engine import setup
 from crbp_d2.evaluation.drawing import title
 from crbp_d2.evaluation.stepwise.report import HEADINGS, steps_csv
-from crbp_d2.modeling import check_recurrence_config
 from tools.page import machine
-from tools.pathfinder_study import collect, panoptic_runs
+from tools.pathfinder_study import collect
 from tools.pathfinder_study.panoptic_results import (
     RESULTS,
     collect_results,
@@ -110,30 +104,3 @@ def test_the_tool_keeps_what_evaluations_left(tmp_path, monkeypatch, capsys):
         collect.main(["--two-images", str(tmp_path / "toy")])
     with pytest.raises(SystemExit):
         collect.main([])
-
-
-@pytest.mark.parametrize("rule", panoptic_runs.RULES)
-def test_every_rule_has_its_config_on_the_harder_scenes(rule, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    cfg = setup(default_argument_parser().parse_args(panoptic_runs.command(rule, 2, tmp_path)[2:]))
-    check_recurrence_config(cfg)
-    assert cfg.DATASETS.TEST == (panoptic_runs.TEST_SET,) and cfg.SEED == 2
-    assert len(cfg.TEST.STEPS_TO_EVALUATE) == (0 if rule == "baseline" else 30)
-
-
-def test_what_was_run_is_kept_and_not_run_again(monkeypatch, tmp_path):
-    ran = []
-
-    def run(command, cwd):
-        output = Path(command[command.index("OUTPUT_DIR") + 1]) / "inference" / panoptic_runs.TEST_SET
-        ran.append(output.parents[1].name)
-        output.mkdir(parents=True)
-        (output / "results.json").write_text('{"panoptic_seg": {"PQ": 1.0, "PQ_th": 2.0, "PQ_st": 3.0}}')
-        return subprocess.CompletedProcess(command, 0)
-
-    monkeypatch.setattr(panoptic_runs, "ROOT", tmp_path)
-    monkeypatch.setattr(panoptic_runs.subprocess, "run", run)
-    panoptic_runs.main(["--only", "crbp", "--seeds", "0"])
-    panoptic_runs.main(["--only", "crbp", "baseline", "--seeds", "0"])
-    assert ran == ["crbp_s0", "baseline_s0"]
-    assert panoptic_runs.kept("baseline", 0, tmp_path).joinpath("results.json").exists()

@@ -1,80 +1,28 @@
-"""What is written from the records: figures with their numbers, summary, page of results, gallery."""
+"""What is written from the records: figures with their numbers, summary, pages of results and analysis."""
 
-import base64
 import csv
 import json
 import re
 import shutil
-import subprocess
-from html.parser import HTMLParser
 
 import cv2
-import numpy as np
 import pytest
 import torch
 from helpers.paths import ROOT
 from helpers.study_records import record, write_records
 
 from crbp_d2.data import generate_pathfinder
-from crbp_d2.evaluation.visualize_pathfinder import FOUND
 from tools.pathfinder_study.figures import FIGURES
-from tools.pathfinder_study.panoptic_results import RESULTS
 from tools.pathfinder_study.paper import PANOPTIC, PATHFINDER_F1
 from tools.pathfinder_study.records import load_study
 from tools.pathfinder_study.report import write_report
 from tools.pathfinder_study.results_page import results_page
 from tools.pathfinder_study.scales import cost_factor, ours, papers
 from tools.pathfinder_study.summary_lines import summary_lines
-from tools.pathfinder_study.unrolling import load_model, unroll
+from tools.pathfinder_study.unrolling import load_model
 from tools.pathfinder_study.verdicts import evaluate_claims
 
 FOLDER = "tools/pathfinder_study/results/pathfinder_small"
-RUNS = ("hgru_bptt", "hgru_crbp", "ff2", "hgru_tbptt", "convlstm_bptt", "pf9s_bptt")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A repository of configs, records, two checkpoints and an evaluation of the toy model, with the report on it."""
-    root = tmp_path_factory.mktemp("repository")
-    (root / "configs").symlink_to(ROOT / "configs")
-    folder = root / "tools/pathfinder_study/results/pathfinder_small"
-    write_records(folder / "runs", RUNS)
-    (folder / "checkpoints").mkdir()
-    for run in ("hgru_bptt", "hgru_crbp"):
-        model = build(folder / "runs" / f"{run}_s0.json", root)
-        with torch.no_grad():  # weights that find something
-            model.sem_seg_head.predictor.weight.mul_(200)
-            model.sem_seg_head.predictor.bias.zero_()
-        torch.save({"model": model.state_dict()}, folder / f"checkpoints/{run}_s0.pth")
-    (root / RESULTS / "panoptic_toy").mkdir()
-    (root / RESULTS / "panoptic_toy/quality_per_step.csv").write_text(
-        "t,PQ,SQ,RQ,PQ_th,PQ_st,mask AP\n1,10.0,50.0,20.0,5.0,15.0,\n10,80.0,85.0,90.0,75.0,90.0,55.0\n"
-    )
-    (root / RESULTS / "panoptic_toy/results.json").write_text(
-        json.dumps({"panoptic_seg": {"PQ": 82.05, "PQ_th": 73.21, "PQ_st": 93.1}, "machine": "another processor"})
-    )
-    (root / RESULTS / "panoptic_toy/side_by_side").mkdir()
-    cv2.imwrite(
-        str(root / RESULTS / "panoptic_toy/side_by_side/000007.jpg"),
-        np.full((10, 20, 3), 90, np.uint8),
-    )
-    write_report(folder, root)
-    return root
-
-
-def build(path, root):
-    from detectron2.config import get_cfg
-    from detectron2.modeling import build_model
-
-    from crbp_d2 import add_crbp_config
-
-    cfg = get_cfg()
-    add_crbp_config(cfg)
-    cfg.merge_from_file(str(root / json.loads(path.read_text())["config"]))
-    cfg.MODEL.DEVICE = "cpu"
-    torch.manual_seed(0)
-    return build_model(cfg)
 
 
 def figure_rows(root, stem):
@@ -222,104 +170,6 @@ def test_a_report_on_nothing_and_on_each_run_alone(tmp_path):
         shutil.rmtree(folder / "runs")
     stems = {path.stem for path in (folder / "figures").glob("*.png")}
     assert {"scores", "budget"} <= stems and "quality_per_step" not in stems - {"quality_per_step"}
-
-
-class Page(HTMLParser):
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.urls, self.data, self._inside = [], [], "", None
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.append((tag, attrs))
-        self.urls += [attrs[key] for key in ("src", "href", "srcset", "action", "poster") if key in attrs]
-        self._inside = attrs.get("id") if tag == "script" else None
-
-    def handle_data(self, data):
-        if self._inside == "frames":
-            self.data += data
-
-
-def test_gallery_is_whole_and_loads_nothing(root):
-    text = (root / "tools/pathfinder_study/results/pathfinder_small/gallery.html").read_text()
-    page = Page(text)
-    assert {attrs.get("id") for tag, attrs in page.tags if tag == "figure"} >= {*FIGURES, "panoptic_toy"}
-    folder = root / "tools/pathfinder_study/results/pathfinder_small"
-    for url in page.urls:
-        assert url.startswith(("data:image/png;base64,", "data:image/jpeg;base64,", "#")) or (folder / url).exists(), (
-            url[:80]
-        )
-    assert "http://" not in text and "https://" not in text and "url(" not in text and "@import" not in text
-    ids = {attrs["id"] for _, attrs in page.tags if "id" in attrs}
-    assert {url[1:] for url in page.urls if url.startswith("#")} <= ids
-    images = [attrs for tag, attrs in page.tags if tag == "img"]
-    assert all(attrs["alt"] for attrs in images)
-    (scene,) = [attrs["src"] for attrs in images if attrs["alt"] == "toy scene 000007"]
-    jpeg = base64.b64decode(scene.removeprefix("data:image/jpeg;base64,"))
-    assert jpeg == (root / RESULTS / "panoptic_toy/side_by_side/000007.jpg").read_bytes()
-    (slider,) = [attrs for tag, attrs in page.tags if tag == "input"]
-    frames = json.loads(page.data)
-    assert set(frames) == {"hgru_bptt", "hgru_crbp"} and (slider["min"], slider["max"]) == ("1", "48")
-    assert all(len(run["frames"]) == len(run["f1"]) == 48 for run in frames.values())
-    assert len(set(frames["hgru_crbp"]["frames"])) > 24
-    labels = [attrs.get("for") for tag, attrs in page.tags if tag == "label"]
-    assert labels == [slider["id"]]
-
-
-def test_a_frame_is_the_prediction_after_its_steps(root):
-    study = load_study(root / "tools/pathfinder_study/results/pathfinder_small/runs")
-    unrolling = unroll(study, root)
-    images, targets = generate_pathfinder("PF6s", 16, (0, 2))
-    model = load_model(study.first("hgru_crbp"), root)
-    model.sem_seg_head.test_steps = 5
-    with torch.no_grad():
-        outputs = model([{"image": torch.from_numpy(i[None].copy()), "height": 48, "width": 48} for i in images])
-    probability = outputs[0]["sem_seg"].softmax(dim=0)[1].numpy()
-    found = probability > 0.5
-    assert 0 < found.sum() < found.size
-    crbp = unrolling.runs[1]
-    assert (crbp.run, crbp.trained) == ("hgru_crbp", 12)
-    hits = (found & (targets[0] == 1)).sum()
-    assert crbp.f1[4] == pytest.approx(2 * hits / (found.sum() + (targets[0] == 1).sum()))
-    frame = cv2.imdecode(np.frombuffer(crbp.frames[4], np.uint8), cv2.IMREAD_COLOR)[..., ::-1].astype(float)
-    expected = probability[..., None] * FOUND + (1 - probability[..., None]) * (images[0] // 2)[..., None]
-    assert np.abs(frame - expected).max() <= 1.01
-
-
-def test_a_checkpoint_of_another_model_is_refused(root, tmp_path):
-    study = load_study(root / "tools/pathfinder_study/results/pathfinder_small/runs")
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
-    path = tmp_path / study.first("hgru_crbp").checkpoint
-    path.parent.mkdir(parents=True)
-    torch.save({"model": {}}, path)
-    with pytest.raises(ValueError, match=r"hgru_crbp_s0\.pth does not fit configs/pathfinder/PF6s_hgru_crbp\.yaml"):
-        unroll(study, tmp_path)
-
-
-@pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium; the page's structure is tested without")
-def test_slider_and_button_in_a_browser(root, tmp_path):
-    probe = """<script>
-      const out = [], text = (id) => document.getElementById(id).textContent;
-      slider0 = document.getElementById("step");
-      slider0.value = 7; slider0.dispatchEvent(new Event("input"));
-      out.push(text("shown"), text("score-hgru_bptt"), document.getElementById("frame-hgru_crbp").src);
-      document.getElementById("play").click();
-      setTimeout(() => { out.push(text("shown")); document.getElementById("play").click();
-        const p = document.createElement("pre"); p.id = "probe"; p.textContent = JSON.stringify(out);
-        document.body.append(p); }, 600);
-    </script>"""
-    page = (root / "tools/pathfinder_study/results/pathfinder_small/gallery.html").read_text()
-    path = tmp_path / "gallery.html"
-    path.write_text(page.replace("</body>", probe + "</body>"))
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-               "--virtual-time-budget=3000", "--dump-dom", path.as_uri()]  # fmt: skip
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    shown, score, source, later = json.loads(re.search(r'<pre id="probe">(.*?)</pre>', dom)[1])
-    frames = json.loads(Page(page).data)
-    assert shown == "t = 7" and score.startswith("t = 1.2 N, F1 ")
-    assert source == frames["hgru_crbp"]["frames"][6] and base64.b64decode(source.split(",")[1])[:4] == b"\x89PNG"
-    assert later in ("t = 8", "t = 9")
 
 
 def test_scales_and_cost(root):

@@ -1,0 +1,212 @@
+"""The panoptic models on the harder toy scenes: quality of every rule after each step, with what it costs.
+
+N: steps trained with, those that are evaluated.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from detectron2.config import CfgNode
+from matplotlib.axes import Axes
+from numpy import ndarray
+
+from .figure_style import Drawing, legend_below, panels
+from .panoptic_results import RESULTS, SIDE_BY_SIDE, read_results, read_steps
+from .rule_tables import compact_table
+
+HARDER = "panoptic_hard"
+FOLDER = RESULTS / HARDER
+COSTS, PICTURES = FOLDER / "costs.json", FOLDER / SIDE_BY_SIDE
+BASELINE, BEST = "baseline", "progressive"
+# rule -> name in the table, colour (Okabe and Ito's palette), line style, marker
+RULES = {
+    BASELINE: ("feedforward", "#777777", (0, (1, 1)), ""),
+    "bptt": ("BPTT", "#D55E00", "--", "s"),
+    "crbp": ("C-RBP", "#000000", "-", "o"),
+    "contracting": ("C-RBP, contracting", "#009E73", (0, (6, 2)), "h"),
+    "progressive": ("progressive", "#0072B2", "-", "*"),
+}
+SEEDS = (0, 1, 2)
+# Steps beside N that the table shows; the figure has all.
+SHOWN = (10, 20, 30)
+THINGS, ALL = "PQ things", "PQ"
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class HarderRun:
+    """quality: in percent by title, at N. steps: columns of quality_per_step.csv; None of a head without steps."""
+
+    rule: str
+    seed: int
+    quality: Mapping[str, float]
+    steps: Mapping[str, ndarray] | None
+    machine: str
+
+
+@dataclass(frozen=True)
+class RuleCost:
+    """parameters: of the model. peak: bytes of the tensors alive at most in a training step."""
+
+    parameters: int
+    peak: int
+
+
+def kept(rule: str, seed: int, root: Path) -> Path:
+    """Folder of what is kept of a run."""
+    return root / FOLDER / f"{rule}_s{seed}"
+
+
+def config_of(rule: str) -> str:
+    """Config of a rule's runs, relative to the repository."""
+    return f"configs/quick/panoptic_R18_{rule}_hard.yaml"
+
+
+def load_harder_runs(root: Path) -> list[HarderRun]:
+    """What is kept of the runs, by rule and seed.
+
+    Raises:
+        ValueError: a broken file.
+    """
+    runs = []
+    for rule in RULES:
+        for seed in SEEDS:
+            folder = kept(rule, seed, root)
+            found = read_results(folder)
+            if found:
+                path = folder / "quality_per_step.csv"
+                runs.append(HarderRun(rule, seed, found[0], read_steps(path) if path.exists() else None, found[1]))
+    return runs
+
+
+def load_costs(root: Path) -> dict[str, RuleCost]:
+    """What `panoptic_costs` has measured, by rule.
+
+    Raises:
+        ValueError: the file is broken.
+    """
+    path = root / COSTS
+    if not path.exists():
+        return {}
+    try:
+        return {rule: RuleCost(**values) for rule, values in json.loads(path.read_text())["costs"].items()}
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds no costs ({error!r}); delete it, and measure again") from error
+
+
+def harder_section(root: Path, link: str) -> list[str]:
+    """Markdown: the table, what it says, and the figure's link.
+
+    Args:
+        link: to the figure, or "".
+    """
+    runs = load_harder_runs(root)
+    if not runs:
+        return ["Not run: `python -m tools.pathfinder_study.panoptic_runs`."]
+    text = (
+        "Toy scenes with more occlusion and thinner shapes, 50 unseen ones, R-18 from random initialisation; percent, "
+        "means over seeds with the least and the greatest. Memory is that of the tensors alive at most in a training "
+        "step of the whole model. By `python -m tools.pathfinder_study.panoptic_runs` on "
+        f"{'; and on '.join(sorted({run.machine for run in runs}))}."
+    )
+    parts = [text, compact_table(*harder_table(root)), *_findings(runs)]
+    return [*parts, f"PQ after each of 30 steps: {link}."] if link else parts
+
+
+def harder_table(root: Path) -> tuple[list[str], list[list[str]]]:
+    """Headers and rows, one a rule."""
+    runs, costs = load_harder_runs(root), load_costs(root)
+    headers = ["mask head", "seeds", "N", "parameters, M", "memory, MiB", "PQ at N", "PQ things at N",
+               *(f"PQ at t = {t}" for t in SHOWN)]  # fmt: skip
+    rows: list[list[str]] = []
+    for rule, (name, *_) in RULES.items():
+        mine = [run for run in runs if run.rule == rule]
+        cost, steps = costs.get(rule), steps_of(rule, root)
+        rows.append([
+            name, str(len(mine) or "-"), str(steps or "-"), f"{cost.parameters / 1e6:.2f}" if cost else "-",
+            f"{cost.peak / MIB:.0f}" if cost else "-", *(_over_seeds([run.quality[key] for run in mine])
+            for key in (ALL, THINGS)), *(_over_seeds(_at(mine, t)) for t in SHOWN),
+        ])  # fmt: skip
+    return headers, rows
+
+
+def steps_of(rule: str, root: Path) -> int | None:
+    """N of a rule's config; None of the feedforward head."""
+    if rule == BASELINE:
+        return None
+    return CfgNode.load_yaml_with_base(str(root / config_of(rule)))["MODEL"]["RECURRENCE"]["STEPS"]
+
+
+def _at(runs: Sequence[HarderRun], t: int) -> list[float]:
+    return [float(run.steps["PQ"][run.steps["t"] == t][0]) for run in runs if run.steps and t in run.steps["t"]]
+
+
+def _over_seeds(values: Sequence[float]) -> str:
+    if not values:
+        return "-"
+    mean = f"{np.mean(values):.1f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
+
+
+def _findings(runs: Sequence[HarderRun]) -> list[str]:
+    """Whether recurrence gains more than the seeds differ, and which rule is flat to 30 steps."""
+    baseline = [run.quality[THINGS] for run in runs if run.rule == BASELINE]
+    rules = [rule for rule in RULES if rule != BASELINE and any(run.rule == rule for run in runs)]
+    if not baseline or not rules:
+        return []
+    gains, kept_quality = [], []
+    for rule in rules:
+        mine = [run for run in runs if run.rule == rule]
+        values = [run.quality[THINGS] for run in mine]
+        gain = np.mean(values) - np.mean(baseline)
+        gains.append(f"{RULES[rule][0]} {gain:+.1f}, {_beside_spread(gain, values, baseline)}")
+        last = _at(mine, SHOWN[-1])
+        if last:
+            lost = np.mean([run.quality[ALL] for run in mine]) - np.mean(last)
+            kept_quality.append(f"{RULES[rule][0]} {lost:.1f}")
+    return [
+        f"PQ things above the feedforward head's, means over seeds: {'; '.join(gains)}. PQ lost from N to "
+        f"{SHOWN[-1]} steps: {', '.join(kept_quality) or '-'}."
+    ]
+
+
+def _beside_spread(gain: float, *groups: Sequence[float]) -> str:
+    if min(map(len, groups)) < 2:
+        return "one seed, which has no spread"
+    spread = max(map(np.ptp, groups))
+    return f"{'more' if gain > spread else 'not more'} than the seeds' spread of {spread:.1f}"
+
+
+def draw_harder_steps(root: Path) -> Drawing | None:
+    """PQ and PQ things after each step, mean over seeds with their range; None where no run has steps."""
+    runs = load_harder_runs(root)
+    if not any(run.steps for run in runs):
+        return None
+    figure, axes = panels(1, 2)
+    rows: list[list[object]] = []
+    for axis, (column, title) in zip(axes.flat, (("PQ", ALL), ("PQ_th", THINGS)), strict=True):
+        axis.set(xlabel="steps", ylabel=f"{title}, %")
+        for rule in RULES:
+            mine = [run for run in runs if run.rule == rule]
+            if rule == BASELINE and mine:
+                axis.axhline(np.mean([run.quality[title] for run in mine]), **_style(rule))
+            elif mine and mine[0].steps:
+                rows += _draw(axis, rule, column, title, [run.steps for run in mine if run.steps])
+    legend_below(figure, axes.flat[0])
+    return Drawing(figure, ["rule", "figure", "t", "mean", "least", "greatest"], rows)
+
+
+def _draw(axis: Axes, rule: str, column: str, title: str, steps: Sequence[Mapping[str, ndarray]]) -> list[list[object]]:
+    x, values = steps[0]["t"], np.stack([part[column] for part in steps])
+    mean, low, high = values.mean(axis=0), values.min(axis=0), values.max(axis=0)
+    axis.plot(x, mean, markevery=max(len(x) // 8, 1), **_style(rule))
+    axis.fill_between(x, low, high, color=RULES[rule][1], alpha=0.15, linewidth=0)
+    return [[RULES[rule][0], title, *point] for point in zip(x, mean, low, high, strict=True)]
+
+
+def _style(rule: str) -> dict:
+    name, colour, line, marker = RULES[rule]
+    return {"label": name, "color": colour, "linestyle": line, "marker": marker, "markersize": 5, "linewidth": 1.4}
