@@ -4,6 +4,7 @@ N: steps trained with, those that are evaluated.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from .rule_tables import compact_table
 HARDER = "panoptic_hard"
 FOLDER = RESULTS / HARDER
 COSTS, PICTURES = FOLDER / "costs.json", FOLDER / SIDE_BY_SIDE
-BASELINE, BEST = "baseline", "progressive"
+BASELINE, BEST = "baseline", "contracting"
 # rule -> name in the table, colour (Okabe and Ito's palette), line style, marker
 RULES = {
     BASELINE: ("feedforward", "#777777", (0, (1, 1)), ""),
@@ -31,7 +32,9 @@ RULES = {
 }
 SEEDS = (0, 1, 2)
 # Steps beside N that the table shows; the figure has all.
-SHOWN = (10, 20, 30)
+SHOWN = (1, 10, 20, 30)
+# PQ that a rule may lose from N to the last of these and be called flat.
+FLAT = 0.5
 THINGS, ALL = "PQ things", "PQ"
 MIB = 2**20
 
@@ -152,25 +155,32 @@ def _over_seeds(values: Sequence[float]) -> str:
 
 
 def _findings(runs: Sequence[HarderRun]) -> list[str]:
-    """Whether recurrence gains more than the seeds differ, and which rule is flat to 30 steps."""
-    baseline = [run.quality[THINGS] for run in runs if run.rule == BASELINE]
-    rules = [rule for rule in RULES if rule != BASELINE and any(run.rule == rule for run in runs)]
-    if not baseline or not rules:
+    """Whether recurrence gains more than the seeds differ, and which rules are flat to the last of SHOWN."""
+    by_rule = {rule: mine for rule in RULES if (mine := [run for run in runs if run.rule == rule])}
+    baseline = [run.quality[THINGS] for run in by_rule.pop(BASELINE, ())]
+    if not baseline or not by_rule:
         return []
-    gains, kept_quality = [], []
-    for rule in rules:
-        mine = [run for run in runs if run.rule == rule]
-        values = [run.quality[THINGS] for run in mine]
+    gains, losses, flat = [], [], []
+    reference = _mean_quality(by_rule.get("crbp", ()))
+    for rule, mine in by_rule.items():
+        name, values = RULES[rule][0], [run.quality[THINGS] for run in mine]
         gain = np.mean(values) - np.mean(baseline)
-        gains.append(f"{RULES[rule][0]} {gain:+.1f}, {_beside_spread(gain, values, baseline)}")
-        last = _at(mine, SHOWN[-1])
-        if last:
-            lost = np.mean([run.quality[ALL] for run in mine]) - np.mean(last)
-            kept_quality.append(f"{RULES[rule][0]} {lost:.1f}")
+        gains.append(f"{name} {gain:+.1f}, {_beside_spread(gain, values, baseline)}")
+        if last := _at(mine, SHOWN[-1]):
+            lost = _mean_quality(mine) - np.mean(last)
+            losses.append(f"{name} {lost:.1f}")
+            if lost <= FLAT and _mean_quality(mine) >= reference:
+                flat.append(f"{name}, `tools/train_net.py --config-file {config_of(rule)}`")
     return [
-        f"PQ things above the feedforward head's, means over seeds: {'; '.join(gains)}. PQ lost from N to "
-        f"{SHOWN[-1]} steps: {', '.join(kept_quality) or '-'}."
+        f"PQ things above the feedforward head's, means over seeds: {'; '.join(gains)}.",
+        f"PQ lost from N to {SHOWN[-1]} steps: {', '.join(losses) or '-'}. With at most {FLAT} lost, and at N no less "
+        f"than C-RBP: {'; '.join(flat) or 'none'}.",
     ]
+
+
+def _mean_quality(runs: Sequence[HarderRun]) -> float:
+    """PQ at N; nan of no runs."""
+    return float(np.mean([run.quality[ALL] for run in runs])) if runs else math.nan
 
 
 def _beside_spread(gain: float, *groups: Sequence[float]) -> str:

@@ -109,6 +109,7 @@ BETTER_RATE = {
     "hgru_crbp_random": 2,
     "ff6": 2,
     "convlstm_progressive": 2,
+    "convlstm_bptt": 2,
 }
 FAR = ("MODEL.RECURRENCE.RULE", "progressive_far")
 MIXED = ("MODEL.RECURRENCE.RULE", "progressive_mixed")

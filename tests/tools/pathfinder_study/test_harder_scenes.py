@@ -77,8 +77,8 @@ def test_what_was_run_is_kept_and_not_run_again(runs, tmp_path):
 
 
 def test_pictures_of_the_two_models_are_put_side_by_side(runs, tmp_path):
-    panoptic_runs.main(["--only", "baseline", "progressive", "--seeds", "1"])
-    for rule in ("baseline", "progressive"):
+    panoptic_runs.main(["--only", "baseline", "contracting", "--seeds", "1"])
+    for rule in ("baseline", "contracting"):
         pictures = panoptic_runs.output_of(rule, 1) / "inference" / panoptic_runs.TEST_SET / "pictures"
         cv2.imwrite(str(pictures / "a.png"), np.zeros((94, 240, 3), np.uint8))
     panoptic_runs.main(["--pictures", "1"])
@@ -128,8 +128,14 @@ def test_the_section_says_whether_the_gain_is_more_than_the_spread(study):
     text = "\n".join(harder_section(study, "[figure](a.png)"))
     assert "C-RBP +3.0, not more than the seeds' spread of 4.0" in text
     assert "progressive +10.0, more than the seeds' spread of 4.0" in text
-    assert "to 30 steps: C-RBP 53.0, progressive 3.0." in text
+    assert "to 30 steps: C-RBP 53.0, progressive 3.0. With at most 0.5 lost, and at N no less than C-RBP: none." in text
     assert "on a machine." in text and text.endswith("[figure](a.png).")
+
+
+def test_a_rule_that_is_flat_gets_its_command(study):
+    keep(study, "contracting", 0, 45.0, lambda t: 65.0 - 0.01 * t)
+    flat = "C-RBP, contracting, `tools/train_net.py --config-file configs/quick/panoptic_R18_contracting_hard.yaml`."
+    assert f"no less than C-RBP: {flat}" in "\n".join(harder_section(study, ""))
 
 
 def test_one_seed_has_no_spread(study):
