@@ -168,7 +168,8 @@ def _findings(runs: Sequence[HarderRun]) -> list[str]:
         gains.append(f"{name} {gain:+.1f}, {_beside_spread(gain, values, baseline)}")
         if last := _at(mine, SHOWN[-1]):
             lost = _mean_quality(mine) - np.mean(last)
-            losses.append(f"{name} {lost:.1f}")
+            # Without the sign of a zero.
+            losses.append(f"{name} {round(lost, 1) + 0.0:.1f}")
             if lost <= FLAT and _mean_quality(mine) >= reference:
                 flat.append(f"{name}, `tools/train_net.py --config-file {config_of(rule)}`")
     return [

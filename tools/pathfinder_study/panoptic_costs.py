@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from detectron2.engine import default_argument_parser
+from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 
 from crbp_d2.engine import Trainer, setup
@@ -34,10 +35,16 @@ def keep_costs(rules: Sequence[str], root: Path) -> None:
 
 
 def measure_cost(config_file: str, *options: str) -> RuleCost:
-    """Of the model of a config, in training on the CPU."""
+    """Of the model of a config, in training on the CPU.
+
+    The model all but stands still and draws alike, so that every rule is measured with the same proposals.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        flags = ["--config-file", config_file, "OUTPUT_DIR", folder, "MODEL.DEVICE", "cpu", "SEED", "0", *options]
+        same = ["MODEL.DEVICE", "cpu", "SEED", "0", "SOLVER.BASE_LR", "1e-12"]
+        flags = ["--config-file", config_file, "OUTPUT_DIR", folder, *same, *options]
         trainer = Trainer(setup(default_argument_parser().parse_args(flags)))
+        # How much a model has drawn to begin with depends on its mask head.
+        seed_all_rng(0)
         with EventStorage() as trainer.storage:
             trainer.model.train()
             for trainer.iter in range(BEFORE):

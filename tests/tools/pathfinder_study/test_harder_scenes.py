@@ -195,4 +195,4 @@ def test_unrolled_steps_cost_memory_and_no_parameters():
     }
     assert len({cost.parameters for cost in costs.values()}) == 1
     assert costs["bptt", 16].peak > 1.2 * costs["bptt", 2].peak
-    assert costs["crbp", 16].peak == pytest.approx(costs["crbp", 2].peak, rel=0.02)
+    assert costs["crbp", 16].peak == pytest.approx(costs["crbp", 2].peak, rel=0.01)
