@@ -33,7 +33,15 @@ class PointwiseConv2d(nn.Conv2d):
             return super().forward(x)
         if is_channels_last(x):
             return self._by_rows(x) if len(x) < FULL_BATCH else super().forward(x)
-        return self._by_product(x) if self._suits_product(x) else super().forward(x)
+        if not self._has_few_channels(x):
+            return super().forward(x)
+        # Read once: a parametrization may draw another weight at every look.
+        weight, bias = self.weight, self.bias
+        if weight.dtype != x.dtype:
+            return self._conv_forward(x, weight, bias)
+        pixels, matrices = x.flatten(2), weight.flatten(1).expand(len(x), -1, -1)
+        y = matrices @ pixels if bias is None else torch.baddbmm(bias[:, None], matrices, pixels)
+        return y.unflatten(2, x.shape[2:])
 
     def _by_rows(self, x: Tensor) -> Tensor:
         count, channels, height, width = x.shape
@@ -42,13 +50,8 @@ class PointwiseConv2d(nn.Conv2d):
         y = super().forward(rows)
         return y.permute(0, 2, 3, 1).reshape(count, height, width, -1).permute(0, 3, 1, 2)
 
-    def _by_product(self, x: Tensor) -> Tensor:
-        pixels, weight = x.flatten(2), self.weight.flatten(1).expand(len(x), -1, -1)
-        y = weight @ pixels if self.bias is None else torch.baddbmm(self.bias[:, None], weight, pixels)
-        return y.unflatten(2, x.shape[2:])
-
-    def _suits_product(self, x: Tensor) -> bool:
-        """Whether the channels are few; what does not fit is left to torch's own words."""
-        if self.weight.numel() >= FEW_WEIGHTS or x.shape[1] != self.in_channels or x.dtype != self.weight.dtype:
+    def _has_few_channels(self, x: Tensor) -> bool:
+        """Whether a product suits images; what does not fit is left to torch's own words."""
+        if x.shape[1] != self.in_channels or self.in_channels * self.out_channels >= FEW_WEIGHTS:
             return False
         return x.dtype in PRECISIONS and x.is_contiguous() and not torch.is_autocast_enabled("cpu")

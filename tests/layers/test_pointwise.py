@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.nn.utils.parametrize import register_parametrization
 
 from crbp_d2.layers.pointwise import FEW_WEIGHTS, FULL_BATCH, PointwiseConv2d
 
@@ -69,6 +70,33 @@ def test_under_autocast_it_computes_as_any_convolution_does(bias):
         found, truth = conv(x), F.conv2d(x, conv.weight, conv.bias)
     assert found.dtype == truth.dtype
     torch.testing.assert_close(found, truth)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
+def test_the_weight_is_read_once(layout):
+    """As by torch's convolution: spectral norm, for one, goes on by a step at every look."""
+    looks = []
+
+    class Counted(torch.nn.Module):
+        def forward(self, weight):
+            looks.append(weight)
+            return 2 * weight
+
+    conv, x = PointwiseConv2d(5, 2).double(), image(2, layout)
+    truth = F.conv2d(x, 2 * conv.weight, conv.bias)
+    register_parametrization(conv, "weight", Counted())
+    looks.clear()
+    torch.testing.assert_close(conv(x), truth)
+    assert len(looks) == 1
+
+
+def test_another_precision_is_refused_in_torchs_words():
+    x = image(2, torch.contiguous_format)
+    with pytest.raises(RuntimeError) as truth:
+        torch.nn.Conv2d(5, 2, 1)(x)
+    with pytest.raises(RuntimeError) as found:
+        PointwiseConv2d(5, 2)(x)
+    assert str(found.value) == str(truth.value)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 3, 4), (5,)])
