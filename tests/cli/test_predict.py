@@ -7,10 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from helpers import panoptic_set
 from helpers.paths import ROOT
 from helpers.programs import tool
+
+from tools.data_sets import free
 
 NAME = "predict_set"
 TINY = ["SEED", 0, "DATASETS.TRAIN", f"('{NAME}',)", "DATASETS.TEST", "()", "SOLVER.IMS_PER_BATCH", 2,
@@ -19,13 +20,6 @@ TINY = ["SEED", 0, "DATASETS.TRAIN", f"('{NAME}',)", "DATASETS.TEST", "()", "SOL
         "INPUT.MIN_SIZE_TEST", 64, "MODEL.RPN.POST_NMS_TOPK_TEST", 5,
         # So that an untrained model finds things.
         "MODEL.ROI_HEADS.SCORE_THRESH_TEST", 0.01]  # fmt: skip
-
-
-def forget():
-    for name in (NAME, f"{NAME}_as_files"):
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
 
 
 def predict(*arguments):
@@ -45,7 +39,7 @@ def panoptic_run(tmp_path_factory):
     panoptic_set.register(root, NAME)
     config = str(ROOT / "configs/quick/panoptic_R18_recurrent_toy.yaml")
     tool("train_net", "--config-file", config, *TINY, "OUTPUT_DIR", root / "run")
-    forget()
+    free(NAME, f"{NAME}_as_files")
     return root
 
 

@@ -2,11 +2,11 @@
 
 import pytest
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer
 from helpers.paths import ROOT
 
 from crbp_d2 import add_crbp_config
+from tools.data_sets import free
 from tools.soak.small_runs import register_small_sets
 
 
@@ -41,14 +41,8 @@ SETS = ("pathfinder_soak_train", "pathfinder_soak_val", "pathfinder_soak_stream"
 
 @pytest.fixture(scope="module")
 def small_sets(tmp_path_factory):
-    def forget():
-        for name in SETS:
-            if name in DatasetCatalog.list():
-                DatasetCatalog.remove(name)
-                MetadataCatalog.remove(name)
-
-    forget()
+    free(*SETS)
     root = tmp_path_factory.mktemp("datasets")
     register_small_sets(root)
     yield root
-    forget()
+    free(*SETS)

@@ -15,6 +15,7 @@ from helpers.programs import tool
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.engine.run import main
+from tools.data_sets import free
 
 LAZY, YAML = str(ROOT / "configs/panoptic_R50_crbp.py"), str(ROOT / "configs/panoptic_R50_crbp.yaml")
 NARROW = ["model.roi_heads.num_classes=2", "model.sem_seg_head.num_classes=3", "model.roi_heads.batch_size_per_image=8",
@@ -73,10 +74,7 @@ def test_it_trains_and_evaluates_from_the_command_line(tmp_path):
                       weights])  # fmt: skip
         assert again["panoptic_seg"]["PQ"] == pytest.approx(results["panoptic_seg"]["PQ"])
     finally:
-        for name in ("lazy_set", "lazy_set_as_files"):
-            if name in DatasetCatalog.list():
-                DatasetCatalog.remove(name)
-                MetadataCatalog.remove(name)
+        free("lazy_set", "lazy_set_as_files")
 
 
 @pytest.mark.parametrize(

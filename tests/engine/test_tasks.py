@@ -11,6 +11,7 @@ from helpers.paths import ROOT
 
 from crbp_d2.data import semantic_map, write_instances_json
 from crbp_d2.engine.run import main
+from tools.data_sets import free
 
 TOY = str(ROOT / "configs/quick/panoptic_R18_crbp_toy.yaml")
 NAMES = ("kinds_panoptic", "kinds_panoptic_as_files", "kinds_coco", "kinds_sem_seg")
@@ -37,10 +38,7 @@ def sets(tmp_path_factory):
         evaluator_type="sem_seg", stuff_classes=["things", "sea", "sky"], ignore_label=255
     )
     yield
-    for name in NAMES:
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    free(*NAMES)
 
 
 @pytest.mark.parametrize(

@@ -7,32 +7,27 @@ from pathlib import Path
 
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.engine import DefaultTrainer
 from helpers.paths import ROOT
 
 from crbp_d2.data import register_toy_panoptic
+from tools.data_sets import free
 
 TOY = "quick/panoptic_R18_crbp_toy.yaml"
 TINY = ["SOLVER.IMS_PER_BATCH", 2, "DATALOADER.NUM_WORKERS", 0, "MODEL.RPN.POST_NMS_TOPK_TEST", 5,
         "SOLVER.WARMUP_ITERS", 0, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.PICTURES", 1]  # fmt: skip
-
-
-def forget_toy_scenes():
-    """Those of this file, or of another test in the same process."""
-    for name in ("toy_panoptic_train", "toy_panoptic_val", "toy_panoptic_val_as_files"):
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+# Those of this file, or of another test in the same process.
+TOY_SCENES = "toy_panoptic_train", "toy_panoptic_val", "toy_panoptic_val_as_files"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def toy_scenes(tmp_path_factory):
-    forget_toy_scenes()
+    free(*TOY_SCENES)
     root = tmp_path_factory.mktemp("datasets")
     register_toy_panoptic(str(root), num_train=4, num_val=2)
     yield
-    forget_toy_scenes()
+    free(*TOY_SCENES)
 
 
 def train_net(monkeypatch, config, *arguments):

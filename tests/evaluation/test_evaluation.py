@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from crbp_d2 import add_crbp_config, register_panoptic
 from crbp_d2.evaluation import build_panoptic_evaluator, results_table, write_results
+from tools.data_sets import free
 
 SIZE = 100
 CATEGORIES = [
@@ -69,10 +70,7 @@ def dataset(tmp_path):
     (tmp_path / "panoptic.json").write_text(json.dumps(data))
     register_panoptic("eval_set", f"{tmp_path}/panoptic.json", f"{tmp_path}/panoptic", f"{tmp_path}/images")
     yield tmp_path
-    for name in ("eval_set", "eval_set_as_files"):
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+    free("eval_set", "eval_set_as_files")
 
 
 def output(things, stuff=(SKY, SEA), scores=None):

@@ -5,10 +5,11 @@ import json
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
-from helpers.unusual_set import config, free, perfect, scene, write
+from helpers.unusual_set import config, perfect, scene, write
 
 from crbp_d2.data import PanopticDatasetMapper, register_panoptic, write_instances_json
 from crbp_d2.evaluation import build_panoptic_evaluator
+from tools.data_sets import free
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from helpers.paths import ROOT
 
 from crbp_d2 import add_crbp_config
@@ -52,13 +52,6 @@ def scene(height=48, width=64):
     segments[height // 4 : height // 2, : width // 3] = 1
     segments[height // 2 : -4, width // 2 :] = 2
     return segments, {1: 0, 2: 1, 3: 2, 4: 3}
-
-
-def free(*names):
-    for name in names:
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
 
 
 def config(root, *options):

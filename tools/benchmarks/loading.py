@@ -11,12 +11,12 @@ from pathlib import Path
 
 import cv2
 from detectron2.config import get_cfg
-from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.data import register_panoptic, register_pathfinder
 from crbp_d2.data.panoptic.toy import write_toy_panoptic
 from crbp_d2.engine import Trainer
+from tools.data_sets import free
 from tools.page import markdown_table
 
 from .plots import Panel
@@ -78,9 +78,7 @@ def _removed_afterwards(*names: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for name in names:
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
+        free(*names)
 
 
 def loading_rate(loader: Loader, batches: int) -> float:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import DatasetCatalog
 
 from crbp_d2.data import (
     PanopticDatasetMapper,
@@ -23,6 +23,7 @@ from crbp_d2.data.panoptic.toy import write_toy_panoptic
 from crbp_d2.data.pathfinder.dataset import split_of
 from crbp_d2.data.pathfinder.files import write_split
 from crbp_d2.data.pathfinder.manifest import MANIFEST
+from tools.data_sets import free
 
 from .damage import ARCHIVES, BYTES, edit_json
 
@@ -60,8 +61,7 @@ def stimuli_in(root: Path) -> Iterable[tuple[object, dict]]:
         for record in DatasetCatalog.get(name):
             yield record["image_id"], PathfinderDatasetMapper()(record)
     finally:
-        for split in ("train", "val", "stream"):
-            free(f"pathfinder_{NAME}_{split}")
+        free(*(f"pathfinder_{NAME}_{split}" for split in ("train", "val", "stream")))
 
 
 def scenes_in(root: Path, panoptic_json: Path) -> Iterable[tuple[object, dict]]:
@@ -73,12 +73,6 @@ def scenes_in(root: Path, panoptic_json: Path) -> Iterable[tuple[object, dict]]:
             yield record["image_id"], mapper(record)
     finally:
         free(NAME)
-
-
-def free(name: str) -> None:
-    if name in DatasetCatalog.list():
-        DatasetCatalog.remove(name)
-        MetadataCatalog.remove(name)
 
 
 @contextmanager

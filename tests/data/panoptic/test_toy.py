@@ -11,19 +11,16 @@ from PIL import Image
 from crbp_d2.data import register_toy_panoptic, semantic_map
 from crbp_d2.data.panoptic import toy as module
 from crbp_d2.data.panoptic.toy_scenes import MIN_VISIBLE, STUFF, THINGS, draw_scene
+from tools.data_sets import free
+
+NAMES = "toy_panoptic_train", "toy_panoptic_val", "toy_panoptic_hard_train", "toy_panoptic_hard_val"
 
 
 @pytest.fixture(autouse=True)
 def names_are_free():
-    def free():
-        for name in ("toy_panoptic_train", "toy_panoptic_val", "toy_panoptic_hard_train", "toy_panoptic_hard_val"):
-            if name in DatasetCatalog.list():
-                DatasetCatalog.remove(name)
-                MetadataCatalog.remove(name)
-
-    free()
+    free(*NAMES)
     yield
-    free()
+    free(*NAMES)
 
 
 def test_hard_scenes_have_more_and_thinner_shapes():

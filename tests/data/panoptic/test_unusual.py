@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog, Metadata
-from helpers.unusual_set import config, free, perfect, scene, write
+from helpers.unusual_set import config, perfect, scene, write
 from PIL import Image
 
 from crbp_d2.data import PanopticDatasetMapper
@@ -21,6 +21,7 @@ from crbp_d2.engine import Trainer
 from crbp_d2.engine.loaders import build_test_loader
 from crbp_d2.evaluation import PanopticEvaluator
 from crbp_d2.evaluation.drawing import MOST_PIXELS, draw_segments
+from tools.data_sets import free
 
 
 @pytest.fixture(autouse=True)

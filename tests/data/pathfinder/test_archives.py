@@ -14,7 +14,8 @@ from crbp_d2.data.pathfinder.dataset import split_of
 from crbp_d2.data.pathfinder.files import is_complete, write_split
 from crbp_d2.data.pathfinder.manifest import MANIFEST, read_manifest
 from crbp_d2.engine.run import main
-from tools.soak.archives import NAME, SPEC, STIMULI, Sets, free, outcome, stimuli_in
+from tools.data_sets import free
+from tools.soak.archives import NAME, SPEC, STIMULI, Sets, outcome, stimuli_in
 from tools.soak.archives import soak as soak_archives
 from tools.soak.damage import ARCHIVES, BYTES, chunk, huge_png, png
 from tools.soak.record import Record
@@ -65,8 +66,7 @@ def test_a_training_says_it_in_one_line(folder, tmp_path):
         with pytest.raises(SystemExit) as stopped:
             main(["--config-file", config, "--num-gpus", "0", *map(str, options)])
     finally:
-        for split in ("train", "val", "stream"):
-            free(f"pathfinder_{NAME}_{split}")
+        free(*(f"pathfinder_{NAME}_{split}" for split in ("train", "val", "stream")))
     assert "\n" not in str(stopped.value) and str(folder / "00000.zip") in str(stopped.value)
 
 

@@ -28,9 +28,12 @@ from crbp_d2.evaluation import (
 from crbp_d2.evaluation.stepwise.mask_precision import MaskPrecisionByStep
 from crbp_d2.evaluation.stepwise.panoptic import MergeLimits, PredictionsByStep
 from crbp_d2.evaluation.stepwise.panoptic_quality import PanopticQualityByStep
+from tools.data_sets import free
 
 TOY = ROOT / "configs/quick/panoptic_R18_crbp_toy.yaml"
 STEPS = (1, 3, 4)
+# Those of this file, or of another test in the same process.
+TOY_SCENES = "toy_panoptic_train", "toy_panoptic_val", "toy_panoptic_val_as_files"
 
 
 def config(*options):
@@ -42,20 +45,12 @@ def config(*options):
     return cfg
 
 
-def forget_toy_scenes():
-    """Those of this file, or of another test in the same process."""
-    for name in ("toy_panoptic_train", "toy_panoptic_val", "toy_panoptic_val_as_files"):
-        if name in DatasetCatalog.list():
-            DatasetCatalog.remove(name)
-            MetadataCatalog.remove(name)
-
-
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
-    forget_toy_scenes()
+    free(*TOY_SCENES)
     register_toy_panoptic(str(tmp_path_factory.mktemp("datasets")), num_train=1, num_val=3)
     yield
-    forget_toy_scenes()
+    free(*TOY_SCENES)
 
 
 def model_that_knows_boxes(cfg):

@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import default_argument_parser
 from helpers.paths import ROOT
 
@@ -18,6 +17,7 @@ from crbp_d2.engine import setup
 from crbp_d2.evaluation.stepwise.report import HEADINGS, steps_csv
 from crbp_d2.modeling import check_recurrence_config
 from tools.benchmarks.live_memory import live_peak
+from tools.data_sets import free
 from tools.pathfinder_study import harder_scenes, panoptic_costs, panoptic_results, panoptic_runs
 from tools.pathfinder_study.harder_scenes import (
     COSTS,
@@ -171,17 +171,10 @@ def test_the_peak_of_a_call_is_that_of_its_tensors():
 @pytest.fixture
 def small_scenes(tmp_path):
     names = ("toy_panoptic_train", "toy_panoptic_val")
-
-    def forget():
-        for name in names:
-            if name in DatasetCatalog.list():
-                DatasetCatalog.remove(name)
-                MetadataCatalog.remove(name)
-
-    forget()
+    free(*names)
     register_toy_panoptic(str(tmp_path / "datasets"), num_train=5, num_val=1, size=64)
     yield
-    forget()
+    free(*names)
 
 
 @pytest.mark.usefixtures("small_scenes")
