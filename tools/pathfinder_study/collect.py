@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"{error}")
     if {TOY, TOY_BASELINE} <= evaluations.keys():
         folders = {"feedforward": evaluations[TOY_BASELINE] / "pictures", "recurrent": evaluations[TOY] / "pictures"}
-        pictures = write_side_by_side(folders, ROOT / RESULTS / TOY / SIDE_BY_SIDE)
-        print(f"{len(pictures)} pictures side by side: {ROOT / RESULTS / TOY / 'side_by_side'}")
+        target = ROOT / RESULTS / TOY / SIDE_BY_SIDE
+        print(f"{len(write_side_by_side(folders, target))} pictures side by side: {target}")
 
 
 if __name__ == "__main__":

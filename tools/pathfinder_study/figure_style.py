@@ -2,9 +2,10 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,10 +14,12 @@ from numpy import ndarray
 
 from crbp_d2.files import write_figure, write_text
 
-from .records import Record, Study
+from .records import Study
 
-# run -> name in figures and tables, colour (Okabe and Ito's palette), line style, marker
-STYLES = {
+T = TypeVar("T")
+# Name in figures and tables, colour (Okabe and Ito's palette), line style, marker.
+Style = tuple[str, str, str | tuple, str]
+STYLES: dict[str, Style] = {
     "hgru_progressive": ("progressive", "#0072B2", "-", "*"),
     "hgru_progressive_far": ("progressive, far", "#5E3C99", (0, (8, 1)), "X"),
     "hgru_progressive_mixed": ("progressive, mixed", "#E7298A", (0, (3, 1)), "P"),
@@ -94,9 +97,14 @@ def name_of(run: str) -> str:
 
 
 def line_style(run: str) -> dict:
-    """Of a curve; markers are placed by the caller."""
-    name, colour, style, marker = STYLES[run]
-    return {"label": name, "color": colour, "linestyle": style, "marker": marker, "markersize": 5, "linewidth": 1.4}
+    """Of a run's curve; markers are placed by the caller."""
+    return curve_style(STYLES[run])
+
+
+def curve_style(style: Style) -> dict:
+    """Keywords of `Axes.plot`."""
+    name, colour, line, marker = style
+    return {"label": name, "color": colour, "linestyle": line, "marker": marker, "markersize": 5, "linewidth": 1.4}
 
 
 def panels(rows: int, columns: int, **kwargs) -> tuple[Figure, ndarray]:
@@ -124,18 +132,23 @@ def legend_below(figure: Figure, *axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def over_seeds(records: Sequence[Record], curve) -> tuple[ndarray, ndarray, ndarray]:
+def over_seeds(records: Sequence[T], curve: Callable[[T], ndarray]) -> tuple[ndarray, ndarray, ndarray]:
     """Mean, least and greatest value at each point of `curve(record)`, over the seeds."""
     values = np.stack([curve(record) for record in records])
     return values.mean(axis=0), values.min(axis=0), values.max(axis=0)
 
 
 def draw_over_seeds(axes: Axes, x: ndarray, values: tuple[ndarray, ndarray, ndarray], run: str, **kwargs) -> None:
+    """Those of a run, see draw_band."""
+    draw_band(axes, x, values, STYLES[run], **kwargs)
+
+
+def draw_band(axes: Axes, x: ndarray, values: tuple[ndarray, ndarray, ndarray], style: Style, **kwargs) -> None:
     """Mean as a line, the seeds' range as a band."""
     mean, low, high = values
-    axes.plot(x, mean, **(line_style(run) | {"markevery": max(len(x) // 8, 1)} | kwargs))
+    axes.plot(x, mean, **(curve_style(style) | {"markevery": max(len(x) // 8, 1)} | kwargs))
     if (low < high).any():
-        axes.fill_between(x, low, high, color=STYLES[run][1], alpha=0.15, linewidth=0)
+        axes.fill_between(x, low, high, color=style[1], alpha=0.15, linewidth=0)
 
 
 def present(study: Study, runs: Sequence[str]) -> list[str]:

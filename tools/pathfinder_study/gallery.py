@@ -14,7 +14,7 @@ from .claims import Claim
 from .comparisons import Outcome
 from .figure_style import name_of
 from .figures import FIGURES
-from .harder_scenes import HARDER, harder_table
+from .harder_scenes import HARDER, harder_table, load_harder_runs
 from .ledger import LONGER_NOTE, own_panoptic_rows, panoptic_rows, pathfinder_rows
 from .panoptic_results import TOY, kept_pictures
 from .records import Study
@@ -64,7 +64,7 @@ def gallery_page(
         verdicts=_table(["claim", "paper", "measure", "ours", "verdict", "figure"], verdicts),
         reasons="\n".join(reasons),
         panoptic=_table(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
-        harder=_table(*harder_table(root)),
+        harder=_table(*harder_table(load_harder_runs(root), root)),
         pictures=_pictures("toy scene", TOY, root),
         harder_pictures=_pictures("harder scene", HARDER, root),
     )

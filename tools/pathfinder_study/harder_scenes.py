@@ -10,20 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from detectron2.config import CfgNode
-from matplotlib.axes import Axes
 from numpy import ndarray
 
-from .figure_style import Drawing, legend_below, panels
-from .panoptic_results import RESULTS, SIDE_BY_SIDE, read_results, read_steps
+from .figure_style import Drawing, Style, curve_style, draw_band, legend_below, over_seeds, panels
+from .ledger import seeds_cell
+from .panoptic_results import RESULTS, SIDE_BY_SIDE, read_results, read_steps, trained_steps
 from .rule_tables import compact_table
 
 HARDER = "panoptic_hard"
 FOLDER = RESULTS / HARDER
 COSTS, PICTURES = FOLDER / "costs.json", FOLDER / SIDE_BY_SIDE
 BASELINE, BEST = "baseline", "contracting"
-# rule -> name in the table, colour (Okabe and Ito's palette), line style, marker
-RULES = {
+RULES: dict[str, Style] = {
     BASELINE: ("feedforward", "#777777", (0, (1, 1)), ""),
     "bptt": ("BPTT", "#D55E00", "--", "s"),
     "crbp": ("C-RBP", "#000000", "-", "o"),
@@ -43,8 +41,6 @@ MIB = 2**20
 class HarderRun:
     """quality: in percent by title, at N. steps: columns of quality_per_step.csv; None of a head without steps."""
 
-    rule: str
-    seed: int
     quality: Mapping[str, float]
     steps: Mapping[str, ndarray] | None
     machine: str
@@ -58,6 +54,9 @@ class RuleCost:
     peak: int
 
 
+Runs = Mapping[str, Sequence[HarderRun]]
+
+
 def kept(rule: str, seed: int, root: Path) -> Path:
     """Folder of what is kept of a run."""
     return root / FOLDER / f"{rule}_s{seed}"
@@ -68,21 +67,22 @@ def config_of(rule: str) -> str:
     return f"configs/quick/panoptic_R18_{rule}_hard.yaml"
 
 
-def load_harder_runs(root: Path) -> list[HarderRun]:
-    """What is kept of the runs, by rule and seed.
+def load_harder_runs(root: Path) -> dict[str, list[HarderRun]]:
+    """What is kept of the runs, of every rule by seed.
 
     Raises:
         ValueError: a broken file.
     """
-    runs = []
-    for rule in RULES:
-        for seed in SEEDS:
-            folder = kept(rule, seed, root)
-            found = read_results(folder)
-            if found:
-                path = folder / "quality_per_step.csv"
-                runs.append(HarderRun(rule, seed, found[0], read_steps(path) if path.exists() else None, found[1]))
-    return runs
+    return {rule: [run for seed in SEEDS if (run := _load(kept(rule, seed, root)))] for rule in RULES}
+
+
+def _load(folder: Path) -> HarderRun | None:
+    found = read_results(folder)
+    if found is None:
+        return None
+    quality, machine = found
+    path = folder / "quality_per_step.csv"
+    return HarderRun(quality, read_steps(path) if path.exists() else None, machine)
 
 
 def load_costs(root: Path) -> dict[str, RuleCost]:
@@ -107,56 +107,51 @@ def harder_section(root: Path, link: str) -> list[str]:
         link: to the figure, or "".
     """
     runs = load_harder_runs(root)
-    if not runs:
+    machines = {run.machine for mine in runs.values() for run in mine}
+    if not machines:
         return ["Not run: `python -m tools.pathfinder_study.panoptic_runs`."]
     text = (
         "Toy scenes with more occlusion and thinner shapes, 50 unseen ones, R-18 from random initialisation; percent, "
         "means over seeds with the least and the greatest. Memory is that of the tensors alive at most in a training "
         "step of the whole model. By `python -m tools.pathfinder_study.panoptic_runs` on "
-        f"{'; and on '.join(sorted({run.machine for run in runs}))}."
+        f"{'; and on '.join(sorted(machines))}."
     )
-    parts = [text, compact_table(*harder_table(root)), *_findings(runs)]
+    parts = [text, compact_table(*harder_table(runs, root)), *_findings(runs)]
     return [*parts, f"PQ after each of 30 steps: {link}."] if link else parts
 
 
-def harder_table(root: Path) -> tuple[list[str], list[list[str]]]:
+def harder_table(runs: Runs, root: Path) -> tuple[list[str], list[list[str]]]:
     """Headers and rows, one a rule."""
-    runs, costs = load_harder_runs(root), load_costs(root)
+    costs = load_costs(root)
     headers = ["mask head", "seeds", "N", "parameters, M", "memory, MiB", "PQ at N", "PQ things at N",
                *(f"PQ at t = {t}" for t in SHOWN)]  # fmt: skip
     rows: list[list[str]] = []
     for rule, (name, *_) in RULES.items():
-        mine = [run for run in runs if run.rule == rule]
-        cost, steps = costs.get(rule), steps_of(rule, root)
+        mine, cost, steps = runs[rule], costs.get(rule), steps_of(rule, root)
         rows.append([
             name, str(len(mine) or "-"), str(steps or "-"), f"{cost.parameters / 1e6:.2f}" if cost else "-",
-            f"{cost.peak / MIB:.0f}" if cost else "-", *(_over_seeds([run.quality[key] for run in mine])
-            for key in (ALL, THINGS)), *(_over_seeds(_at(mine, t)) for t in SHOWN),
+            f"{cost.peak / MIB:.0f}" if cost else "-", *(_cell([run.quality[key] for run in mine])
+            for key in (ALL, THINGS)), *(_cell(_at(mine, t)) for t in SHOWN),
         ])  # fmt: skip
     return headers, rows
 
 
 def steps_of(rule: str, root: Path) -> int | None:
     """N of a rule's config; None of the feedforward head."""
-    if rule == BASELINE:
-        return None
-    return CfgNode.load_yaml_with_base(str(root / config_of(rule)))["MODEL"]["RECURRENCE"]["STEPS"]
+    return None if rule == BASELINE else trained_steps(config_of(rule), root)
 
 
 def _at(runs: Sequence[HarderRun], t: int) -> list[float]:
     return [float(run.steps["PQ"][run.steps["t"] == t][0]) for run in runs if run.steps and t in run.steps["t"]]
 
 
-def _over_seeds(values: Sequence[float]) -> str:
-    if not values:
-        return "-"
-    mean = f"{np.mean(values):.1f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.1f} to {max(values):.1f})"
+def _cell(values: Sequence[float]) -> str:
+    return seeds_cell(values, digits=1, counted=False)
 
 
-def _findings(runs: Sequence[HarderRun]) -> list[str]:
+def _findings(runs: Runs) -> list[str]:
     """Whether recurrence gains more than the seeds differ, and which rules are flat to the last of SHOWN."""
-    by_rule = {rule: mine for rule in RULES if (mine := [run for run in runs if run.rule == rule])}
+    by_rule = {rule: mine for rule, mine in runs.items() if mine}
     baseline = [run.quality[THINGS] for run in by_rule.pop(BASELINE, ())]
     if not baseline or not by_rule:
         return []
@@ -194,30 +189,19 @@ def _beside_spread(gain: float, *groups: Sequence[float]) -> str:
 def draw_harder_steps(root: Path) -> Drawing | None:
     """PQ and PQ things after each step, mean over seeds with their range; None where no run has steps."""
     runs = load_harder_runs(root)
-    if not any(run.steps for run in runs):
+    if not any(run.steps for mine in runs.values() for run in mine):
         return None
     figure, axes = panels(1, 2)
     rows: list[list[object]] = []
     for axis, (column, title) in zip(axes.flat, (("PQ", ALL), ("PQ_th", THINGS)), strict=True):
         axis.set(xlabel="steps", ylabel=f"{title}, %")
-        for rule in RULES:
-            mine = [run for run in runs if run.rule == rule]
+        for rule, mine in runs.items():
+            steps = [run.steps for run in mine if run.steps]
             if rule == BASELINE and mine:
-                axis.axhline(np.mean([run.quality[title] for run in mine]), **_style(rule))
-            elif mine and mine[0].steps:
-                rows += _draw(axis, rule, column, title, [run.steps for run in mine if run.steps])
+                axis.axhline(np.mean([run.quality[title] for run in mine]), **curve_style(RULES[rule]))
+            elif steps:
+                t, values = steps[0]["t"], over_seeds(steps, lambda part, column=column: part[column])
+                draw_band(axis, t, values, RULES[rule])
+                rows += [[RULES[rule][0], title, *point] for point in zip(t, *values, strict=True)]
     legend_below(figure, axes.flat[0])
     return Drawing(figure, ["rule", "figure", "t", "mean", "least", "greatest"], rows)
-
-
-def _draw(axis: Axes, rule: str, column: str, title: str, steps: Sequence[Mapping[str, ndarray]]) -> list[list[object]]:
-    x, values = steps[0]["t"], np.stack([part[column] for part in steps])
-    mean, low, high = values.mean(axis=0), values.min(axis=0), values.max(axis=0)
-    axis.plot(x, mean, markevery=max(len(x) // 8, 1), **_style(rule))
-    axis.fill_between(x, low, high, color=RULES[rule][1], alpha=0.15, linewidth=0)
-    return [[RULES[rule][0], title, *point] for point in zip(x, mean, low, high, strict=True)]
-
-
-def _style(rule: str) -> dict:
-    name, colour, line, marker = RULES[rule]
-    return {"label": name, "color": colour, "linestyle": line, "marker": marker, "markersize": 5, "linewidth": 1.4}

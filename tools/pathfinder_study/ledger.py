@@ -123,14 +123,15 @@ def own_panoptic_rows(root: Path) -> list[list[str]]:
     return rows
 
 
-def seeds_cell(values: Sequence[float]) -> str:
-    """Mean, with the seeds' range where there are several."""
+def seeds_cell(values: Sequence[float], digits: int = 3, counted: bool = True) -> str:
+    """Mean, with the seeds' range where there are several, and by default their number."""
     if not values or not all(map(math.isfinite, values)):
         return "-"
     mean = sum(values) / len(values)
     if len(values) == 1:
-        return f"{mean:.3f}"
-    return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f}, {len(values)} seeds)"
+        return f"{mean:.{digits}f}"
+    count = f", {len(values)} seeds" if counted else ""
+    return f"{mean:.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f}{count})"
 
 
 def _model(run: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from detectron2.config import CfgNode
 from numpy import ndarray
 
 from crbp_d2.evaluation.drawing import title
@@ -77,6 +78,11 @@ def read_steps(path: Path) -> dict[str, ndarray]:
         raise ValueError(f"{path} has no column {missing[0]!r}; evaluate the model again")
     columns = {name: np.array([float(line[heading] or "nan") for line in lines]) for name, heading in HEADINGS.items()}
     return columns | {"t": columns["t"].astype(np.int64)}
+
+
+def trained_steps(config: str, root: Path) -> int:
+    """N of a config, relative to `root`, that says its steps."""
+    return CfgNode.load_yaml_with_base(str(root / config))["MODEL"]["RECURRENCE"]["STEPS"]
 
 
 def draw_toy_steps(results: Path, folder: Path, marked: int) -> bool:

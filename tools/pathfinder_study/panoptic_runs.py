@@ -43,8 +43,9 @@ def put_side_by_side(seed: int) -> None:
     for rule, folder in folders.items():
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no {folder}: {rule}, seed {seed}, was not run on this machine")
-    written = write_side_by_side({RULES[rule][0]: folder for rule, folder in folders.items()}, ROOT / PICTURES)
-    print(f"{len(written)} pictures side by side: {ROOT / PICTURES}")
+    target = ROOT / PICTURES
+    written = write_side_by_side({RULES[rule][0]: folder for rule, folder in folders.items()}, target)
+    print(f"{len(written)} pictures side by side: {target}")
 
 
 def main(arguments: list[str] | None = None) -> None:

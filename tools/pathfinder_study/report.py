@@ -3,8 +3,6 @@
 import os
 from pathlib import Path
 
-from fvcore.common.config import CfgNode
-
 from crbp_d2.files import write_text
 
 from .analysis import write_analysis
@@ -12,7 +10,7 @@ from .checkpoints import with_checkpoint, write_config
 from .figures import draw_figures
 from .gallery import gallery_page
 from .harder_scenes import HARDER, draw_harder_steps
-from .panoptic_results import RESULTS, draw_toy_steps
+from .panoptic_results import RESULTS, draw_toy_steps, trained_steps
 from .records import load_study
 from .results_page import results_page
 from .runs import SCALES
@@ -41,7 +39,7 @@ def write_report(folder: Path, root: Path) -> None:
     study, earlier = load_study(folder / "runs"), load_study(root / EARLIER / "runs")
     figures = Path(os.path.relpath(folder / "figures", root)).as_posix()
     written = draw_figures(study, folder / "figures")
-    trained = CfgNode.load_yaml_with_base(str(root / TOY_CONFIG))["MODEL"]["RECURRENCE"]["STEPS"]
+    trained = trained_steps(TOY_CONFIG, root)
     if draw_toy_steps(root / RESULTS, folder / "figures", trained):
         written.append("panoptic_toy")
     harder = draw_harder_steps(root)

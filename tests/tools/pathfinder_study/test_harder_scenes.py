@@ -29,6 +29,7 @@ from tools.pathfinder_study.harder_scenes import (
     harder_table,
     kept,
     load_costs,
+    load_harder_runs,
 )
 
 COST = RuleCost(2_000_000, 3 * 2**20)
@@ -112,7 +113,7 @@ def study(tmp_path):
 
 
 def test_the_table_has_means_and_ranges_of_the_seeds(study):
-    headers, rows = harder_table(study)
+    headers, rows = harder_table(load_harder_runs(study), study)
     table = {row[0]: dict(zip(headers, row, strict=True)) for row in rows}
     assert len(table) == len(RULES)
     assert table["feedforward"]["PQ things at N"] == "40.0 (38.0 to 42.0)"
