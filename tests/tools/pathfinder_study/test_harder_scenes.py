@@ -188,5 +188,6 @@ def test_unrolled_steps_cost_memory_and_no_parameters():
         for rule, steps in (("bptt", 2), ("bptt", 16), ("crbp", 2), ("crbp", 16))
     }
     assert len({cost.parameters for cost in costs.values()}) == 1
-    assert costs["bptt", 16].peak > 1.2 * costs["bptt", 2].peak
-    assert costs["crbp", 16].peak == pytest.approx(costs["crbp", 2].peak, rel=0.01)
+    growth = {rule: costs[rule, 16].peak - costs[rule, 2].peak for rule in ("bptt", "crbp")}
+    assert growth["bptt"] > 0.2 * costs["bptt", 2].peak
+    assert abs(growth["crbp"]) < 0.05 * growth["bptt"]
