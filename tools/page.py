@@ -21,15 +21,26 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> 
 
 def machine() -> str:
     """Processor, cores, accelerator and versions of this machine, and the date."""
-    cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.exists() and (found := re.search(r"model name\s*: (.+)", info.read_text())):
-        cpu = found[1]
+    cpu = processor(info.read_text() if info.exists() else "")
     accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     return (
         f"{cpu}, {os.cpu_count()} cores, {accelerator}; Python {platform.python_version()}, torch {torch.__version__}; "
         f"{date.today()}"
     )
+
+
+def processor(info: str) -> str:
+    """The processor's name, with the family and model that virtual machines leave out of the name.
+
+    Args:
+        info: what /proc/cpuinfo holds, or nothing.
+    """
+    fields = dict(re.findall(r"(?m)^([\w ]+?)\s*: (.+)$", info))
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    if {"cpu family", "model"} <= fields.keys():
+        return f"{name} (family {fields['cpu family']}, model {fields['model']})"
+    return name
 
 
 def write_section(page: Path, page_title: str, title: str, command: str, text: str) -> None:

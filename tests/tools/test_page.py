@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tools.benchmarks.stimuli import ORIGINAL_SECONDS, measure_stimuli, stimuli_section
-from tools.page import machine, wrapped, write_section
+from tools.page import machine, processor, wrapped, write_section
 
 
 def test_sections_are_added_and_replaced_in_their_place(tmp_path):
@@ -27,6 +27,13 @@ def test_paragraphs_are_wrapped_and_tables_are_not():
 
 def test_the_machine_is_named():
     assert re.search(r"\d+ cores, .*; Python 3[.\d]+, torch \d+[^;]*; \d{4}-\d\d-\d\d$", machine())
+
+
+def test_processors_of_one_name_are_told_apart():
+    info = "processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\nflags\t\t: fpu\n"
+    assert processor(info) == "AMD EPYC (family 25, model 17)"
+    assert processor("model name\t: Cortex-A72\n") == "Cortex-A72"
+    assert processor("")
 
 
 def test_stimuli_are_measured_and_extrapolated():
