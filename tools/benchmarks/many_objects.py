@@ -132,9 +132,9 @@ def measure_training(
     counts: Sequence[int],
     size: tuple[int, int] = IMAGE,
     clock: Clock = time.process_time,
-    repeats: int = 1,
+    repeats: int = REPEATS,
 ) -> dict[int, Medians]:
-    """By the number of positive RoIs, those of `repeats` rounds of `compare_models`.
+    """By the number of positive RoIs, medians as of `compare_models`.
 
     Args:
         build: models whose RoI heads sample so many positive RoIs.
@@ -230,9 +230,10 @@ def inference_section(found: dict[int, Medians], exits: Sequence[int], quality: 
 def training_section(found: dict[int, Medians]) -> str:
     """Markdown of `measure_training`."""
     return (
-        f"{MODELS} with as many instances as positive RoIs: forward and backward pass. {TIMES} Of one round, after a "
-        "first step on a small image. 'identical' is C-RBP as the paper has it, 20 evaluations and a series of 15 "
-        "products; 'accelerated' takes 7 by Anderson and 3 products, 'from the drive' 3 from there and 1 product, both "
-        "at a smaller gradient error (see A C-RBP training step). The mask head's time is of its forward pass, penalty "
-        "and series, without its part in the rest of the backward pass.\n\n"
+        f"{MODELS} with as many instances as positive RoIs: forward and backward pass. {TIMES} Medians of {REPEATS} "
+        "rounds in which each model had its turn, after a first step on a small image. 'identical' is C-RBP as the "
+        "paper has it, 20 evaluations and a series of 15 products; 'accelerated' takes 7 by Anderson and 3 products, "
+        "'from the drive' 3 from there and 1 product, both at a smaller gradient error (see A C-RBP training step). "
+        "The mask head's time is of its forward pass, penalty and series, without its part in the rest of the backward "
+        "pass.\n\n"
     ) + ratios_table(found, "positive RoIs")

@@ -69,8 +69,8 @@ def test_training_is_measured_at_every_number_of_positive_rois(model, monkeypatc
 
     monkeypatch.setattr(many_objects, "training_step", step)
     built = []
-    found = measure_training(lambda count: built.append(count) or {"a": model, "b": model}, (2, 4), SIZE)
-    assert built == [2, 4] and seen == [2] * 4 + [4] * 4 and list(found) == [2, 4]
+    found = measure_training(lambda count: built.append(count) or {"a": model, "b": model}, (2, 4), SIZE, repeats=2)
+    assert built == [2, 4] and seen == [2] * 6 + [4] * 6 and list(found) == [2, 4]
 
 
 def test_steps_and_quality_are_of_the_solver_and_of_all_steps(model, monkeypatch):
