@@ -80,8 +80,9 @@ def _crbp(study: Study, earlier: Study) -> str:
 
 def _claims(outcomes: Sequence[tuple[Claim, Outcome]]) -> str:
     verdicts = [outcome.holds for _, outcome in outcomes]
-    short = sum(outcome.earlier for _, outcome in outcomes)
-    return (
-        f"**Of {len(verdicts)} claims** {verdicts.count(True)} hold and {verdicts.count(False)} fail ({short} of these "
-        f"verdicts are of 1,000 iterations), {verdicts.count(None)} wait for their runs; every failure has its reason."
-    )
+    text = f"**Of {len(verdicts)} claims** {verdicts.count(True)} hold and {verdicts.count(False)} fail"
+    if short := sum(outcome.earlier for _, outcome in outcomes):
+        text += f" ({short} of these verdicts are of 1,000 iterations)"
+    if waiting := verdicts.count(None):
+        text += f", {waiting} wait for their runs"
+    return f"{text}; every failure has its reason."

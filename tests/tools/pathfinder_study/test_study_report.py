@@ -12,6 +12,7 @@ from helpers.paths import ROOT
 from helpers.study_records import record, write_records
 
 from crbp_d2.data import generate_pathfinder
+from tools.pathfinder_study.comparisons import Outcome
 from tools.pathfinder_study.figures import FIGURES
 from tools.pathfinder_study.paper import PANOPTIC, PATHFINDER_F1
 from tools.pathfinder_study.records import load_study
@@ -117,6 +118,11 @@ def test_the_page_begins_with_five_lines(root, tmp_path):
         "0.980 at N, 0.979 at 4 N, 0.975 at 16 N" in lines[2] and "0.790 at 2 N, BPTT at its best t 0.570" in lines[2]
     )
     assert "0.950 at N and 0.940 at 4 N after 1,000 iterations" in lines[3]
+    claim = evaluate_claims(study, earlier)[0][0]
+    verdicts = {True: "1 hold and 0 fail", False: "0 hold and 1 fail", None: "0 hold and 0 fail, 1 wait for their runs"}
+    for holds, words in verdicts.items():
+        line = summary_lines(study, earlier, [(claim, Outcome({}, holds))]).splitlines()[4]
+        assert line == f"5. **Of 1 claims** {words}; every failure has its reason."
 
 
 def test_the_analysis_sets_rules_side_by_side(root):
