@@ -247,6 +247,7 @@ def steps() -> None:
 
 def torchdeq() -> None:
     """the implicit gradient against torchdeq's"""
+    torch.set_num_threads(1)
     comparison = compare_with_torchdeq(mask_problem(8, 64, 14), TOLERANCES, repeats=7)
     shown = "gradient error against time, and what the transposed solves reach against their tolerance"
     panels = torchdeq_panels(comparison)

@@ -4,6 +4,7 @@ Both solve by Anderson acceleration with the same memory, forward and transposed
 residual, ||F(h) - h|| / ||F(h)||. What they reached is measured afterwards, by one function for both.
 """
 
+import time
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -136,7 +137,10 @@ class Comparison:
 
 
 def compare_with_torchdeq(problem: Problem, tolerances: Iterable[float], repeats: int) -> Comparison:
-    """Ways at each tolerance, and the cheapest tolerances of ours whose error is no larger than torchdeq's smaller."""
+    """Ways at each tolerance, and the cheapest tolerances of ours whose error is no larger than torchdeq's smaller.
+
+    Seconds are of the processor.
+    """
     truth = converged_gradient(replace(problem, weight=0.0))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnconvergedWarning)
@@ -163,7 +167,7 @@ def _timed(problem: Problem, ways: Sequence[tuple[SolveCost, StateOf]], repeats:
         )
         for cost, state_of in ways
     }
-    times = time_interleaved(runs, repeats)
+    times = time_interleaved(runs, repeats, time.process_time)
     return [replace(cost, seconds=times[cost.way][0], ratio=times[cost.way][1]) for cost, _ in ways]
 
 
@@ -199,8 +203,9 @@ def torchdeq_section(comparison: Comparison, repeats: int) -> str:
             f"Anderson\nacceleration with {MEMORY} earlier differences to the same relative residual (forward / "
             f"transposed), or in {MAX_STEPS} evaluations\nor products. Residuals are measured afterwards, alike for "
             "both, and are those of the worst sample. Gradient error:\nrelative distance from the gradient at the "
-            "fixed point; that of a gradient of zero is 1. Seconds are medians of\n"
-            f"{repeats} rounds in turn, times as fast is relative to the first way of its group.",
+            "fixed point; that of a gradient of zero is 1. Seconds are of the\n"
+            f"processor in one thread, medians of {repeats} rounds in turn; times as fast is relative to the first "
+            "way of its group.",
             "torchdeq regularises its least squares problem by a constant, so that its transposed solve depends on the "
             "scale of the\nloss: the gradient of a mean is small, and the constant outweighs it. With a scaled loss (a "
             "sum in the place of the\nmean, the gradient divided again) it solves to the tolerance too. The solver here"
