@@ -111,6 +111,7 @@ BETTER_RATE = {
     "convlstm_progressive": 2,
     "convlstm_bptt": 2,
     "hgru_tbptt": 2,
+    "hgru_bptt_every_step": 2,
 }
 FAR = ("MODEL.RECURRENCE.RULE", "progressive_far")
 MIXED = ("MODEL.RECURRENCE.RULE", "progressive_mixed")
