@@ -30,7 +30,10 @@ PART_RULES, PART_STEPS, MORE_LIVE, MORE_PROCESS = ("bptt", "rbp", "crbp"), 20, 2
 
 @dataclass(frozen=True)
 class StepCost:
-    """seconds: of one training step, after a first one. peak: bytes above those in use before it."""
+    """seconds: of the processor in one thread, of a training step after a first one.
+
+    peak: bytes above those in use before it.
+    """
 
     rule: str
     steps: int
@@ -46,10 +49,10 @@ def measure_memory(rules: Iterable[str] = RULES, steps: Iterable[int] = STEPS) -
 
 
 def _fresh_processes() -> ProcessPoolExecutor:
-    """One after the other, a new one for each call, with this module imported before it begins."""
+    """One after the other, a new one of one thread for each call, with this module imported before it begins."""
     context = get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(1, mp_context=context, max_tasks_per_child=1)
+    return ProcessPoolExecutor(1, context, torch.set_num_threads, (1,), max_tasks_per_child=1)
 
 
 @dataclass(frozen=True)
@@ -107,22 +110,19 @@ def _measure(rule: str, steps: int, samples: int = SAMPLES) -> StepCost:
         before = _start_watching()
         recurrence_step(problem, recurrence)
         peak = _peak() - before
-        start = time.perf_counter()
+        start = time.process_time()
         recurrence_step(problem, recurrence)
-    return StepCost(rule, steps, time.perf_counter() - start, peak)
+    return StepCost(rule, steps, time.process_time() - start, peak)
 
 
 def _start_watching() -> int:
-    """Bytes in use now; from here on the peak is kept."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
-        return torch.cuda.memory_allocated()
+    """Bytes of this process that are in use now; from here on the peak is kept. On Linux."""
     Path("/proc/self/clear_refs").write_text("5")
     return _status("VmRSS")
 
 
 def _peak() -> int:
-    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else _status("VmHWM")
+    return _status("VmHWM")
 
 
 def _status(key: str) -> int:
@@ -148,7 +148,7 @@ def memory_section(costs: list[StepCost], live: dict[int, int]) -> str:
         "",
         markdown_table(headers, peaks),
         "",
-        "Time, relative to that of one step under the same rule:",
+        "Time of the processor in one thread, relative to that of one step under the same rule:",
         "",
         markdown_table(headers, times),
     ]
