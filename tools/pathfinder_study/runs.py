@@ -110,6 +110,7 @@ BETTER_RATE = {
     "ff6": 2,
     "convlstm_progressive": 2,
     "convlstm_bptt": 2,
+    "hgru_cbptt": 2,
     "hgru_tbptt": 2,
     "hgru_bptt_every_step": 2,
 }
