@@ -24,8 +24,9 @@ from .training_step import Problem, mask_problem, recurrence_step
 RULES = ("bptt", "tbptt", "rbp", "crbp", "deq")
 STEPS = (1, 2, 5, 10, 20, 40, 80)
 SAMPLES = 8
-# The recurrent part is what an RoI more takes: between SAMPLES and so many times SAMPLES.
-PART_RULES, PART_STEPS, MORE_LIVE, MORE_PROCESS = ("bptt", "rbp", "crbp"), 20, 2, 4
+# The recurrent part is what an RoI more takes: between PART_SAMPLES, from which on element-wise chains are computed in
+# slices, and so many times as many.
+PART_RULES, PART_STEPS, PART_SAMPLES, MORE_LIVE, MORE_PROCESS = ("bptt", "rbp", "crbp"), 20, 16, 2, 4
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class RecurrentPart:
     phases: dict[str, Phase]
 
 
-def measure_recurrent_parts(rules: Iterable[str] = PART_RULES, samples: int = SAMPLES) -> list[RecurrentPart]:
+def measure_recurrent_parts(rules: Iterable[str] = PART_RULES, samples: int = PART_SAMPLES) -> list[RecurrentPart]:
     """Of the mask head's cell at PART_STEPS steps."""
     rules = list(rules)
     with _fresh_processes() as pool:
@@ -185,8 +186,8 @@ def recurrent_part_section(parts: list[RecurrentPart]) -> str:
     return "\n".join(
         [
             f"The recurrent part at {PART_STEPS} steps is what an RoI more takes, free of all that does not grow with",
-            f"them: of the process' peak, between {SAMPLES} and {MORE_PROCESS * SAMPLES} RoIs, and of the tensors",
-            f"alive, between {SAMPLES} and {MORE_LIVE * SAMPLES}.",
+            f"them: of the process' peak, between {PART_SAMPLES} and {MORE_PROCESS * PART_SAMPLES} RoIs, and of the",
+            f"tensors alive, between {PART_SAMPLES} and {MORE_LIVE * PART_SAMPLES}.",
             "",
             markdown_table(headers, rows),
             "",
