@@ -162,15 +162,14 @@ class HorizontalConv2d(nn.Conv2d):
     @torch.no_grad()
     def _time(self, x: Tensor, weight: Tensor) -> str:
         # The weight is detached, or autocast of older torch keeps the one it casts here, without a graph, for the run.
-        calls = {"direct": partial(self._conv_forward, x, weight, None)}
+        calls = {"direct": partial(self._conv_forward, x, self._laid_out_for(x, weight), None)}
         for method in self._candidates(x):
             calls[method] = partial(self._indirectly, x, weight, None, method)
         return fastest(calls, x.device) if len(calls) > 1 else "direct"
 
     def _problem(self, x: Tensor) -> Problem:
         height, width = x.shape[2:]
-        last = channels_last.is_channels_last(x)
-        return Problem(len(x), self.in_channels, self.out_channels, height, width, self.kernel_size[0], last)
+        return Problem(len(x), self.in_channels, self.out_channels, height, width, self.kernel_size[0])
 
     def _candidates(self, x: Tensor) -> list[str]:
         """The methods beside the direct one that may be worth a timing."""

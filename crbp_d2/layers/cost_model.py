@@ -29,10 +29,7 @@ SHARED_BY = 8
 
 @dataclass(frozen=True)
 class Problem:
-    """The shape of a convolution: N x C x H x W to N x K x H x W by E x E kernels.
-
-    channels_last: whether the images lie in that layout in memory already.
-    """
+    """The shape of a convolution: N x C x H x W to N x K x H x W by E x E kernels."""
 
     batch: int
     in_channels: int
@@ -40,7 +37,6 @@ class Problem:
     height: int
     width: int
     kernel_size: int
-    channels_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,22 +47,19 @@ class Direct:
     product: of a multiply-add, with channels filled up to whole blocks.
     pixel: of an input or output element.
     block: channels that a kernel of the library computes together.
-    channels_last: of a multiply-add in that layout, which the library need not convert; None: as `product`.
     """
 
     call: float
     product: float
     pixel: float
     block: int
-    channels_last: float | None = None
 
     def seconds(self, problem: Problem) -> float:
         p = problem
         channels = (-(-c // self.block) * self.block for c in (p.in_channels, p.out_channels))
         products = p.batch * p.height * p.width * p.kernel_size**2
         elements = p.batch * p.height * p.width * (p.in_channels + p.out_channels)
-        product = self.channels_last if p.channels_last and self.channels_last else self.product
-        return self.call + product * products * math.prod(channels) + self.pixel * elements
+        return self.call + self.product * products * math.prod(channels) + self.pixel * elements
 
 
 @dataclass(frozen=True)
@@ -142,7 +135,7 @@ _WINOGRAD = Winograd(call=2.3e-4, product=3.1e-11, transform=2.4e-9, kernel=3.4e
 # (kind of device, precision of the result) -> seconds; what is not here is computed directly.
 TABLE: dict[tuple[str, torch.dtype], Costs] = {
     ("cpu", torch.float32): {
-        "direct": Direct(call=8.9e-5, product=2.0e-11, pixel=2.0e-9, block=16, channels_last=1.2e-11),
+        "direct": Direct(call=8.9e-5, product=2.0e-11, pixel=2.0e-9, block=16),
         "fft": _FOURIER,
         "winograd": _WINOGRAD,
     },

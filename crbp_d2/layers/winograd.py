@@ -22,6 +22,7 @@ from crbp_d2.recurrence.state import widen
 from crbp_d2.tracing import is_batched
 
 from .bilinear import bilinear
+from .channels_last import layout_of
 from .transforms import WeightTransform, outside_autograd
 
 # y = A^T ((G w G^T) . (B^T x B)) A: B^T, G and A^T. The first and the last are what `_transform_input` and
@@ -48,8 +49,8 @@ OUTPUT = (
     (0, 1, 1, 4, 4, 0),
     (0, 1, -1, 8, -8, 1),
 )
-# Elements of the largest buffer of a workspace; that many a processor's caches hold.
-BLOCK = 2**20
+# Elements of the largest buffer of a workspace, 5 MiB in float32; that many a processor's caches hold.
+BLOCK = 5 * 2**18
 
 
 class TransformedKernel(WeightTransform):
@@ -146,11 +147,13 @@ def _filter(x: Tensor, kernel: TransformedKernel, mirrored: bool) -> Tensor:
     n, channels, height, width = x.shape
     maps = values.shape[2]
     rows, columns = -(-height // 4), -(-width // 4)
-    result = x.new_empty(n, maps, height, width)
-    block = min(n, max(1, BLOCK // (36 * rows * columns * max(channels, maps))))
-    padded = x.new_zeros(block, 4 * rows + 2, 4 * columns + 2, channels)
+    result = torch.empty(n, maps, height, width, dtype=x.dtype, device=x.device, memory_format=layout_of(x))
+    most = max(1, BLOCK // (36 * rows * columns * max(channels, maps)))
+    # As equal as can be: the products of a small rest take twice as long a sample.
+    blocks = -(-n // most)
+    padded = x.new_zeros(-(-n // blocks), 4 * rows + 2, 4 * columns + 2, channels)
     workspace = _Workspace(x)
-    for part, out in zip(x.split(block), result.split(block), strict=True):
+    for part, out in zip(x.tensor_split(blocks), result.tensor_split(blocks), strict=True):
         filled = padded[: len(part)]
         filled[:, 1 : height + 1, 1 : width + 1].copy_(part.permute(0, 2, 3, 1))
         image = _filter_tiles(filled, values, workspace)

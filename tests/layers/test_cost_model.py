@@ -32,7 +32,7 @@ MASK_CELL = Problem(64, 256, 256, 14, 14, 3)
         (dataclasses.replace(SMALL_PATHFINDER, kernel_size=3), "direct"),
         (MASK_CELL, "winograd"),
         (dataclasses.replace(MASK_CELL, batch=512), "winograd"),
-        (dataclasses.replace(MASK_CELL, channels_last=True), "direct"),
+        (dataclasses.replace(MASK_CELL, batch=8), "winograd"),
         (dataclasses.replace(MASK_CELL, batch=1), "direct"),
         (dataclasses.replace(MASK_CELL, out_channels=1), "direct"),
         (Problem(8, 32, 32, 10, 10, 3), "direct"),

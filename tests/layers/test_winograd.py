@@ -33,6 +33,17 @@ def test_values_and_gradients_are_those_of_the_direct_convolution(shape):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_images_stay_in_their_layout(layout):
+    x, weight, g = problem(SHAPES[0])
+    x, g = (image.detach().contiguous(memory_format=layout).requires_grad_() for image in (x, g))
+    y = correlate(x, weight, TransformedKernel(weight))
+    (gradient,) = torch.autograd.grad(y, x, g)
+    for found, truth in ((y, F.conv2d(x, weight, padding=1)), (gradient, F.conv_transpose2d(g, weight, padding=1))):
+        assert found.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(found, truth, rtol=1e-12, atol=1e-12)
+
+
 def test_second_derivatives_by_finite_differences():
     x, weight, _ = problem((1, 2, 3, 4, 2))
     assert torch.autograd.gradgradcheck(lambda x, w: correlate(x, w, TransformedKernel(w)), (x, weight))
@@ -50,16 +61,16 @@ def test_transforms_are_their_matrices():
         torch.testing.assert_close(out, truth, rtol=0, atol=1e-13)
 
 
-def test_samples_are_computed_in_blocks(monkeypatch):
+def test_samples_are_computed_in_equal_blocks(monkeypatch):
     x, weight, _ = problem((7, 3, 6, 8, 4))
     whole = correlate(x, weight, TransformedKernel(weight))
-    # A tile has 36 coefficients of 4 channels, a sample 4 tiles: blocks of 3, 3 and 1.
+    # A tile has 36 coefficients of 4 channels, a sample 4 tiles: blocks of at most 3.
     monkeypatch.setattr(winograd, "BLOCK", 3 * 4 * 36 * 4)
     shapes = []
     filter_tiles = winograd._filter_tiles
     monkeypatch.setattr(winograd, "_filter_tiles", lambda x, *more: shapes.append(len(x)) or filter_tiles(x, *more))
     torch.testing.assert_close(correlate(x, weight, TransformedKernel(weight)), whole, rtol=0, atol=1e-12)
-    assert shapes == [3, 3, 1]
+    assert shapes == [3, 2, 2]
 
 
 def test_a_transform_is_computed_once_and_results_are_not_overwritten(monkeypatch):
