@@ -1,9 +1,10 @@
-"""Chains of element-wise operators: evaluated a slice at a time, and differentiated by one product an argument.
+"""Chains of element-wise operators: evaluated and differentiated a slice at a time, without their links in memory.
 
-On a CPU such a chain over large tensors waits for memory at every link; slices of it stay in the processor's cache. And
-since an element of the result depends on one element of each argument, its derivative in an argument is a tensor of
-partial derivatives: computed once, it is all that the vector-Jacobian products of a series multiply by, where autograd
-would go back link by link. What stays in the cache as a whole gains nothing by that, and is left to autograd.
+On a CPU such a chain over large tensors waits for memory at every link; slices of it stay in the processor's cache. Its
+graph holds the arguments alone, and evaluates the chain again where it is differentiated. Where many products will be
+asked of it: since an element of the result depends on one element of each argument, the derivative in an argument is a
+tensor of partial derivatives; computed once, it is all that the vector-Jacobian products of a series multiply by. What
+stays in the cache as a whole gains nothing by that, and is left to autograd.
 """
 
 import math
@@ -13,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from crbp_d2.recurrence.scope import serves_many_products
 from crbp_d2.tracing import is_batched, is_traced
 
 from .bilinear import Join
-from .channels_last import is_channels_last
+from .channels_last import is_channels_last, layout_of
 
 Function = Callable[..., Tensor]
 Tensors = tuple[Tensor, ...]
@@ -35,7 +37,8 @@ def elementwise(function: Function, changing: Tensors, fixed: Tensors = ()) -> T
         function: of plain differentiable operators; each element of its result depends on one element of each
             argument, after broadcasting. It holds no other tensor that a gradient is wanted of.
         changing: what depends on the state of a recurrence, so that every term of a series asks for its gradients.
-        fixed: what does not, such as drives and parameters: their gradients are asked for once.
+        fixed: what does not, such as drives and parameters: their gradients are asked for once. The two are told
+            apart where a step is recorded for many products (see recurrence/scope.py).
     """
     tensors = changing + fixed
     if not _can_be_sliced(tensors):
@@ -47,12 +50,12 @@ def elementwise(function: Function, changing: Tensors, fixed: Tensors = ()) -> T
     (result,) = chain.sliced(lambda *parts: (function(*parts),), [chain.shape], tensors)
     if not torch.is_grad_enabled():
         return result
-    # Autograd leaves out a node that leads nowhere, so that the series does not pay for the gradients of the rest.
-    for start, group in ((0, changing), (len(changing), fixed)):
-        wanted = [start + k for k, tensor in enumerate(group) if tensor.requires_grad]
+    # Autograd leaves out a node that leads nowhere, so that a series does not pay for the gradients of the rest.
+    first = len(changing) if serves_many_products() else 0
+    for keep, of in ((True, range(first)), (False, range(first, len(tensors)))):
+        wanted = [k for k in of if tensors[k].requires_grad]
         if wanted:
-            zero = _Group.apply(chain, start == 0, wanted, tensors, *(tensors[k] for k in wanted))
-            result = Join.apply(result, zero)
+            result = Join.apply(result, _Group.apply(chain, keep, wanted, tensors, *(tensors[k] for k in wanted)))
     return result
 
 
@@ -214,8 +217,7 @@ def _summed(x: Tensor, shape: torch.Size) -> Tensor:
 def _room(shape: torch.Size, tensors: Sequence[Tensor]) -> Tensor:
     """Room for a result, in the layout of the first of the tensors that has its shape."""
     like = next((tensor for tensor in tensors if tensor.shape == shape), tensors[0])
-    layout = torch.channels_last if is_channels_last(like) else torch.contiguous_format
-    return torch.empty(shape, dtype=like.dtype, memory_format=layout)
+    return torch.empty(shape, dtype=like.dtype, memory_format=layout_of(like))
 
 
 def _slices(shape: torch.Size, *tensors: Tensor) -> Iterator[list[Tensor]]:

@@ -16,7 +16,7 @@ from crbp_d2.checks import SettingError, check_number, check_whole
 from .cell_step import CellStep, begin
 from .interfaces import Cell
 from .penalties import LipschitzPenalty
-from .scope import solve_scope
+from .scope import many_products, solve_scope
 from .state import State, flatten, relative_change, sample_norm, unflatten, vjp
 
 # Up to this many elements the dense eigenvalues are found faster than the leading ones by iteration.
@@ -118,7 +118,7 @@ class _TransposedJacobian:
     """Products with J^T of one sample, whose eigenvalues are those of J, on numpy vectors."""
 
     def __init__(self, cell: Cell, drive: Tensor, state: State):
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad(), many_products():
             self.previous, self.state = _recorded_step(cell, drive, state)
         self.size = flatten(self.previous).shape[1]
         self.samples = len(drive)

@@ -15,6 +15,7 @@ from .autograd import once_differentiated, reaches_beyond
 from .cell_step import CellStep
 from .checkpointing import kept_from_checkpoint
 from .interfaces import Cell, Penalty, Solver, Step, Trajectory, TransposeSolver, Visit
+from .scope import many_products
 from .solution import Solution
 from .solvers.base import AffineStep, warn_unconverged
 from .state import State, is_finite, vjp
@@ -155,7 +156,7 @@ class Implicit:
         with torch.no_grad():
             before = solver.solve(step, state, steps - 1, visit)
         previous = start_recording(before.state)
-        with kept_from_checkpoint():
+        with kept_from_checkpoint(), many_products():
             new = step(previous)
         if visit:
             visit(new)

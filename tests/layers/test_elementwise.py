@@ -1,11 +1,14 @@
 """Chains of element-wise operators against the same by autograd: values, derivatives, and how often they are called."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch.autograd import grad, gradcheck, gradgradcheck
 
 from crbp_d2.layers import elementwise as module
 from crbp_d2.layers.elementwise import elementwise
+from crbp_d2.recurrence.scope import many_products
 
 SHAPE = (2, 3, 4, 2)
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -21,6 +24,13 @@ def sizes(request, monkeypatch):
 @pytest.fixture(autouse=True)
 def small_tensors_are_large(monkeypatch):
     monkeypatch.setattr(module, "WHOLE", 3)
+
+
+@pytest.fixture(params=["differentiated once", "many products"])
+def recording(request):
+    """A step that is recorded for one backward pass, and one for a series."""
+    with many_products() if request.param == "many products" else nullcontext():
+        yield
 
 
 def tensor(*shape, layout=torch.contiguous_format, seed=0):
@@ -39,7 +49,7 @@ def arguments(layout=torch.contiguous_format):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.usefixtures("sizes")
+@pytest.mark.usefixtures("sizes", "recording")
 def test_values_and_derivatives(layout):
     changing, fixed = arguments(layout)
     value = elementwise(chain, changing, fixed)
@@ -52,7 +62,7 @@ def test_values_and_derivatives(layout):
     assert gradcheck(call, (*changing, *fixed)) and gradgradcheck(call, (*changing, *fixed))
 
 
-@pytest.mark.usefixtures("sizes")
+@pytest.mark.usefixtures("sizes", "recording")
 def test_the_third_derivative():
     def third(function):
         x, gain = tensor(*SHAPE), tensor(3, 1, 1, seed=3)
@@ -89,7 +99,8 @@ def test_small_tensors_are_left_to_autograd(monkeypatch):
 def test_a_series_evaluates_the_function_once():
     function, calls = counted()
     changing, fixed = arguments()
-    value = elementwise(function, changing, fixed)
+    with many_products():
+        value = elementwise(function, changing, fixed)
     expected = chain(*changing, *fixed)
     assert len(calls) == 1
     for seed in range(3):
@@ -101,6 +112,17 @@ def test_a_series_evaluates_the_function_once():
     assert len(calls) == 3
 
 
+def test_back_propagation_evaluates_the_function_once_for_all_gradients():
+    function, calls = counted()
+    changing, fixed = arguments()
+    inputs = (*changing, *fixed)
+    value = elementwise(function, changing, fixed)
+    found = grad(value.sin().sum(), inputs)
+    torch.testing.assert_close(found, grad(chain(*inputs).sin().sum(), inputs))
+    assert len(calls) == 2
+
+
+@pytest.mark.usefixtures("recording")
 def test_what_needs_no_gradient_has_none():
     changing, (drive, gain) = arguments()
     value = elementwise(chain, changing, (drive.detach(), gain))
@@ -112,6 +134,7 @@ def test_what_needs_no_gradient_has_none():
     assert not elementwise(chain, *((*(t.detach() for t in group),) for group in arguments())).requires_grad
 
 
+@pytest.mark.usefixtures("recording")
 def test_an_output_may_be_written_to_and_a_changed_input_is_noticed():
     changing, fixed = arguments()
     value = elementwise(chain, changing, fixed)
@@ -124,7 +147,7 @@ def test_an_output_may_be_written_to_and_a_changed_input_is_noticed():
         grad(value.sum(), changing)
 
 
-@pytest.mark.usefixtures("sizes")
+@pytest.mark.usefixtures("sizes", "recording")
 def test_transforms_of_torch():
     changing, fixed = arguments()
     tensors = tuple(t.detach() for t in (*changing, *fixed))

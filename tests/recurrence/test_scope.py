@@ -6,7 +6,8 @@ import pytest
 from helpers.problems import TanhCell, drive_for
 
 from crbp_d2.recurrence import learning_rule
-from crbp_d2.recurrence.scope import solve_cache, solve_scope
+from crbp_d2.recurrence.diagnostics import spectral_radius
+from crbp_d2.recurrence.scope import serves_many_products, solve_cache, solve_scope
 
 
 def test_scopes_share_what_is_outside_and_are_of_their_thread():
@@ -38,3 +39,34 @@ def test_all_steps_of_a_run_have_one_cache_and_the_next_run_another():
     assert len(caches) == 8 and all(cache is not None for cache in caches)
     assert all(a is b for a, b in zip(caches, [caches[0]] * 4 + [caches[4]] * 4, strict=True))
     assert caches[0] is not caches[4] and solve_cache() is None
+
+
+ONCE, MANY = [False, False, False, False], [False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    "rule,settings,forward,backward",
+    [
+        ("crbp", {}, MANY, []),
+        # A chunk records its last step again for the backward pass.
+        ("crbp", {"chunk_size": 1}, MANY * 2, [True] * 2),
+        ("bptt", {}, ONCE, []),
+        ("tbptt", {"truncation": 2}, ONCE, []),
+    ],
+)
+def test_the_step_that_a_series_goes_back_through_knows_it(rule, settings, forward, backward):
+    cell, seen = TanhCell(), []
+    cell.register_forward_pre_hook(lambda *_: seen.append(serves_many_products()))
+    drive = drive_for(cell)[:2]
+    output = learning_rule(rule, cell, steps=4, **settings)(drive)
+    assert seen == forward and not serves_many_products()
+    output.state[0].sum().backward()
+    assert seen == forward + backward and not serves_many_products()
+
+
+def test_the_step_whose_spectral_radius_is_sought_knows_it():
+    cell, seen = TanhCell(), []
+    cell.register_forward_pre_hook(lambda *_: seen.append(serves_many_products()))
+    drive = drive_for(cell)
+    spectral_radius(cell, drive, cell.initial_state(drive))
+    assert seen == [True]
