@@ -3,6 +3,7 @@
 python -m tools.benchmarks stimuli
 python -m tools.benchmarks convolution
 python -m tools.benchmarks cuda
+python -m tools.benchmarks earlier 761bd94
 python -m tools.benchmarks early-stop configs/quick/panoptic_R18_crbp_toy.yaml MODEL.pth
 python -m tools.benchmarks growth
 python -m tools.benchmarks memory
@@ -17,21 +18,13 @@ python -m tools.benchmarks torchdeq
 
 import argparse
 import os
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
-from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
-from detectron2.engine import default_argument_parser
-from torch import nn
 
-from crbp_d2.checkpoint.loading import Checkpointer
-from crbp_d2.engine import Trainer, check_inputs, setup
+from crbp_d2.engine import Trainer
 from tools.page import write_section
 
 from .against_scipy import compare_with_scipy, scipy_section
@@ -50,6 +43,7 @@ from .convolution import (
     measure_steps,
 )
 from .cuda import NOT_RUN, Work, cuda_section
+from .earlier import VersionError, checked_out, compare_versions, earlier_section
 from .early_stop import (
     early_stop_panels,
     early_stop_section,
@@ -92,6 +86,7 @@ from .plots import Panel, picture
 from .processes import measure_layouts, processes_panel, processes_section
 from .step_profile import peak_rate, profile_section, profile_step
 from .stimuli import measure_stimuli, stimuli_section
+from .trained_model import trained
 from .training_step import (
     ACCELERATED,
     compare_loops,
@@ -113,19 +108,6 @@ def _write(title: str, command: str, *parts: str | tuple[str, str, list[Panel]])
     """A section of texts and pictures; a picture is its name, what it shows and its panels."""
     texts = [part if isinstance(part, str) else picture(PAGE, *part) for part in parts]
     write_section(PAGE, HEAD, title, f"python -m tools.benchmarks {command}", "\n\n".join(texts))
-
-
-@contextmanager
-def _trained(config_file: str, weights: str, *options: str) -> Iterator[tuple[CfgNode, nn.Module, str, Any]]:
-    """Config and model of a file and its weights, name and loader of its first test set."""
-    with tempfile.TemporaryDirectory() as folder:
-        flags = ["--config-file", config_file, "--eval-only", "MODEL.WEIGHTS", weights, "OUTPUT_DIR", folder, *options]
-        cfg = setup(default_argument_parser().parse_args(flags))
-        check_inputs(cfg, train=False)
-        model = Trainer.build_model(cfg)
-        Checkpointer(model).load(cfg.MODEL.WEIGHTS)
-        name = cfg.DATASETS.TEST[0]
-        yield cfg, model, name, Trainer.build_test_loader(cfg, name)
 
 
 def stimuli() -> None:
@@ -155,9 +137,9 @@ def cuda() -> None:
 def early_stop(config_file: str, weights: str) -> None:
     """steps, time and PQ of a trained panoptic model that stops early; quality per step"""
     tols, step_counts = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2), tuple(range(1, 31))
-    with _trained(config_file, weights, "MODEL.RECURRENCE.EARLY_STOP.ENABLED", "False") as (cfg, model, name, loader):
-        trained = cfg.MODEL.RECURRENCE.STEPS
-        rows = {steps: measure_early_stop(model, loader, name, tols, steps) for steps in (trained, 3 * trained)}
+    with trained(config_file, weights, "MODEL.RECURRENCE.EARLY_STOP.ENABLED", "False") as (cfg, model, name, loader):
+        most = cfg.MODEL.RECURRENCE.STEPS
+        rows = {steps: measure_early_stop(model, loader, name, tols, steps) for steps in (most, 3 * most)}
 
         def evaluate(steps: tuple[int, ...]) -> None:
             changed = cfg.clone()
@@ -170,6 +152,17 @@ def early_stop(config_file: str, weights: str) -> None:
     shown = "steps, time and lost PQ against the threshold"
     command = f"early-stop {config_file} {weights}"
     _write("Early stop and quality per step", command, section, ("early_stop", shown, early_stop_panels(rows)))
+
+
+def earlier(revision: str) -> None:
+    """training steps and inference beside those of an earlier version"""
+    rounds = 7
+    try:
+        with checked_out(revision) as folder:
+            changes = compare_versions(folder, rounds=rounds)
+    except VersionError as error:
+        raise SystemExit(f"benchmarks: {error}") from None
+    _write("Beside an earlier version", f"earlier {revision}", earlier_section(revision, changes, rounds))
 
 
 def growth() -> None:
@@ -210,7 +203,7 @@ def model() -> None:
 
 def objects(config_file: str, weights: str) -> None:
     """inference of the whole model with a given number of detections, against the feedforward model's"""
-    with _trained(config_file, weights, "MODEL.RECURRENCE.EARLY_STOP.ENABLED", "True") as (cfg, model, name, loader):
+    with trained(config_file, weights, "MODEL.RECURRENCE.EARLY_STOP.ENABLED", "True") as (cfg, model, name, loader):
         exits, quality, full = measure_exits(model, loader, name)
     torch.set_num_threads(1)
     found = measure_inference(inference_models(exits), DETECTIONS)
@@ -263,6 +256,7 @@ def scipy() -> None:
 SUBCOMMANDS = {
     "convolution": (convolution, ()),
     "cuda": (cuda, ()),
+    "earlier": (earlier, ("revision",)),
     "early-stop": (early_stop, ("config_file", "weights")),
     "growth": (growth, ()),
     "memory": (memory, ()),
