@@ -42,7 +42,7 @@ def test_what_wraps_the_solve(name, start, settings):
     cell = build_cell(name, 8, kernel_size=3, norm="GN", timescale=4, start=start)
     drive = torch.randn(5, 8, 9, 8)
     found = []
-    for device, part in (("cpu", cell), ("cuda", copy.deepcopy(cell).cuda())):
+    for device, part in (("cpu", cell), ("cuda", copy.deepcopy(cell).to("cuda"))):
         recurrence = learning_rule("crbp", part, steps=12, num_terms=6, **settings)
         output = recurrence(drive.to(device))
         (output.state[0].sin().sum() + 1e-3 * output.penalty).backward()
