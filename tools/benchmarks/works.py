@@ -74,6 +74,9 @@ WORKS: dict[str, Callable[[], Callable[[], None]]] = {
     "mask cell, 2 RoIs, crbp": partial(_training, partial(_mask, 2), "crbp", _FULL),
     "mask cell, 64 RoIs, crbp, accelerated": partial(_training, partial(_mask, 64), "crbp", ACCELERATED),
     "mask cell, 64 RoIs, inference": partial(_inference, partial(_mask, 64), _FULL),
+    "mask cell of 32 channels, 32 RoIs, early exit": partial(
+        _inference, partial(_mask, 32, 32), {"steps": 10, "early_stop": 0.02}
+    ),
     "hGRU, 4 x 150 px, crbp": partial(_training, _PATHFINDER, "crbp", _FULL),
     "hGRU, 4 x 150 px, crbp, accelerated": partial(_training, _PATHFINDER, "crbp", ACCELERATED),
     "hGRU, 4 x 150 px, bptt, 5 steps": partial(_training, _PATHFINDER, "bptt", {"steps": 5}),
