@@ -111,14 +111,15 @@ def _recorded_step(cell: Cell, drive: Tensor, state: State) -> tuple[State, Stat
     """The state as inputs of the step that follows, and the step's result with a graph."""
     drive, state = begin(cell, drive.detach(), state)
     previous = tuple(part.detach().requires_grad_() for part in state)
-    return previous, CellStep(cell, drive)(previous)
+    with many_products():
+        return previous, CellStep(cell, drive)(previous)
 
 
 class _TransposedJacobian:
     """Products with J^T of one sample, whose eigenvalues are those of J, on numpy vectors."""
 
     def __init__(self, cell: Cell, drive: Tensor, state: State):
-        with torch.inference_mode(False), torch.enable_grad(), many_products():
+        with torch.inference_mode(False), torch.enable_grad():
             self.previous, self.state = _recorded_step(cell, drive, state)
         self.size = flatten(self.previous).shape[1]
         self.samples = len(drive)

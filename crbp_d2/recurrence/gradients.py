@@ -42,8 +42,8 @@ class Unrolled:
         if penalty is None:
             return finished(solver.solve(step, state, steps, visit), None)
         before = solver.solve(step, state, steps - 1, visit)
-        # The penalty differentiates the last step alone.
-        with kept_from_checkpoint():
+        # The penalty differentiates the last step alone, and in the state alone.
+        with kept_from_checkpoint(), many_products():
             solution = solver.solve(step, _as_inputs(before.state), 1, visit)
         solution.stats = solution.stats.after(before.stats)
         return finished(solution, penalty)

@@ -35,7 +35,7 @@ def solve_cache() -> dict[Any, Any] | None:
 
 @contextmanager
 def many_products() -> Iterator[None]:
-    """The recording of a step whose graph will serve many vector-Jacobian products."""
+    """The recording of a step whose graph will serve vector-Jacobian products in its state, before the gradient."""
     token = _MANY_PRODUCTS.set(True)
     try:
         yield

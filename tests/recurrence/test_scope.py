@@ -6,7 +6,7 @@ import pytest
 from helpers.problems import TanhCell, drive_for
 
 from crbp_d2.recurrence import learning_rule
-from crbp_d2.recurrence.diagnostics import spectral_radius
+from crbp_d2.recurrence.diagnostics import lipschitz_coefficient, spectral_radius
 from crbp_d2.recurrence.scope import serves_many_products, solve_cache, solve_scope
 
 
@@ -50,6 +50,8 @@ ONCE, MANY = [False, False, False, False], [False, False, False, True]
         ("crbp", {}, MANY, []),
         # A chunk records its last step again for the backward pass.
         ("crbp", {"chunk_size": 1}, MANY * 2, [True] * 2),
+        # A penalty asks for products before the gradient does.
+        ("cbptt", {}, MANY, []),
         ("bptt", {}, ONCE, []),
         ("tbptt", {"truncation": 2}, ONCE, []),
     ],
@@ -64,9 +66,10 @@ def test_the_step_that_a_series_goes_back_through_knows_it(rule, settings, forwa
     assert seen == forward + backward and not serves_many_products()
 
 
-def test_the_step_whose_spectral_radius_is_sought_knows_it():
+def test_the_step_whose_jacobian_is_asked_about_knows_it():
     cell, seen = TanhCell(), []
     cell.register_forward_pre_hook(lambda *_: seen.append(serves_many_products()))
     drive = drive_for(cell)
-    spectral_radius(cell, drive, cell.initial_state(drive))
-    assert seen == [True]
+    for ask in (spectral_radius, lipschitz_coefficient):
+        ask(cell, drive, cell.initial_state(drive))
+    assert seen == [True] * 2
