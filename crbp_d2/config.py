@@ -1,6 +1,6 @@
 """The configuration keys of this package: each with its default, meaning and source."""
 
-from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
+from crbp_d2.utils import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
 
 from detectron2.config import CfgNode as CN
 
@@ -30,7 +30,7 @@ def add_crbp_config(cfg: CN) -> None:
     # Samples whose last step is held at once in training under rbp, crbp and deq, which bounds the memory that grows
     # with the RoIs at the cost of two cell evaluations; 0: all.
     node.CHUNK_SIZE = 0
-    # Norm between the last state and the readout. Mask head and semantic head: a name in crbp_d2.modeling.head_checks
+    # Norm between the last state and the readout. Mask head and semantic head: a name in crbp_d2.modeling.heads
     # (paper: SyncBN, which becomes BN, with the same parameters, unless several GPUs train); MODEL.ROI_MASK_HEAD.NORM,
     # where one is given, takes its place. Contour heads: a name in crbp_d2.layers.norms.NORMS (paper: BN).
     node.READOUT_NORM = "BN"

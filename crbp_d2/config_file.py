@@ -10,8 +10,8 @@ from detectron2.config import CfgNode
 from detectron2.utils.file_io import PathManager
 from fvcore.common.config import BASE_KEY
 
-from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
-from crbp_d2.suggestions import did_you_mean, full_keys
+from crbp_d2.utils import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
+from crbp_d2.utils.errors import did_you_mean, full_keys
 
 # Keys whose None means something; elsewhere yacs takes it for a value of any type.
 MAY_BE_NONE = ("MODEL.RECURRENCE.EARLY_STOP.ENABLED", "SOLVER.WEIGHT_DECAY_BIAS", "SOLVER.WEIGHT_DECAY_NORM")

@@ -9,7 +9,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .suggestions import did_you_mean
+from crbp_d2.utils.errors import did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -74,8 +74,8 @@ def get_config(name: str, *opts: object) -> "CfgNode | DictConfig":
     """
     from detectron2.config import LazyConfig, get_cfg
 
-    from .config import add_crbp_config
-    from .config_file import merge_config_file, merge_options
+    from crbp_d2.config import add_crbp_config
+    from crbp_d2.config_file import merge_config_file, merge_options
 
     path = get_config_file(name)
     if path.endswith(".py"):
@@ -107,10 +107,9 @@ def get(
     from detectron2.config import CfgNode, instantiate
     from detectron2.modeling import build_model
 
-    from . import modeling  # noqa: F401  (registers its parts)
-    from .checkpoint.loading import Checkpointer
-    from .checkpoint.weights import check_weights, weights_in
-    from .modeling.compiled import check_compiled_part
+    from crbp_d2 import modeling  # noqa: F401  (registers its parts)
+    from crbp_d2.checkpoint.loading import Checkpointer, check_weights, weights_in
+    from crbp_d2.modeling.compiled import check_compiled_part
 
     cfg = get_config(name, *opts)
     lazy = not isinstance(cfg, CfgNode)
@@ -137,6 +136,6 @@ def get(
 
 
 if __name__ == "__main__":
-    from .cli.commands import list_models
+    from crbp_d2.cli.commands import list_models
 
     list_models()

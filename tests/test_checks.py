@@ -9,7 +9,6 @@ import pytest
 from detectron2.layers import ShapeSpec
 
 from crbp_d2.cells import CELLS, FeedforwardControl
-from crbp_d2.checks import ContradictionError, SettingError, check_choice, check_number, check_odd, check_whole
 from crbp_d2.modeling import ContourSegHead, ContourStem, RecurrentMaskHead, RecurrentSemSegHead
 from crbp_d2.recurrence import (
     Anderson,
@@ -26,6 +25,7 @@ from crbp_d2.recurrence import (
     Truncated,
     learning_rule,
 )
+from crbp_d2.utils.errors import ContradictionError, SettingError, check_choice, check_number, check_odd, check_whole
 
 MASK = {"input_shape": ShapeSpec(channels=4), "num_classes": 2}
 STEM = {"input_shape": {"stem": ShapeSpec(channels=4)}}

@@ -8,15 +8,17 @@ from helpers.paths import ROOT
 
 # From the lowest; a layer may import itself and those before it.
 LAYERS = (
-    ("suggestions", "checks", "tracing", "files", "installation", "_detectron2", "_opencv"),
-    ("recurrence",),
+    ("utils",),
     ("layers",),
+    ("recurrence",),
     ("cells",),
     ("config", "config_file", "model_zoo"),
     ("modeling",),
     ("checkpoint",),
     ("data",),
     ("evaluation",),
+    ("doctor",),
+    ("predict",),
     ("engine",),
     ("cli",),
 )

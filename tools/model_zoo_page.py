@@ -17,7 +17,7 @@ from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 
 from crbp_d2 import add_crbp_config
-from crbp_d2.files import write_text
+from crbp_d2.utils.files import write_text
 from tools.page import machine, markdown_table
 from tools.pathfinder_study.panoptic_results import TOY, TOY_BASELINE, read_results
 from tools.pathfinder_study.paper import PANOPTIC, PATHFINDER_F1

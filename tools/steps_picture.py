@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from crbp_d2.files import write_atomically
+from crbp_d2.utils.files import write_atomically
 
 WIDTH, GAP = 1440, 6
 

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import nn
 
-from crbp_d2.checks import ContradictionError
-from crbp_d2.recurrence.registry import Table
+from crbp_d2.utils.errors import ContradictionError
+from crbp_d2.utils.table import Table
 
 from .conv_gru import ConvGRUCell
 from .conv_lstm import ConvLSTMCell

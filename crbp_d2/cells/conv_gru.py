@@ -6,14 +6,13 @@ N: batch; C: channels; H x W: image size; E: kernel size.
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.checks import check_choice, check_whole
+from crbp_d2.layers.cache import driven_by
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
 from crbp_d2.recurrence.state import State
+from crbp_d2.utils.errors import check_choice, check_whole
 
-from .chrono import chrono_bias
-from .driven import driven_by
-from .starts import STARTS, of_zeros
+from .init import STARTS, chrono_bias, of_zeros
 
 
 class ConvGRUCell(nn.Module):

@@ -2,9 +2,9 @@
 
 from torch import Tensor, nn
 
-from crbp_d2.checks import check_whole
 from crbp_d2.layers.convolution import horizontal_convolution
 from crbp_d2.layers.norms import build_norm
+from crbp_d2.utils.errors import check_whole
 
 
 class FeedforwardControl(nn.Sequential):

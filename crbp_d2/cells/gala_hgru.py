@@ -6,18 +6,16 @@ N: RoIs; C: channels; H x W: RoI size; E: kernel size.
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.checks import SettingError, check_choice, check_whole
-from crbp_d2.layers.convolution import horizontal_convolution
+from crbp_d2.layers.convolution import PointwiseConv2d, horizontal_convolution
 from crbp_d2.layers.elementwise import elementwise
 from crbp_d2.layers.norms import build_norm
-from crbp_d2.layers.pointwise import PointwiseConv2d
 from crbp_d2.layers.softplus import softplus
+from crbp_d2.recurrence.cell_step import in_blocks
 from crbp_d2.recurrence.state import State
+from crbp_d2.utils.errors import SettingError, check_choice, check_whole
 
-from .blocks import in_blocks
-from .chrono import chrono_bias
 from .horizontal import HorizontalCell
-from .starts import STARTS
+from .init import STARTS, chrono_bias
 
 
 class GalaHGRUCell(HorizontalCell):

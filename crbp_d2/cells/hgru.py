@@ -8,17 +8,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.checks import check_choice, check_whole
-from crbp_d2.layers.convolution import horizontal_convolution
+from crbp_d2.layers.convolution import PointwiseConv2d, horizontal_convolution
 from crbp_d2.layers.elementwise import elementwise
 from crbp_d2.layers.norms import build_norm
-from crbp_d2.layers.pointwise import PointwiseConv2d
 from crbp_d2.layers.softplus import softplus
 from crbp_d2.recurrence.state import State
+from crbp_d2.utils.errors import check_choice, check_whole
 
-from .chrono import chrono_bias
 from .horizontal import HorizontalCell
-from .starts import STARTS
+from .init import STARTS, chrono_bias
 
 FORMS = ("printed", "released")
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from crbp_d2.layers.elementwise import elementwise
 
-from .starts import of_zeros
+from .init import of_zeros
 
 
 class HorizontalCell(nn.Module):

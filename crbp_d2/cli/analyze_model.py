@@ -15,8 +15,8 @@ from tabulate import tabulate
 from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import merge_config_file, merge_options
-from crbp_d2.engine.analysis import analyze
 from crbp_d2.modeling.compiled import check_compiled_part
+from crbp_d2.modeling.flops import analyze
 
 
 def main(arguments: list[str] | None = None) -> None:

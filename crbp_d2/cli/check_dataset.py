@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import merge_config_file
-from crbp_d2.data.panoptic.doctor import PanopticFiles, check_panoptic_datasets
 from crbp_d2.data.panoptic.faults import KINDS, fault_table
-from crbp_d2.data.panoptic.repair import repair_panoptic_dataset
+from crbp_d2.doctor.repair import repair_panoptic_dataset
+from crbp_d2.doctor.report import PanopticFiles, check_panoptic_datasets
 
 
 def argument_parser() -> argparse.ArgumentParser:

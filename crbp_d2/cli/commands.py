@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from crbp_d2.installation import missing
+from crbp_d2.utils.imports import missing
 
 
 def train() -> None:

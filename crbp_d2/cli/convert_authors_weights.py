@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from crbp_d2 import model_zoo
-from crbp_d2.checkpoint.conversion import LAYOUTS, convert, load_released
-from crbp_d2.files import write_atomically
+from crbp_d2.checkpoint.released import LAYOUTS, convert, load_released
+from crbp_d2.utils.files import write_atomically
 
 CONFIGS = {"panoptic": "panoptic_R50_crbp.yaml", "pathfinder": "pathfinder/PF14_hgru_crbp_released.yaml"}
 

@@ -13,7 +13,7 @@ from detectron2.data import MetadataCatalog
 from tabulate import tabulate
 
 from crbp_d2 import model_zoo
-from crbp_d2.checkpoint.weights import is_cached, weights_in
+from crbp_d2.checkpoint.loading import is_cached, weights_in
 from crbp_d2.data import check_dataset_available, register_builtin
 
 HEADERS = ("config", "model", "trained by", "initial", "trained", "data")

@@ -8,8 +8,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from crbp_d2.engine.predictions import Predictions, find_inputs, output_folder
-from crbp_d2.engine.run_folder import load_run
+from crbp_d2.predict.pictures import Predictions, find_inputs, output_folder
+from crbp_d2.predict.run_folder import load_run
 
 # Of an instance in a picture.
 DRAWN_SCORE = 0.5

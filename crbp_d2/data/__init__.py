@@ -1,25 +1,26 @@
 """Data sets and mappers. Importing this changes no catalog of detectron2's; `register_builtin` does, when called."""
 
-from crbp_d2 import _detectron2, _opencv  # noqa: F401, I001  (first: they explain a missing package)
+from importlib import import_module
+
+from crbp_d2.utils import _detectron2, _opencv  # noqa: F401, I001  (first: they explain a missing package)
 
 from .builtin import register_builtin
-from .catalog import (
+from .checks import (
     check_class_counts,
     check_dataset_available,
     check_ignored_label,
     check_image_channels,
     check_same_classes,
 )
-from .instance_mapper import InstanceDatasetMapper
+from .instances import InstanceDatasetMapper
 from .panoptic.dataset import register_panoptic, write_instances_json
-from .panoptic.doctor import check_panoptic_dataset
 from .panoptic.mapper import PanopticDatasetMapper
 from .panoptic.reader import semantic_map
+from .panoptic.toy import register_toy_panoptic
 from .pathfinder.dataset import register_pathfinder
 from .pathfinder.mapper import PathfinderDatasetMapper
 from .pathfinder.spec import PathfinderSpec
 from .pathfinder.stimuli import generate_pathfinder
-from .panoptic.toy import register_toy_panoptic
 
 __all__ = [
     "InstanceDatasetMapper",
@@ -40,3 +41,10 @@ __all__ = [
     "semantic_map",
     "write_instances_json",
 ]
+
+
+def __getattr__(name: str):
+    # The doctor is a floor above, which imports this one.
+    if name == "check_panoptic_dataset":
+        return getattr(import_module("crbp_d2.doctor.report"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

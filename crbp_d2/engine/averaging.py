@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from crbp_d2.evaluation.results import UnknownFigure, listed
-from crbp_d2.files import write_atomically
+from crbp_d2.utils.files import write_atomically
 
 
 class WeightsOnly:

@@ -19,13 +19,13 @@ from torch import nn
 from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.data import register_builtin
 from crbp_d2.evaluation import write_results
-from crbp_d2.suggestions import did_you_mean, full_keys
+from crbp_d2.predict.run_folder import write_metadata
+from crbp_d2.utils.errors import did_you_mean, full_keys
 
-from .finite import guard_finite
 from .launch import check_processes
 from .lazy_settings import check_lazy
 from .lock import RunLock
-from .run_folder import write_metadata
+from .loop import guard_finite
 from .seeding import INITIAL_WEIGHTS, run_seed, seed_generators
 from .trainer import distribute
 

@@ -7,8 +7,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from crbp_d2.checkpoint.loading import Checkpointer
-from crbp_d2.checkpoint.weights import check_weights
+from crbp_d2.checkpoint.loading import Checkpointer, check_weights
 from crbp_d2.config_file import leaves
 from crbp_d2.data import check_dataset_available
 

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 
 from crbp_d2.data import register_panoptic
-from crbp_d2.data.opening import read_json
+from crbp_d2.data.images import read_json
 
 PANOPTIC = ("NAME", "PANOPTIC_JSON", "PNG_ROOT", "IMAGE_ROOT")
 COCO = ("NAME", "JSON", "IMAGE_ROOT")

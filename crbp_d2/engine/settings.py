@@ -10,7 +10,7 @@ from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
 from detectron2.utils import comm
 
 from crbp_d2.config_file import leaves, value_of
-from crbp_d2.suggestions import did_you_mean
+from crbp_d2.utils.errors import did_you_mean
 
 from .setting_rules import BOX_HEAD_RULES, COMMON, INFINITE, RETINANET, ROI_RULES, TRAINING
 

@@ -10,17 +10,10 @@ from detectron2.utils import comm
 from detectron2.utils.logger import setup_logger
 
 from crbp_d2.checkpoint.loading import Checkpointer
-from crbp_d2.checkpoint.weights import check_weights
+from crbp_d2.checkpoint.loading import check_weights
 from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import merge_config_file, merge_options
-from crbp_d2.data import (
-    check_class_counts,
-    check_dataset_available,
-    check_ignored_label,
-    check_image_channels,
-    check_same_classes,
-    register_builtin,
-)
+from crbp_d2.data import (check_class_counts, check_dataset_available, check_ignored_label, check_image_channels, check_same_classes, register_builtin)
 from crbp_d2.evaluation import check_steps_to_evaluate
 from crbp_d2.modeling.check import check_model
 from crbp_d2.modeling.compiled import check_compiled_part

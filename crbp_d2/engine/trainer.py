@@ -20,11 +20,14 @@ from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.data import register_builtin
 from crbp_d2.evaluation import EarlyStopStatistics, SettlingStatistics, write_results
 from crbp_d2.evaluation.results import UnknownFigure, check_expected
+from crbp_d2.predict.run_folder import KeepMetadata
 
 from .averaging import AveragedWeights, BestCheckpoint, WeightsOnly
-from .earlier_run import set_aside
-from .finite import guard_finite
-from .hooks import (
+from .loaders import TrainLoader, build_test_loader, build_train_loader
+from .lock import set_aside
+from .loop import PartwiseTrainer, allow_void_batches, guard_finite
+from .optimizer import build_optimizer, check_same_optimizer
+from .resume import (
     MetricsWriter,
     RepeatablePreciseBN,
     ResumedEvaluation,
@@ -32,16 +35,11 @@ from .hooks import (
     SeedEveryStep,
     TensorboardWriter,
 )
-from .loaders import TrainLoader, build_test_loader, build_train_loader
-from .optimizer import build_optimizer, check_same_optimizer
-from .run_folder import KeepMetadata
 from .seeding import INITIAL_WEIGHTS, run_seed, seed_generators
 from .setup import check_inputs
-from .steps import PartwiseTrainer
 from .tasks import task_of
 from .total_batch import sample_rois_by_image, weigh_by_total_batch
 from .validation import PicturesOverSteps, ValidationLoss, validation_inputs
-from .void_batches import allow_void_batches
 
 
 class Trainer(DefaultTrainer):

@@ -13,9 +13,10 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from .predictions import Predictions
-from .predictor import recurrent_heads
-from .run_folder import metadata_of
+from crbp_d2.modeling.heads import recurrent_heads
+from crbp_d2.predict.pictures import Predictions
+from crbp_d2.predict.run_folder import metadata_of
+
 from .seeding import AUGMENTATION, seeded
 from .tasks import task_of
 

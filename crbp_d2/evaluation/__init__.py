@@ -1,6 +1,6 @@
 """Evaluators, pictures and tables."""
 
-from crbp_d2 import _detectron2, _opencv  # noqa: F401, I001  (first: they explain a missing package)
+from crbp_d2.utils import _detectron2, _opencv  # noqa: F401, I001  (first: they explain a missing package)
 
 from .build import (
     build_cityscapes_evaluator,
@@ -9,16 +9,16 @@ from .build import (
     build_semantic_evaluator,
     panoptic_evaluator,
 )
-from .early_exit import EarlyStopStatistics
+from .per_step.settling import EarlyStopStatistics
 from .panoptic import PanopticEvaluator
-from .stepwise.panoptic import StepwisePanoptic
+from .per_step.panoptic import StepwisePanoptic
 from .pathfinder import PathfinderEvaluator
-from .visualize_pathfinder import PathfinderPictures
-from .visualize import CatalogPictures, PanopticPictures
-from .settling import SettlingStatistics
-from .stepwise.segmentor import StepwiseSegmentor, check_steps_to_evaluate
-from .stepwise.evaluator import StepwiseEvaluator
-from .recording import StateRecord, record_states
+from .pathfinder import PathfinderPictures
+from .drawing import CatalogPictures, PanopticPictures
+from .per_step.settling import SettlingStatistics
+from .per_step.record import StepwiseSegmentor, check_steps_to_evaluate
+from .per_step.report import StepwiseEvaluator
+from .per_step.record import StateRecord, record_states
 from .results import metric_tables, pathfinder_table, results_table, write_results
 
 __all__ = [

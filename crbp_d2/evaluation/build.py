@@ -17,13 +17,19 @@ from PIL import Image
 
 from crbp_d2.modeling.compiled import has_compiled_part
 
-from .instances import set_instances
-from .outputs import BoxAndMaskEvaluator, CityscapesInstances, CityscapesPixels, IfPredicted, LargeVocabularyEvaluator
+from .drawing import CatalogPictures, FirstPictures, PanopticPictures
+from .instances import (
+    BoxAndMaskEvaluator,
+    CityscapesInstances,
+    CityscapesPixels,
+    IfPredicted,
+    LargeVocabularyEvaluator,
+    set_instances,
+)
 from .panoptic import PanopticEvaluator
-from .stepwise.evaluator import StepwiseEvaluator
-from .stepwise.mask_precision import MaskPrecisionByStep
-from .stepwise.panoptic_quality import PanopticQualityByStep
-from .visualize import CatalogPictures, FirstPictures, PanopticPictures
+from .per_step.masks import MaskPrecisionByStep
+from .per_step.panoptic import PanopticQualityByStep
+from .per_step.report import StepwiseEvaluator
 
 
 def build_instance_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
-from crbp_d2.files import write_text
+from crbp_d2.utils.files import write_text
 
 MOST_NAMES = 16
 

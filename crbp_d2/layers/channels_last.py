@@ -7,12 +7,12 @@ of its channels broadcast faster.
 N: batch; C, K: input and output channels; H x W: image size; E: kernel size, odd.
 """
 
-from torch import Tensor, channels_last, contiguous_format, memory_format
+from torch import Tensor, channels_last
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
 from .bilinear import bilinear
-from .transforms import WeightTransform, outside_autograd
+from .cache import WeightTransform, outside_autograd
 
 
 class RelaidWeight(WeightTransform):
@@ -26,16 +26,6 @@ class RelaidWeight(WeightTransform):
         super().__init__(weight)
         with outside_autograd():
             self.values = self.snapshot.contiguous(memory_format=channels_last)
-
-
-def is_channels_last(x: Tensor) -> bool:
-    """Whether images lie in that layout in memory, and not in the usual one as well."""
-    return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=channels_last)
-
-
-def layout_of(x: Tensor) -> memory_format:
-    """That in which images lie, the usual one where they lie in both."""
-    return channels_last if is_channels_last(x) else contiguous_format
 
 
 def correlate(x: Tensor, weight: Tensor) -> Tensor:

@@ -10,15 +10,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.checks import ContradictionError, check_choice, check_odd, check_whole
-from crbp_d2.recurrence.state import widen
-from crbp_d2.tracing import is_compiled, is_traced
+from crbp_d2.utils.errors import ContradictionError, check_choice, check_odd, check_whole
+from crbp_d2.utils.tracing import is_compiled, is_traced
 
 from . import channels_last, fourier, winograd
-from .allocation import keep_freed_memory
+from .cache import TransformStore
 from .cost_model import Problem, choose_method, supports
+from .tensors import is_channels_last, keep_freed_memory, widen
 from .timing import fastest
-from .transforms import TransformStore
 
 METHODS = ("auto", "benchmark", "direct", "channels_last", "fft", "winograd")
 
@@ -83,7 +82,7 @@ class HorizontalConv2d(nn.Conv2d):
         """The weight in the layout of channels-last images, or every convolution would bring a copy into it."""
         if is_traced(x) or is_traced(weight) or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
             return weight
-        if not channels_last.is_channels_last(x):
+        if not is_channels_last(x):
             return weight
         if torch.is_grad_enabled() and weight.requires_grad:
             return weight.contiguous(memory_format=torch.channels_last)
@@ -217,3 +216,50 @@ def _result_dtype(x: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
+
+
+# Below, torch leaves a 1 x 1 convolution in one thread to a product of matrices that takes up to twice as long.
+FULL_BATCH = 16
+# Weights below which such a product takes less time than a convolution, which is made for many channels.
+FEW_WEIGHTS = 32 * 32
+MATRIX_PRECISIONS = (torch.float32, torch.float64)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """A 1 x 1 convolution by whichever way of computing it is the fastest.
+
+    Few images in the channels-last layout are computed as many images of one row each, images of few channels in the
+    other layout as products of matrices.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, bias: bool = True):
+        super().__init__(in_channels, out_channels, kernel_size=1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: N x C x H x W; the result: N x K x H x W."""
+        if is_traced(x) or x.device.type != "cpu" or x.dim() != 4 or not x.numel():
+            return super().forward(x)
+        if is_channels_last(x):
+            return self._by_rows(x) if len(x) < FULL_BATCH else super().forward(x)
+        if not self._has_few_channels(x):
+            return super().forward(x)
+        # Read once: a parametrization may draw another weight at every look.
+        weight, bias = self.weight, self.bias
+        if weight.dtype != x.dtype:
+            return self._conv_forward(x, weight, bias)
+        pixels, matrices = x.flatten(2), weight.flatten(1).expand(len(x), -1, -1)
+        y = matrices @ pixels if bias is None else torch.baddbmm(bias[:, None], matrices, pixels)
+        return y.unflatten(2, x.shape[2:])
+
+    def _by_rows(self, x: Tensor) -> Tensor:
+        count, channels, height, width = x.shape
+        # N x H x W x C is how it lies in memory: these are views.
+        rows = x.permute(0, 2, 3, 1).view(count * height, 1, width, channels).permute(0, 3, 1, 2)
+        y = super().forward(rows)
+        return y.permute(0, 2, 3, 1).reshape(count, height, width, -1).permute(0, 3, 1, 2)
+
+    def _has_few_channels(self, x: Tensor) -> bool:
+        """Whether a product suits images; what does not fit is left to torch's own words."""
+        if x.shape[1] != self.in_channels or self.in_channels * self.out_channels >= FEW_WEIGHTS:
+            return False
+        return x.dtype in MATRIX_PRECISIONS and x.is_contiguous() and not torch.is_autocast_enabled("cpu")

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from crbp_d2.recurrence.scope import serves_many_products
-from crbp_d2.tracing import is_batched, is_traced
+from crbp_d2.utils.tracing import is_batched, is_traced
 
 from .bilinear import Join
-from .channels_last import is_channels_last, layout_of
+from .cache import serves_many_products
+from .tensors import is_channels_last, layout_of
 
 Function = Callable[..., Tensor]
 Tensors = tuple[Tensor, ...]

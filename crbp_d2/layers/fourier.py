@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.grad import conv2d_weight
 
-from crbp_d2.recurrence.state import widen
-from crbp_d2.tracing import is_batched
+from crbp_d2.utils.tracing import is_batched
 
 from .bilinear import bilinear
-from .transforms import WeightTransform, outside_autograd
+from .cache import WeightTransform, outside_autograd
+from .tensors import widen
 
 Size = tuple[int, int]
 

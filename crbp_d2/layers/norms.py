@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from torch import nn
 
-from crbp_d2.checks import check_whole
-from crbp_d2.recurrence.registry import Table
+from crbp_d2.utils.errors import check_whole
+from crbp_d2.utils.table import Table
 
 
 def group_count(channels: int, most: int = 32) -> int:

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crbp_d2.recurrence.state import widen
-from crbp_d2.tracing import is_traced
+from crbp_d2.utils.tracing import is_traced
+
+from .tensors import widen
 
 # 2 atanh(z) / z as a polynomial in z^2, for z in [0, 1/3]: the Chebyshev interpolant of degree 4, which errs by 4e-9,
 # a tenth of float32's rounding. `tests/layers/test_softplus.py` derives it again.

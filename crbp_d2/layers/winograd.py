@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crbp_d2.recurrence.state import widen
-from crbp_d2.tracing import is_batched
+from crbp_d2.utils.tracing import is_batched
 
 from .bilinear import bilinear
-from .channels_last import layout_of
-from .transforms import WeightTransform, outside_autograd
+from .cache import WeightTransform, outside_autograd
+from .tensors import layout_of, widen
 
 # y = A^T ((G w G^T) . (B^T x B)) A: B^T, G and A^T. The first and the last are what `_transform_input` and
 # `_transform_output` compute in fewer operations.

@@ -1,6 +1,6 @@
 """detectron2 parts around a recurrence; importing this registers them."""
 
-from crbp_d2 import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
+from crbp_d2.utils import _detectron2  # noqa: F401, I001  (first: it explains a missing detectron2)
 
 from .build import build_recurrence
 from .check import check_recurrence_config

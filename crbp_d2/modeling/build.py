@@ -16,12 +16,12 @@ from detectron2.utils import comm
 from torch import nn
 
 from crbp_d2.cells import FeedforwardControl, build_cell, takes
-from crbp_d2.checks import ContradictionError, SettingError
 from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import value_of
 from crbp_d2.layers.convolution import set_convolution
 from crbp_d2.recurrence import RULES, SOLVERS, Recurrence, RuleSettings, learning_rule
 from crbp_d2.recurrence.cell_step import mixing_norms
+from crbp_d2.utils.errors import ContradictionError, SettingError
 
 # Key -> argument of `learning_rule`, of the cell or of the head; with its class in front where two have it.
 ARGUMENTS = {

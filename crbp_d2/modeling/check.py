@@ -8,8 +8,8 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import build_model
 from torch import nn
 
-from crbp_d2.checks import SettingError
 from crbp_d2.config_file import leaves, value_of
+from crbp_d2.utils.errors import SettingError
 
 from .build import DEFAULTS, build_recurrence
 from .contour_head import ContourSegHead, FeedforwardContourHead

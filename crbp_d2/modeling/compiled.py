@@ -4,7 +4,7 @@ from typing import Any
 
 from detectron2.config import CfgNode
 
-from crbp_d2.installation import INSTALL
+from crbp_d2.utils.imports import INSTALL
 
 # Key -> names that need it.
 NAMES = {

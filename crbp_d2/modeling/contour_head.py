@@ -14,13 +14,13 @@ from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 
 from crbp_d2.cells import FeedforwardControl
-from crbp_d2.checks import ContradictionError, SettingError, check_choice, check_number
+from crbp_d2.layers.convolution import PointwiseConv2d
 from crbp_d2.layers.norms import NORMS, build_norm
-from crbp_d2.layers.pointwise import PointwiseConv2d
 from crbp_d2.recurrence import Recurrence
+from crbp_d2.utils.errors import ContradictionError, SettingError, check_choice, check_number
 
 from .build import arguments, build_feedforward, build_recurrence, head_settings, keyed
-from .head_checks import check_head
+from .heads import check_head
 from .solve_events import log_solve
 
 CLASSES = ("background", "target")

@@ -11,7 +11,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from torch import Tensor, nn
 
-from crbp_d2.checks import SettingError, check_odd, check_whole
+from crbp_d2.utils.errors import SettingError, check_odd, check_whole
 
 from .build import arguments, keyed
 

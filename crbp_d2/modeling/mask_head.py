@@ -16,12 +16,12 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crbp_d2.checks import check_whole
 from crbp_d2.layers.cost_model import preferred_layout
 from crbp_d2.recurrence import Recurrence, RecurrenceOutput
+from crbp_d2.utils.errors import check_whole
 
 from .build import build_recurrence, keyed, panoptic_head_settings
-from .head_checks import check_head, check_readout_norm
+from .heads import check_head, check_readout_norm
 from .solve_events import log_solve
 
 

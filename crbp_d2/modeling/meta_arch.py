@@ -2,8 +2,8 @@
 
 from detectron2.modeling import META_ARCH_REGISTRY, PanopticFPN
 
-from crbp_d2.checks import check_whole
 from crbp_d2.recurrence import SolveStats
+from crbp_d2.utils.errors import check_whole
 
 from .mask_head import RecurrentMaskHead
 

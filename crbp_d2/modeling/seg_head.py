@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from crbp_d2.recurrence import Recurrence
 
 from .build import build_recurrence, keyed, panoptic_head_settings
-from .head_checks import check_head, check_readout_norm
+from .heads import check_head, check_readout_norm
 from .solve_events import log_solve
 
 State = tuple[Tensor, ...]

@@ -1,13 +1,15 @@
 """Recurrences trained at their fixed point; pure torch."""
 
-from .chunked import Chunked
+from crbp_d2.utils.table import Table
+
 from .diagnostics import contraction, lipschitz_coefficient, residuals, spectral_radius
-from .gradients import Implicit, Truncated, Unrolled
+from .gradients.chunked import Chunked
+from .gradients.implicit import Implicit
+from .gradients.phantom import Phantom
+from .gradients.unrolled import Truncated, Unrolled
 from .interfaces import Cell, Gradient, Penalty, Solver, Step, Trajectory, TransposeSolver
 from .penalties import ContractionPenalty, LipschitzPenalty
-from .phantom import Phantom
 from .recurrence import Recurrence, RecurrenceOutput
-from .registry import Table
 from .rules import PENALTIES, RULES, SOLVERS, Rule, RuleSettings, learning_rule
 from .solution import Solution, SolveStats
 from .solvers.anderson import Anderson

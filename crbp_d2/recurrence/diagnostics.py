@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crbp_d2.checks import SettingError, check_number, check_whole
+from crbp_d2.layers.cache import many_products, solve_scope
+from crbp_d2.utils.errors import SettingError, check_number, check_whole
 
 from .cell_step import CellStep, begin
 from .interfaces import Cell
 from .penalties import LipschitzPenalty
-from .scope import many_products, solve_scope
 from .state import State, flatten, relative_change, sample_norm, unflatten, vjp
 
 # Up to this many elements the dense eigenvalues are found faster than the leading ones by iteration.

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor
 
-from crbp_d2.checks import check_choice, check_number, check_whole
+from crbp_d2.layers.tensors import widen
+from crbp_d2.utils.errors import check_choice, check_number, check_whole
 
-from .state import State, sample_norm, vjp, widen
+from .state import State, sample_norm, vjp
 
 REDUCTIONS = ("mean", "sum")
 

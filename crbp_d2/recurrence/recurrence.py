@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.checks import check_whole
-from crbp_d2.tracing import is_exported, refuse_transform
+from crbp_d2.layers.cache import solve_scope
+from crbp_d2.utils.errors import check_whole
+from crbp_d2.utils.tracing import is_exported, refuse_transform
 
 from .cell_step import CellStep, begin
 from .interfaces import Cell, Gradient, Penalty, Solver
-from .scope import solve_scope
 from .solution import SolveStats
 from .solvers.base import warn_unconverged
 from .state import State

@@ -6,15 +6,16 @@ from dataclasses import dataclass, fields
 from inspect import signature
 from typing import Any
 
-from crbp_d2.checks import SettingError, check_whole
+from crbp_d2.utils.errors import SettingError, check_whole
+from crbp_d2.utils.table import Table
 
-from .chunked import Chunked
-from .gradients import Implicit, Truncated, Unrolled
+from .gradients.chunked import Chunked
+from .gradients.implicit import Implicit
+from .gradients.phantom import Phantom
+from .gradients.unrolled import Truncated, Unrolled
 from .interfaces import Cell
 from .penalties import ContractionPenalty, LipschitzPenalty
-from .phantom import Phantom
 from .recurrence import Recurrence
-from .registry import Table
 from .solvers.anderson import Anderson
 from .solvers.broyden import Broyden
 from .solvers.early_exit import EarlyExit

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from crbp_d2.tracing import is_traced, refuse_transform
+from crbp_d2.layers.tensors import widen
+from crbp_d2.utils.tracing import is_traced, refuse_transform
 
 State = tuple[Tensor, ...]
 
@@ -147,11 +148,6 @@ def _order(part: Tensor) -> tuple[int, ...]:
 def rows(part: Tensor) -> Tensor:
     """One tensor of a state as N x D; a view where it can be."""
     return part.flatten(1) if part.dim() > 1 else part.unsqueeze(1)
-
-
-def widen(tensor: Tensor) -> Tensor:
-    """Half precision to float32, anything else as it is: sums over a state overflow or stall in half precision."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def describe(state: State) -> str:

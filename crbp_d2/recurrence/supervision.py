@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from crbp_d2.checks import check_choice, check_number
+from crbp_d2.utils.errors import check_choice, check_number
 
 NAMES = ("last", "every")
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from crbp_d2.cells import GalaHGRUCell, HGRUCell, blocks, build_cell
-from crbp_d2.cells.blocks import block_sizes, in_blocks
-from crbp_d2.cells.driven import driven_by
+from crbp_d2.cells import GalaHGRUCell, HGRUCell, build_cell
+from crbp_d2.layers.cache import driven_by, solve_scope
 from crbp_d2.layers.norms import NORMS
+from crbp_d2.recurrence import cell_step as blocks
 from crbp_d2.recurrence import learning_rule
-from crbp_d2.recurrence.scope import solve_scope
+from crbp_d2.recurrence.cell_step import block_sizes, in_blocks
 
 CELLS = {
     "gala": lambda norm: GalaHGRUCell(64, norm=norm),

@@ -11,7 +11,7 @@ from helpers.paths import ROOT
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.cells import HGRUCell
-from crbp_d2.checkpoint.conversion import convert, load_released
+from crbp_d2.checkpoint.released import convert, load_released
 from crbp_d2.cli import convert_authors_weights
 
 HEAD = "roi_heads.mask_head."

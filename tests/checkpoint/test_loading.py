@@ -13,7 +13,7 @@ from torch import nn
 
 from crbp_d2.checkpoint.loading import LAST, Checkpointer
 from crbp_d2.checkpoint.reading import UnusableCheckpoint, load_pickle, load_tensors
-from crbp_d2.files import write_atomically, write_text
+from crbp_d2.utils.files import write_atomically, write_text
 
 
 class Training:
@@ -262,9 +262,9 @@ def test_a_full_disk_leaves_the_older_files(run, monkeypatch, at):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     if at == "write":
-        monkeypatch.setattr("crbp_d2.files._Recorder.write", full)
+        monkeypatch.setattr("crbp_d2.utils.files._Recorder.write", full)
     else:
-        monkeypatch.setattr(f"crbp_d2.files.os.{at}", full)
+        monkeypatch.setattr(f"crbp_d2.utils.files.os.{at}", full)
     checkpointer = Checkpointer(model(), str(run), trainer=Training())
     with pytest.raises(OSError) as raised:
         checkpointer.save("model_0000007", iteration=7)

@@ -7,7 +7,7 @@ from helpers.paths import ROOT
 
 from crbp_d2.cells import ConvGRUCell
 from crbp_d2.cli.analyze_model import main
-from crbp_d2.engine.analysis import step_flops
+from crbp_d2.modeling.flops import step_flops
 
 
 def test_a_step_of_a_gru_is_its_convolutions():

@@ -6,7 +6,7 @@ from detectron2.config import get_cfg
 from helpers.problems import TanhCell
 from torch import nn
 
-from crbp_d2.engine.finite import guard_finite
+from crbp_d2.engine.loop import guard_finite
 from crbp_d2.engine.optimizer import clip_gradients
 from crbp_d2.recurrence import learning_rule
 

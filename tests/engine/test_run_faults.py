@@ -43,7 +43,7 @@ def test_a_full_disk_in_training_loses_nothing(tmp_path, monkeypatch):
         replace(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr("crbp_d2.files.os.replace", full_from_the_second_checkpoint)
+        patch.setattr("crbp_d2.utils.files.os.replace", full_from_the_second_checkpoint)
         message = refusal("stream", tmp_path / "parts")
     assert "model_0000003.pth" in message and "No space left" in message
     assert not list((tmp_path / "parts").glob("*.partial"))
@@ -55,8 +55,8 @@ def test_a_full_disk_in_training_loses_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full is one of Linux")
 def test_metrics_on_a_full_disk_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("crbp_d2.engine.hooks._whole_lines", lambda path: [])
-    monkeypatch.setattr("crbp_d2.engine.hooks.write_text", lambda path, text: None)
+    monkeypatch.setattr("crbp_d2.engine.resume._whole_lines", lambda path: [])
+    monkeypatch.setattr("crbp_d2.engine.resume.write_text", lambda path, text: None)
     (tmp_path / "metrics.json").symlink_to("/dev/full")
     message = refusal("stream", tmp_path)
     assert "metrics.json" in message and "No space left" in message

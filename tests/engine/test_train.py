@@ -161,7 +161,7 @@ def test_bad_settings_are_refused_before_anything_is_built(tmp_path, monkeypatch
 def test_weights_that_cannot_be_downloaded(monkeypatch, tmp_path):
     from detectron2.utils.file_io import PathManager
 
-    from crbp_d2.checkpoint.weights import check_weights
+    from crbp_d2.checkpoint.loading import check_weights
 
     def no_network(path, *args, **kwargs):
         raise OSError("<urlopen error no network>")

@@ -9,9 +9,9 @@ from torch import nn
 
 from crbp_d2.engine import Trainer
 from crbp_d2.engine.averaging import AveragedWeights
+from crbp_d2.engine.loop import PartwiseTrainer
 from crbp_d2.engine.optimizer import build_optimizer
 from crbp_d2.engine.settings import check_settings
-from crbp_d2.engine.steps import PartwiseTrainer
 from crbp_d2.engine.validation import validation_inputs, validation_losses
 
 QUICK = ["SOLVER.MAX_ITER", 4, "TEST.PICTURES", 0, "TEST.STEPS_TO_EVALUATE", (), "SOLVER.WARMUP_ITERS", 0]

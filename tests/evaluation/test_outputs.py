@@ -3,7 +3,7 @@
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
 
-from crbp_d2.evaluation.outputs import IfPredicted, former_numpy
+from crbp_d2.evaluation.instances import IfPredicted, former_numpy
 
 
 class Counting(DatasetEvaluator):

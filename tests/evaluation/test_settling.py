@@ -6,7 +6,7 @@ from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, Instances
 
 from crbp_d2.cells import ConvGRUCell
-from crbp_d2.evaluation.settling import SettlingStatistics, recorded_settling, settling_steps, unpadded
+from crbp_d2.evaluation.per_step.settling import SettlingStatistics, recorded_settling, settling_steps, unpadded
 from crbp_d2.modeling import ContourSegHead, RecurrentMaskHead
 from crbp_d2.recurrence import learning_rule
 

@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 from crbp_d2.cells import ConvLSTMCell, FeedforwardControl, HGRUCell, build_cell
 from crbp_d2.layers import channels_last, convolution, cost_model, fourier
+from crbp_d2.layers.cache import solve_scope
 from crbp_d2.layers.convolution import HorizontalConv2d, horizontal_convolution, set_convolution
 from crbp_d2.layers.cost_model import Problem
 from crbp_d2.recurrence import LipschitzPenalty, learning_rule
 from crbp_d2.recurrence.diagnostics import trajectory
-from crbp_d2.recurrence.scope import solve_scope
 
 
 def normal(*shape, seed=0, dtype=torch.float64):

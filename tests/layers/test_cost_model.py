@@ -7,15 +7,7 @@ import sys
 import pytest
 import torch
 
-from crbp_d2.layers.cost_model import (
-    TABLE,
-    WIDE,
-    Problem,
-    choose_method,
-    predicted_seconds,
-    preferred_layout,
-    supports,
-)
+from crbp_d2.layers.cost_model import TABLE, WIDE, Problem, choose_method, predicted_seconds, preferred_layout, supports
 
 PATHFINDER = Problem(16, 25, 25, 150, 150, 15)
 SMALL_PATHFINDER = Problem(16, 8, 8, 48, 48, 7)

@@ -7,8 +7,8 @@ import torch
 from torch.autograd import grad, gradcheck, gradgradcheck
 
 from crbp_d2.layers import elementwise as module
+from crbp_d2.layers.cache import many_products
 from crbp_d2.layers.elementwise import elementwise
-from crbp_d2.recurrence.scope import many_products
 
 SHAPE = (2, 3, 4, 2)
 LAYOUTS = [torch.contiguous_format, torch.channels_last]

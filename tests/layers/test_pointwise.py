@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import register_parametrization
 
-from crbp_d2.layers.pointwise import FEW_WEIGHTS, FULL_BATCH, PointwiseConv2d
+from crbp_d2.layers.convolution import FEW_WEIGHTS, FULL_BATCH, PointwiseConv2d
 
 
 def image(batch, layout, height=3):

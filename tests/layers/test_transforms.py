@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 
 from crbp_d2.layers import fourier, winograd
+from crbp_d2.layers.cache import solve_scope
 from crbp_d2.layers.convolution import HorizontalConv2d
-from crbp_d2.recurrence.scope import solve_scope
 
 METHODS = [("fft", 5), ("winograd", 3)]
 

@@ -6,9 +6,9 @@ import torch
 from torch.autograd.functional import hessian, jacobian
 
 from crbp_d2.cells import CELLS, build_cell
-from crbp_d2.checks import SettingError
 from crbp_d2.layers.convolution import HorizontalConv2d
 from crbp_d2.layers.norms import build_norm
+from crbp_d2.utils.errors import SettingError
 
 METHODS = [("auto", 7), ("channels_last", 5), ("fft", 5), ("winograd", 3)]
 

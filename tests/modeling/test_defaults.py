@@ -12,13 +12,7 @@ from crbp_d2 import add_crbp_config
 from crbp_d2.cells import CELLS, FeedforwardControl, GalaHGRUCell, HGRUCell
 from crbp_d2.config_file import value_of
 from crbp_d2.layers.convolution import HorizontalConv2d
-from crbp_d2.modeling import (
-    ContourSegHead,
-    ContourStem,
-    FeedforwardContourHead,
-    RecurrentMaskHead,
-    RecurrentSemSegHead,
-)
+from crbp_d2.modeling import ContourSegHead, ContourStem, FeedforwardContourHead, RecurrentMaskHead, RecurrentSemSegHead
 from crbp_d2.modeling.build import ARGUMENTS, build_recurrence
 from crbp_d2.modeling.contour_head import ContourReadout
 from crbp_d2.recurrence import (

@@ -8,8 +8,8 @@ from helpers.problems import TanhCell, drive_for, gradients, loss_of
 from torch import nn
 
 from crbp_d2.cells import GalaHGRUCell, HGRUCell
-from crbp_d2.checks import ContradictionError, SettingError
 from crbp_d2.recurrence import Chunked, FixedSteps, Implicit, NeumannSeries, Recurrence, Unrolled, learning_rule
+from crbp_d2.utils.errors import ContradictionError, SettingError
 
 RULES = [
     ("crbp", {"reduction": "sum"}),

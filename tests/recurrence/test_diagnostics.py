@@ -7,9 +7,9 @@ import torch
 from helpers.problems import PROBLEMS, LinearCell, TanhCell, dense_jacobian, drive_for, iterate
 
 from crbp_d2.cells import GalaHGRUCell, HGRUCell
-from crbp_d2.checks import SettingError
 from crbp_d2.recurrence import contraction, learning_rule, lipschitz_coefficient, residuals, spectral_radius
 from crbp_d2.recurrence.diagnostics import trajectory
+from crbp_d2.utils.errors import SettingError
 
 
 def complex_pair(size, radius=0.95, angle=1.1):

@@ -5,8 +5,8 @@ import torch
 from helpers.problems import TanhCell, dense_jacobian, drive_for, gradients, iterate, loss_of
 
 from crbp_d2.cells import HGRUCell
-from crbp_d2.checks import SettingError
 from crbp_d2.recurrence import EarlyExit, FixedSteps, LipschitzPenalty, Phantom, Recurrence, Truncated, learning_rule
+from crbp_d2.utils.errors import SettingError
 
 
 class FromDrive(TanhCell):

@@ -5,8 +5,8 @@ import torch
 from helpers.fixed_point import at_fixed_point, damped_sum
 from helpers.problems import TanhCell, drive_for, gradients, iterate, loss_of
 
-from crbp_d2.checks import SettingError
 from crbp_d2.recurrence import Anderson, FixedSteps, Phantom, Recurrence, Truncated, learning_rule
+from crbp_d2.utils.errors import SettingError
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 

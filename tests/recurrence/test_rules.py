@@ -5,7 +5,6 @@ import torch
 from helpers.fixed_point import at_fixed_point, damped_sum
 from helpers.problems import TanhCell, flat, gradients, iterate, loss_of
 
-from crbp_d2.checks import SettingError
 from crbp_d2.recurrence import (
     RULES,
     FixedSteps,
@@ -18,6 +17,7 @@ from crbp_d2.recurrence import (
     Truncated,
     learning_rule,
 )
+from crbp_d2.utils.errors import SettingError
 
 EXACT = {"rtol": 0, "atol": 1e-9}
 SOLVED = {"num_terms": 400, "tol": 1e-13}

@@ -5,9 +5,9 @@ import threading
 import pytest
 from helpers.problems import TanhCell, drive_for
 
+from crbp_d2.layers.cache import serves_many_products, solve_cache, solve_scope
 from crbp_d2.recurrence import learning_rule
 from crbp_d2.recurrence.diagnostics import lipschitz_coefficient, spectral_radius
-from crbp_d2.recurrence.scope import serves_many_products, solve_cache, solve_scope
 
 
 def test_scopes_share_what_is_outside_and_are_of_their_thread():

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from crbp_d2.engine.predictor import Predictor, carried_states
-from crbp_d2.engine.run_folder import load_run
+from crbp_d2.predict.predictor import Predictor, carried_states
+from crbp_d2.predict.run_folder import load_run
 from tools.page import machine, markdown_table
 
 FRAMES = 12

@@ -14,9 +14,9 @@ import torch
 from torch import nn
 
 from crbp_d2.cells import HGRUCell
+from crbp_d2.layers.cache import solve_scope
 from crbp_d2.layers.convolution import HorizontalConv2d, horizontal_convolution, set_convolution
 from crbp_d2.layers.cost_model import Problem, choose_method, supports
-from crbp_d2.recurrence.scope import solve_scope
 from tools.page import markdown_table
 
 from .plots import Panel

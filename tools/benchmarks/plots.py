@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-from crbp_d2.files import write_figure
+from crbp_d2.utils.files import write_figure
 
 # Line style, marker and grey level of one curve after the other.
 STYLES = (

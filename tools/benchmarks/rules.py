@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.files import write_text
 from crbp_d2.recurrence import RULES, Anderson, UnconvergedWarning, learning_rule
 from crbp_d2.recurrence.state import State
+from crbp_d2.utils.files import write_text
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/CHOOSING_A_RULE.md"
 RATE = 0.9

@@ -11,7 +11,7 @@ import numpy as np
 
 from crbp_d2.data import generate_pathfinder
 from crbp_d2.data.pathfinder.dataset import SPLIT_SEEDS
-from crbp_d2.files import write_text
+from crbp_d2.utils.files import write_text
 
 from .comparisons import LONGER
 from .dynamics import describe

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fvcore.common.config import CfgNode
 
-from crbp_d2.files import write_text
+from crbp_d2.utils.files import write_text
 
 from .records import Record, Study
 

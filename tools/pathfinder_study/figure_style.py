@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy import ndarray
 
-from crbp_d2.files import write_figure, write_text
+from crbp_d2.utils.files import write_figure, write_text
 
 from .records import Study
 

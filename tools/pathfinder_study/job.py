@@ -21,7 +21,7 @@ from torch import nn
 
 from crbp_d2.engine.setup import check_inputs, merged_config, setup
 from crbp_d2.engine.trainer import Trainer
-from crbp_d2.files import write_text
+from crbp_d2.utils.files import write_text
 from tools.page import machine
 
 from .output_folder import claim_output

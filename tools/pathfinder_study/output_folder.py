@@ -4,7 +4,7 @@ from pathlib import Path
 
 from detectron2.config import CfgNode
 
-from crbp_d2.files import write_text
+from crbp_d2.utils.files import write_text
 
 SETTINGS = "settings.yaml"
 

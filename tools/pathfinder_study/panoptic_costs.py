@@ -12,7 +12,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.events import EventStorage
 
 from crbp_d2.engine import Trainer, setup
-from crbp_d2.files import write_text
+from crbp_d2.utils.files import write_text
 from tools.benchmarks.live_memory import live_peak
 from tools.page import machine
 

@@ -11,8 +11,8 @@ from detectron2.config import CfgNode
 from numpy import ndarray
 
 from crbp_d2.evaluation.drawing import title
-from crbp_d2.evaluation.stepwise.report import HEADINGS, draw_steps
-from crbp_d2.files import write_text
+from crbp_d2.evaluation.per_step.report import HEADINGS, draw_steps
+from crbp_d2.utils.files import write_text
 from tools.page import machine
 
 # Where results are kept, relative to the repository, and the folders there, each with what an evaluation wrote into

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from crbp_d2.files import write_text
+from crbp_d2.utils.files import write_text
 
 from .analysis import write_analysis
 from .checkpoints import with_checkpoint, write_config

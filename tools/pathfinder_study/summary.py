@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from crbp_d2.files import write_text
+from crbp_d2.utils.files import write_text
 
 from .checkpoints import config_of, with_checkpoint
 from .claims import Claim

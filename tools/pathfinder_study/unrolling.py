@@ -18,9 +18,8 @@ import crbp_d2.modeling  # noqa: F401  (registers the models)
 from crbp_d2.config import add_crbp_config
 from crbp_d2.data import generate_pathfinder
 from crbp_d2.data.pathfinder.dataset import SPLIT_SEEDS
-from crbp_d2.evaluation.pathfinder import scores
-from crbp_d2.evaluation.stepwise.segmentor import StepwiseSegmentor
-from crbp_d2.evaluation.visualize_pathfinder import FOUND
+from crbp_d2.evaluation.pathfinder import FOUND, scores
+from crbp_d2.evaluation.per_step.record import StepwiseSegmentor
 
 from .comparisons import TRAINED
 from .records import Record, Study

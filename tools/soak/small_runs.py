@@ -15,7 +15,7 @@ import torch
 from detectron2.data import DatasetCatalog
 
 from crbp_d2.data import PathfinderSpec, register_pathfinder, register_toy_panoptic
-from crbp_d2.engine.hooks import CLOCK
+from crbp_d2.engine.resume import CLOCK
 from crbp_d2.engine.run import main
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/quick"

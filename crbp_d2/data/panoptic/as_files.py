@@ -38,7 +38,7 @@ class SemanticMaps(PathHandler):
     _exists = _isfile
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs) -> io.BytesIO:
-        from .checks import VOID
+        from .schema import VOID
 
         described = _described(path)
         ids = _ids(described["pan_seg_file_name"], described["width"], described["height"])

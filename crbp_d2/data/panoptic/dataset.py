@@ -14,11 +14,11 @@ from detectron2.utils.colormap import colormap
 from detectron2.utils.file_io import PathManager
 from pycocotools import mask as coco_mask
 
-from ..opening import is_file, read_json
+from ..images import is_file, read_json
 from ..values import whole_number
-from .checks import VOID, check_categories, has_lists
 from .faults import DatasetError, Faults
 from .reader import load_panoptic, segment_indices
+from .schema import VOID, check_categories, has_lists
 
 
 def register_panoptic(

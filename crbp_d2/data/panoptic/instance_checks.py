@@ -6,8 +6,8 @@ from typing import Any
 from pycocotools import mask as coco_mask
 
 from ..values import is_box, is_flag, is_id, is_length, is_number, short
-from .checks import MISSING, has_lists
 from .faults import Fault, Faults
+from .schema import MISSING, has_lists
 
 KEYS = {
     "id": (is_id, "a whole number or a string"),

@@ -14,12 +14,11 @@ from detectron2.structures import BoxMode
 from detectron2.utils.file_io import PathManager
 from detectron2.utils.logger import log_first_n
 
-from ..images import Header, ImageError, UnreadableImageError, decoding
-from ..opening import is_file, read_json
+from ..images import Header, ImageError, UnreadableImageError, decoding, is_file, read_json
 from ..values import is_box, whole_number
 from .as_files import ThingAnnotation, semantic_path
-from .checks import VOID, check_panoptic_json
 from .faults import DatasetError, Fault, Faults, MissingFilesError
+from .schema import VOID, check_panoptic_json
 
 # Of these, a word is logged when a data set is loaded; other harmless faults concern other programs only.
 TOLD = ("derived-key", "image-without-annotation")

@@ -15,8 +15,7 @@ from pathlib import Path
 import cv2
 from torch.utils.data import DataLoader, Dataset
 
-from .archives import PER_FILE, image_name, target_name
-from .manifest import MANIFEST, read_manifest, write_manifest
+from .archives import MANIFEST, PER_FILE, image_name, read_manifest, target_name, write_manifest
 from .spec import PathfinderSpec
 from .stimuli import GENERATOR, check_fits, generate_pathfinder
 

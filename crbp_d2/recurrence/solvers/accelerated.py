@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from crbp_d2.tracing import refuse_export, refuse_transform
+from crbp_d2.utils.tracing import refuse_export, refuse_transform
 
 from ..interfaces import Visit
 from ..solution import Solution, SolveStats

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from crbp_d2.checks import check_number, check_whole
+from crbp_d2.utils.errors import check_number, check_whole
 
 from ..state import sample_norm
 from .accelerated import Accelerated, Extrapolation

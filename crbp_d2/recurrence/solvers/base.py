@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from crbp_d2.checks import check_number, check_whole
+from crbp_d2.utils.errors import check_number, check_whole
 
 from ..interfaces import Cell, Solver, TransposeSolver
 from ..solution import SolveStats

@@ -6,7 +6,7 @@ N: batch; D: elements of a sample's state.
 import torch
 from torch import Tensor
 
-from crbp_d2.checks import check_whole
+from crbp_d2.utils.errors import check_whole
 
 from .accelerated import Accelerated, Extrapolation
 from .base import CONVERGED

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.checks import ContradictionError, check_number
-from crbp_d2.tracing import refuse_export, refuse_transform
+from crbp_d2.utils.errors import ContradictionError, check_number
+from crbp_d2.utils.tracing import refuse_export, refuse_transform
 
 from ..cell_step import check_samples_apart
 from ..interfaces import Cell, Solver, Step, Visit

@@ -6,11 +6,12 @@ It is a `TransposeSolver`: a solver for steps that are affine.
 import torch
 from torch import Tensor
 
-from crbp_d2.checks import check_number, check_whole
+from crbp_d2.layers.tensors import widen
+from crbp_d2.utils.errors import check_number, check_whole
 
 from ..interfaces import Visit
 from ..solution import Solution, SolveStats
-from ..state import State, add, sample_norm, select, widen
+from ..state import State, add, sample_norm, select
 from .base import CONVERGED, AffineStep
 
 

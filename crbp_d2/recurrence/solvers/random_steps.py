@@ -5,7 +5,7 @@ import random
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.checks import ContradictionError, check_choice, check_whole
+from crbp_d2.utils.errors import ContradictionError, check_choice, check_whole
 
 from ..interfaces import Step, Visit
 from ..solution import Solution

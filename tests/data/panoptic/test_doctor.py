@@ -15,9 +15,9 @@ from helpers.panoptic_set import register, write_set
 from crbp_d2 import add_crbp_config
 from crbp_d2.cli.check_dataset import main
 from crbp_d2.data import PanopticDatasetMapper, check_panoptic_dataset, write_instances_json
-from crbp_d2.data.panoptic.doctor import PanopticFiles, check_panoptic_datasets
 from crbp_d2.data.panoptic.faults import MOST_ROWS
-from crbp_d2.data.panoptic.repair import repair_panoptic_dataset
+from crbp_d2.doctor.repair import repair_panoptic_dataset
+from crbp_d2.doctor.report import PanopticFiles, check_panoptic_datasets
 
 SAMPLE = Path(__file__).resolve().parents[4] / "shared/coco_sample/coco"
 

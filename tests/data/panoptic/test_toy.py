@@ -10,7 +10,7 @@ from PIL import Image
 
 from crbp_d2.data import register_toy_panoptic, semantic_map
 from crbp_d2.data.panoptic import toy as module
-from crbp_d2.data.panoptic.toy_scenes import MIN_VISIBLE, STUFF, THINGS, draw_scene
+from crbp_d2.data.panoptic.toy import MIN_VISIBLE, STUFF, THINGS, draw_scene
 from tools.data_sets import free
 
 NAMES = "toy_panoptic_train", "toy_panoptic_val", "toy_panoptic_hard_train", "toy_panoptic_hard_val"

@@ -9,10 +9,9 @@ import pytest
 from helpers.paths import ROOT
 
 from crbp_d2.data import register_pathfinder
-from crbp_d2.data.pathfinder.archives import PER_FILE, read_stimulus
+from crbp_d2.data.pathfinder.archives import MANIFEST, PER_FILE, read_manifest, read_stimulus
 from crbp_d2.data.pathfinder.dataset import split_of
 from crbp_d2.data.pathfinder.files import is_complete, write_split
-from crbp_d2.data.pathfinder.manifest import MANIFEST, read_manifest
 from crbp_d2.engine.run import main
 from tools.data_sets import free
 from tools.soak.archives import NAME, SPEC, STIMULI, Sets, outcome, stimuli_in

@@ -25,9 +25,8 @@ from crbp_d2.evaluation import (
     check_steps_to_evaluate,
     metric_tables,
 )
-from crbp_d2.evaluation.stepwise.mask_precision import MaskPrecisionByStep
-from crbp_d2.evaluation.stepwise.panoptic import MergeLimits, PredictionsByStep
-from crbp_d2.evaluation.stepwise.panoptic_quality import PanopticQualityByStep
+from crbp_d2.evaluation.per_step.masks import MaskPrecisionByStep
+from crbp_d2.evaluation.per_step.panoptic import MergeLimits, PanopticQualityByStep, PredictionsByStep
 from tools.data_sets import free
 
 TOY = ROOT / "configs/quick/panoptic_R18_crbp_toy.yaml"
@@ -229,7 +228,7 @@ def test_large_images_are_counted_in_parts(crowded_set, monkeypatch):
     quality = PanopticQualityByStep("tiny", steps)
     quality.add(4, random_prediction(0, steps))
     whole = quality.results()
-    monkeypatch.setattr("crbp_d2.evaluation.stepwise.panoptic_quality.CHUNK", 2 * HEIGHT * WIDTH)
+    monkeypatch.setattr("crbp_d2.evaluation.per_step.panoptic.CHUNK", 2 * HEIGHT * WIDTH)
     quality.reset()
     quality.add(4, random_prediction(0, steps))
     for measure, values in quality.results().items():

@@ -6,7 +6,6 @@ from helpers.problems import TanhCell, drive_for
 from torch import nn
 
 from crbp_d2.cells import GalaHGRUCell
-from crbp_d2.checks import ContradictionError, SettingError
 from crbp_d2.recurrence import (
     RULES,
     AffineStep,
@@ -20,6 +19,7 @@ from crbp_d2.recurrence import (
     Unrolled,
     learning_rule,
 )
+from crbp_d2.utils.errors import ContradictionError, SettingError
 
 PLAIN = [rule for rule, row in RULES.items() if row.solver == "FixedSteps"]
 RATES = (0.3, 0.9, 0.05, 0.6, 0.99)

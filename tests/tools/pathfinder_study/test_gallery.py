@@ -14,7 +14,7 @@ import torch
 from helpers.paths import ROOT
 
 from crbp_d2.data import generate_pathfinder
-from crbp_d2.evaluation.visualize_pathfinder import FOUND
+from crbp_d2.evaluation.pathfinder import FOUND
 from tools.pathfinder_study.figures import FIGURES
 from tools.pathfinder_study.panoptic_results import RESULTS
 from tools.pathfinder_study.records import load_study

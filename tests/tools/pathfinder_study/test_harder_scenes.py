@@ -14,7 +14,7 @@ from helpers.paths import ROOT
 
 from crbp_d2.data import register_toy_panoptic
 from crbp_d2.engine import setup
-from crbp_d2.evaluation.stepwise.report import HEADINGS, steps_csv
+from crbp_d2.evaluation.per_step.report import HEADINGS, steps_csv
 from crbp_d2.modeling import check_recurrence_config
 from tools.benchmarks.live_memory import live_peak
 from tools.data_sets import free

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from crbp_d2.evaluation.drawing import title
-from crbp_d2.evaluation.stepwise.report import HEADINGS, steps_csv
+from crbp_d2.evaluation.per_step.report import HEADINGS, steps_csv
 from tools.page import machine
 from tools.pathfinder_study import collect
 from tools.pathfinder_study.panoptic_results import (

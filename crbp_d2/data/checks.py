@@ -1,0 +1,124 @@
+"""Checks of named data sets."""
+
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.utils.file_io import PathManager
+
+from crbp_d2.utils.errors import did_you_mean
+
+
+def check_dataset_available(name: str, source: str = "") -> None:
+    """Check that the files of a data set are where its metadata says.
+
+    Args:
+        source: of the name, for the message.
+
+    Raises:
+        KeyError: no data set of this name.
+        FileNotFoundError: one sentence: what is missing, where it was looked for, what runs without.
+    """
+    if name not in DatasetCatalog.list():
+        ours = [n for n in DatasetCatalog.list() if "panoptic" in n or "pathfinder" in n]
+        raise KeyError(
+            f"{source}no data set is named {name!r}; registered are, among others: {', '.join(ours)}"
+            f"{did_you_mean(name, DatasetCatalog.list())}"
+        )
+    metadata = MetadataCatalog.get(name)
+    if hasattr(metadata, "check_available"):
+        metadata.check_available()
+        return
+    for path in _needed(metadata):
+        if not PathManager.exists(path):
+            root = os.environ.get("DETECTRON2_DATASETS", "datasets")
+            raise FileNotFoundError(
+                f"The data set {name} is missing: there is no {os.path.abspath(path)} (DETECTRON2_DATASETS is "
+                f"{root!r}, see docs/GETTING_STARTED.md); `make demo` runs without it."
+            )
+
+
+def _needed(metadata: Metadata) -> list[str]:
+    keys: tuple[str, ...]
+    if hasattr(metadata, "panoptic_json"):
+        keys = ("panoptic_json", "panoptic_root", "image_root", "image_dir")
+    else:
+        keys = ("json_file", "image_root", "sem_seg_root", "image_dir", "gt_dir", "dirname")
+    return [getattr(metadata, key) for key in keys if getattr(metadata, key, None)]
+
+
+def check_class_counts(cfg: CfgNode, name: str) -> None:
+    """Check that the model's class counts are those of a panoptic data set.
+
+    Raises:
+        ValueError: names the config key and both counts.
+    """
+    for key, value in wrong_class_counts(cfg, MetadataCatalog.get(name).as_dict()):
+        raise ValueError(f"{key} {value.replace('the data set', f'the data set {name}')}: set it to the latter")
+
+
+def check_ignored_label(cfg: CfgNode, name: str) -> None:
+    """Check that a model with semantic maps ignores what a data set does not annotate.
+
+    Raises:
+        ValueError: names the config key and both labels.
+    """
+    label, given = MetadataCatalog.get(name).get("ignore_label"), cfg.MODEL.SEM_SEG_HEAD.IGNORE_VALUE
+    has_maps = cfg.MODEL.META_ARCHITECTURE.endswith(("PanopticFPN", "SemanticSegmentor"))
+    if has_maps and label is not None and label != given:
+        raise ValueError(
+            f"MODEL.SEM_SEG_HEAD.IGNORE_VALUE is {given}, but {name} has {label} where nothing is annotated"
+        )
+
+
+def check_same_classes(names: Sequence[str]) -> None:
+    """Check that data sets that go together give each class the same number.
+
+    Raises:
+        ValueError: names two of them, and the first class that differs.
+    """
+    for key in ("thing_classes", "stuff_classes"):
+        tables = [(name, list(MetadataCatalog.get(name).get(key, ()))) for name in names]
+        for (first, expected), (name, classes) in itertools.pairwise(tables):
+            for k, (a, b) in enumerate(itertools.zip_longest(expected, classes)):
+                if a != b:
+                    raise ValueError(
+                        f"{first} and {name} do not have the same {key}: number {k} is {a!r} in the first and {b!r} in "
+                        "the second, so one would be taken for the other"
+                    )
+
+
+def check_image_channels(cfg: CfgNode, name: str) -> None:
+    """Check that the model takes as many channels as the images of a data set have, if that is known.
+
+    Raises:
+        ValueError: names the config key and both numbers.
+    """
+    channels = getattr(MetadataCatalog.get(name), "image_channels", None)
+    if channels and len(cfg.MODEL.PIXEL_MEAN) != channels:
+        raise ValueError(
+            f"MODEL.PIXEL_MEAN has {len(cfg.MODEL.PIXEL_MEAN)} values, but the images of {name} have {channels} "
+            f"channel{'s' * (channels > 1)}"
+        )
+
+
+# key, node, metadata, models without such a head
+COUNTS = (
+    ("MODEL.ROI_HEADS.NUM_CLASSES", "ROI_HEADS", "thing_classes", ("SemanticSegmentor", "RetinaNet")),
+    ("MODEL.RETINANET.NUM_CLASSES", "RETINANET", "thing_classes", ("SemanticSegmentor", "GeneralizedRCNN", "FPN")),
+    ("MODEL.SEM_SEG_HEAD.NUM_CLASSES", "SEM_SEG_HEAD", "stuff_classes", ("GeneralizedRCNN", "RetinaNet")),
+)
+
+
+def wrong_class_counts(cfg: CfgNode, metadata: Mapping) -> Iterator[tuple[str, str]]:
+    """Each key of the model's heads whose count is not that of the data set, by its metadata, and what is wrong."""
+    for key, node, classes, without in COUNTS:
+        if cfg.MODEL.META_ARCHITECTURE.endswith(without):
+            continue
+        count, given = len(metadata.get(classes, ())), cfg.MODEL[node].NUM_CLASSES
+        if count and count != given:
+            both = classes == "stuff_classes" and metadata[classes][0] == "things"
+            note = " (the stuff classes and one for all things)" if both else ""
+            yield key, f"is {given}, but the data set has {count}{note}"

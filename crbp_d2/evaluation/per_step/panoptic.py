@@ -1,0 +1,255 @@
+"""Panoptic predictions after several numbers of steps, from one run over an image.
+
+N: instances; T: step counts; H x W: image size; h x w: size of a part of it; M: side of a mask head's output.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from detectron2.data import MetadataCatalog
+from detectron2.layers.mask_ops import _do_paste_mask
+from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_instance_outputs
+from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference
+from detectron2.structures import Instances
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from crbp_d2.data.panoptic.reader import segment_indices, truth_records
+
+from ..panoptic import Class, group_means, match, total
+from .record import StateRecord, record_states
+
+Part = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class MergeLimits:
+    """How PanopticFPN merges instances and semantic map; see combine_semantic_and_instance_outputs."""
+
+    overlap: float
+    stuff_area: float
+    score: float
+
+
+class PredictionsByStep(Mapping):
+    """{t: {"instances", "panoptic_seg"}} of an image, as PanopticFPN gives them after t steps.
+
+    Only `masks` depend on t. An entry is worked out when it is asked for, since the full-size masks of all
+    instances at all step counts would not fit into memory on large images; what evaluation needs of all of
+    them is in `pasted`.
+
+    Args:
+        steps: the T step counts.
+        instances: N of the image at its output size, with pred_boxes, scores and pred_classes.
+        masks: N x T x M x M probabilities in the boxes.
+        semantic: H x W, the semantic class of each pixel.
+        limits: of the merge.
+    """
+
+    def __init__(
+        self, steps: tuple[int, ...], instances: Instances, masks: Tensor, semantic: Tensor, limits: MergeLimits
+    ):
+        self.steps = steps
+        self.instances = instances
+        self.masks = masks
+        self.semantic = semantic
+        self.limits = limits
+
+    @cached_property
+    def pasted(self) -> list[tuple[np.ndarray, Part]]:
+        """Of each instance its masks, T x h x w booleans, and the part of the image where they lie."""
+        return [
+            paste(masks, box, self.instances.image_size)
+            for masks, box in zip(self.masks, self.instances.pred_boxes.tensor, strict=True)
+        ]
+
+    def __getitem__(self, t: int) -> dict:
+        if t not in self.steps:
+            raise KeyError(t)
+        k = self.steps.index(t)
+        instances = Instances(self.instances.image_size, **self.instances.get_fields())
+        full = torch.zeros(len(instances), *instances.image_size, dtype=torch.bool)
+        for mask, (pasted, part) in zip(full, self.pasted, strict=True):
+            mask[part] = torch.from_numpy(pasted[k])
+        instances.pred_masks = full.to(self.masks.device)
+        limits = self.limits
+        return {
+            "instances": instances,
+            "panoptic_seg": combine_semantic_and_instance_outputs(
+                instances, self.semantic, limits.overlap, limits.stuff_area, limits.score
+            ),
+        }
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def paste(masks: Tensor, box: Tensor, size: tuple[int, int], threshold: float = 0.5) -> tuple[np.ndarray, Part]:
+    """T masks of one box, T x M x M probabilities, as T x h x w booleans in a part of an H x W image.
+
+    detectron2's pasting with all masks of a box at once; outside the part they are empty.
+    """
+    boxes = box.expand(len(masks), 4)
+    pasted, part = _do_paste_mask(masks[:, None], boxes, *size, skip_empty=True)
+    return (pasted >= threshold).cpu().numpy(), (_whole(part[0]), _whole(part[1]))
+
+
+def _whole(part: slice) -> slice:
+    return slice(int(part.start), int(part.stop))
+
+
+class StepwisePanoptic(nn.Module):
+    """A PanopticFPN with a RecurrentMaskHead, whose outputs hold the predictions after other step counts too.
+
+    Each output has, beside the model's own entries, `by_step`: PredictionsByStep. Backbone, proposals, boxes
+    and semantic map are computed once, and the recurrence runs once.
+
+    Args:
+        model: the PanopticFPN, or that in DistributedDataParallel.
+        steps: each t, at least 1; none leaves the outputs as they are.
+
+    Raises:
+        ValueError: a mask head without steps.
+    """
+
+    def __init__(self, model: nn.Module, steps: tuple[int, ...]):
+        super().__init__()
+        self.model = model.module if isinstance(model, DistributedDataParallel) else model
+        self.steps = tuple(steps)
+        if self.steps and not hasattr(self.model.roi_heads.mask_head, "recurrence"):
+            raise ValueError(f"{type(self.model.roi_heads.mask_head).__name__} has no steps to evaluate")
+
+    def forward(self, inputs: list[dict]) -> list[dict]:
+        if not self.steps:
+            return self.model(inputs)
+        model, head = self.model, self.model.roi_heads.mask_head
+        with record_states(head.recurrence, max(self.steps)) as run:
+            hook = head.register_forward_hook(lambda head, _, instances: self._add_masks(head, instances, run))
+            try:
+                outputs = model(inputs)
+            finally:
+                hook.remove()
+        limits = MergeLimits(
+            model.combine_overlap_thresh, model.combine_stuff_area_thresh, model.combine_instances_score_thresh
+        )
+        for output in outputs:
+            instances = output["instances"]
+            masks = instances.pred_masks_by_step
+            instances.remove("pred_masks_by_step")
+            fields = {name: value for name, value in instances.get_fields().items() if name != "pred_masks"}
+            output["by_step"] = PredictionsByStep(
+                self.steps,
+                Instances(instances.image_size, **fields),
+                masks,
+                output["sem_seg"].argmax(dim=0),
+                limits,
+            )
+        return outputs
+
+    @torch.no_grad()
+    def _add_masks(self, head: nn.Module, instances: list[Instances], run: StateRecord) -> None:
+        """Give the instances `pred_masks_by_step`, N x T x M x M, before detectron2 moves and drops some of them."""
+        kept = [of_image.pred_masks for of_image in instances]
+        by_step = []
+        for t in self.steps:
+            mask_rcnn_inference(head.read_out(run.after(t)[0]), instances)
+            by_step.append([of_image.pred_masks for of_image in instances])
+        for of_image, own, *masks in zip(instances, kept, *by_step, strict=True):
+            of_image.pred_masks, of_image.pred_masks_by_step = own, torch.cat(masks, dim=1)
+
+
+# Counters that are filled at a time, for the memory of large images.
+CHUNK = 2**21
+
+
+class PanopticQualityByStep:
+    """Panoptic quality of one data set.
+
+    Args:
+        name: a registered panoptic data set.
+        steps: the T step counts.
+    """
+
+    def __init__(self, name: str, steps: tuple[int, ...]):
+        self.steps = steps
+        self.truth = truth_records(MetadataCatalog.get(name))
+        self.reset()
+
+    def reset(self) -> None:
+        # image id -> what `match` gives
+        self.counts: dict[object, dict[Class, np.ndarray]] = {}
+
+    def add(self, image_id, prediction: PredictionsByStep) -> None:
+        """Count the segments of one image.
+
+        Raises:
+            ValueError: the ground truth's PNG does not fit its JSON.
+        """
+        truth = self.truth[image_id]
+        indices, segments = segment_indices(truth), truth["segments_info"]
+        overlaps, predicted = self._overlaps(prediction, indices, len(segments))
+        areas = np.bincount(indices.ravel(), minlength=len(segments) + 1)[1:]
+        self.counts[image_id] = match(overlaps, predicted, segments, areas)
+
+    def _overlaps(self, prediction: PredictionsByStep, truth: np.ndarray, segments: int) -> tuple[np.ndarray, list]:
+        """Pixels of each predicted segment in each true one, T x P x (G + 1), and the classes of the P."""
+        owners, instances = merge_instances(prediction)
+        semantic = prediction.semantic.cpu().numpy()
+        stuff = 1 + len(instances)
+        predicted = stuff + 1 + int(semantic.max())
+        per_step = max(1, CHUNK // truth.size)
+        counts = []
+        for first in range(0, len(owners), per_step):
+            part = owners[first : first + per_step]
+            index = np.where(part > 0, part, stuff + semantic).astype(np.int64)
+            index += predicted * np.arange(len(part))[:, None, None]
+            index *= segments + 1
+            index += truth
+            size = len(part) * predicted * (segments + 1)
+            counts.append(np.bincount(index.ravel(), minlength=size).reshape(len(part), predicted, segments + 1))
+        overlaps = np.concatenate(counts)
+        small = overlaps[:, stuff:].sum(axis=2) < prediction.limits.stuff_area
+        overlaps[:, stuff:][small] = 0
+        # Class 0 of a semantic map stands for all things, which are there as instances.
+        overlaps[:, stuff] = 0
+        things = [(True, prediction.instances.pred_classes[n].item()) for n in instances]
+        return overlaps, [None, *things, None, *((False, k) for k in range(1, predicted - stuff))]
+
+    def results(self, counts: dict | None = None) -> dict[str, np.ndarray]:
+        """PQ, SQ and RQ over all classes that occur, with suffix _th and _st over things and stuff: T each.
+
+        In percent, not a number where no class of a group occurs.
+
+        Args:
+            counts: of several processes; default what was added here.
+        """
+        return group_means(total(self.counts if counts is None else counts), len(self.steps))
+
+
+def merge_instances(prediction: PredictionsByStep) -> tuple[np.ndarray, list[int]]:
+    """detectron2's merge of overlapping instances at all step counts together.
+
+    Returns:
+        T x H x W: k + 1 where the k-th instance of the list is, else 0; the instances by descending score.
+    """
+    limits = prediction.limits
+    scores = prediction.instances.scores
+    # Equal scores in detectron2's order.
+    order = torch.argsort(-scores).tolist()
+    instances = [n for n in order if scores[n].item() >= limits.score]
+    owners = np.zeros((len(prediction), *prediction.instances.image_size), np.int16)
+    for k, n in enumerate(instances, start=1):
+        masks, part = prediction.pasted[n]
+        below = owners[:, part[0], part[1]]
+        area = np.count_nonzero(masks, axis=(1, 2))
+        free = masks & (below == 0)
+        covered = area - np.count_nonzero(free, axis=(1, 2))
+        kept = (area > 0) & (covered / np.maximum(area, 1) <= limits.overlap)
+        below[free & kept[:, None, None]] = k
+    return owners, instances

@@ -1,0 +1,125 @@
+"""Quality per step as CSV and as a figure.
+
+Columns are "t" and the figures at each t, in percent, as arrays of equal length.
+"""
+
+import csv
+import io
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Mapping
+
+import numpy as np
+from detectron2.evaluation import DatasetEvaluator
+from detectron2.utils import comm
+
+from crbp_d2.utils.files import write_figure, write_text
+
+from .masks import MaskPrecisionByStep
+from .panoptic import PanopticQualityByStep
+
+# heading, column, line style, marker: told apart without colours
+CURVES = (
+    ("PQ", "PQ", "-", "o"),
+    ("PQ things", "PQ_th", "--", "^"),
+    ("PQ stuff", "PQ_st", ":", "s"),
+    ("mask AP", "AP", "-.", "x"),
+)
+HEADINGS = {"t": "t", "PQ": "PQ", "SQ": "SQ", "RQ": "RQ", "PQ_th": "PQ_th", "PQ_st": "PQ_st", "AP": "mask AP"}
+
+
+def steps_csv(columns: Mapping[str, np.ndarray]) -> str:
+    """One line for each t; empty where a figure is not a number."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(HEADINGS.values())
+    for k, t in enumerate(columns["t"]):
+        figures = [columns[name][k] for name in HEADINGS if name != "t"]
+        writer.writerow([t, *("" if np.isnan(figure) else f"{figure:.4f}" for figure in figures)])
+    return text.getvalue()
+
+
+def draw_steps(columns: Mapping[str, np.ndarray], path: str, marked: int) -> None:
+    """Draw the curves of CURVES over t, with a vertical line at the step count `marked`, into a PNG."""
+    # Where something is drawn, as most starts draw nothing.
+    from matplotlib.figure import Figure
+
+    order = np.argsort(columns["t"])
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="steps", ylabel="%")
+    for label, name, style, marker in CURVES:
+        axes.plot(
+            columns["t"][order], columns[name][order], style, marker=marker, markersize=4, color="black", label=label
+        )
+    axes.axvline(marked, color="0.6", linewidth=6, alpha=0.5, zorder=0, label=f"{marked} steps, as evaluated")
+    axes.grid(color="0.9")
+    axes.legend()
+    write_figure(path, figure, dpi=150)
+
+
+class StepwiseEvaluator(DatasetEvaluator):
+    """The usual evaluators, and for outputs with `by_step` (see StepwisePanoptic) the figures at each step count.
+
+    `evaluate` adds "PQ@t", "SQ@t", "RQ@t", "PQ_th@t" and "PQ_st@t" to the results in "panoptic_seg" and "AP@t"
+    to those in "segm", in percent, and writes them to `folder` as quality_per_step.csv and .png.
+
+    Args:
+        usual: evaluates the outputs as they are.
+        quality, precision: of the step counts.
+        folder: where the files go.
+        marked: the step count of the usual results, marked in the figure.
+    """
+
+    def __init__(
+        self,
+        usual: DatasetEvaluator,
+        quality: PanopticQualityByStep,
+        precision: MaskPrecisionByStep,
+        folder: str,
+        marked: int,
+    ):
+        self.usual = usual
+        self.quality = quality
+        self.precision = precision
+        self.folder = folder
+        self.marked = marked
+
+    def reset(self) -> None:
+        self.usual.reset()
+        self.quality.reset()
+        self.precision.reset()
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        self.usual.process(inputs, outputs)
+        for record, output in zip(inputs, outputs, strict=True):
+            self.quality.add(record["image_id"], output["by_step"])
+            self.precision.add(record["image_id"], output["by_step"])
+
+    def evaluate(self) -> OrderedDict | None:
+        """Results on the main process, None on the others."""
+        results = self.usual.evaluate()
+        gathered = comm.gather((self.quality.counts, self.precision.found))
+        if not comm.is_main_process():
+            return None
+        counts, found = {}, {}
+        for of_images, detections in gathered:
+            counts |= of_images
+            found |= detections
+        columns = {
+            "t": np.array(self.quality.steps),
+            **self.quality.results(counts),
+            "AP": self.precision.results(found),
+        }
+        for name in ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"):
+            results["panoptic_seg"].update(_by_step(name, columns))
+        results.setdefault("segm", {}).update(_by_step("AP", columns))
+        write_text(os.path.join(self.folder, "quality_per_step.csv"), steps_csv(columns))
+        path = os.path.join(self.folder, "quality_per_step.png")
+        draw_steps(columns, path, self.marked)
+        logging.getLogger(__name__).info("Quality per step is drawn in %s", path)
+        return results
+
+
+def _by_step(name: str, columns: dict[str, np.ndarray]) -> dict[str, float]:
+    return {f"{name}@{t}": float(value) for t, value in zip(columns["t"], columns[name], strict=True)}

@@ -1,0 +1,49 @@
+"""What the recurrent heads check alike."""
+
+from torch import nn
+
+from crbp_d2.recurrence import Recurrence
+from crbp_d2.utils.errors import ContradictionError, check_choice, check_number, check_whole
+
+# Of the heads of detectron2's models, by its names.
+READOUT_NORMS = ("", "BN", "SyncBN", "GN")
+
+
+def check_head(head: nn.Module, recurrence: Recurrence, penalty_weight: float, test_steps: int | None) -> None:
+    """Check what every head takes.
+
+    Raises:
+        SettingError: a negative or infinite weight, test_steps < 1.
+        ContradictionError: no weight for the penalty that the recurrence has.
+    """
+    owner = type(head).__name__
+    check_number(owner, "[0, inf)", penalty_weight=penalty_weight)
+    if test_steps is not None:
+        check_whole(owner, test_steps=test_steps)
+    if penalty_weight == 0 and recurrence.penalty is not None:
+        raise ContradictionError(
+            {"penalty_weight": penalty_weight, "recurrence": recurrence.penalty},
+            f"{recurrence.penalty!r} would have no effect; give it a positive weight, or choose a rule without a "
+            "penalty, such as 'rbp' in place of 'crbp' and 'bptt' in place of 'cbptt'",
+            owner,
+        )
+
+
+def check_readout_norm(head: nn.Module, norm: str, channels: int) -> None:
+    """Check a norm that detectron2's get_norm builds.
+
+    Raises:
+        SettingError: another name.
+        ContradictionError: "GN", which is of 32 groups there, on channels that these do not divide.
+    """
+    owner = type(head).__name__
+    check_choice(owner, READOUT_NORMS, readout_norm=norm)
+    if norm == "GN" and channels % 32:
+        raise ContradictionError(
+            {"readout_norm": norm, "channels": channels}, "detectron2's group norm has 32 groups; choose BN", owner
+        )
+
+
+def recurrent_heads(model: nn.Module) -> list[nn.Module]:
+    """Heads of a model that hold a recurrence and read its state out."""
+    return [m for m in model.modules() if isinstance(getattr(m, "recurrence", None), Recurrence)]

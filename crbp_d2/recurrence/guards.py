@@ -1,0 +1,97 @@
+"""What a graph leads to, and derivatives that are not defined."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def reaches_beyond(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:
+    """Whether a tensor other than `inputs` gets a gradient from `outputs`."""
+    return next(leaves_beyond(outputs, inputs), None) is not None
+
+
+def leaves_beyond(outputs: Sequence[Tensor], inputs: Sequence[Tensor]):
+    """The leaves that get a gradient from `outputs`, without `inputs`."""
+    known = {id(tensor) for tensor in inputs}
+    waiting = [part.grad_fn for part in outputs if part.grad_fn is not None]
+    # The nodes themselves: Python's objects for them live no longer than they are referred to.
+    seen = set(waiting)
+    while waiting:
+        node = waiting.pop()
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in known:
+            yield leaf
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen:
+                seen.add(following)
+                waiting.append(following)
+
+
+def once_differentiated(values: Sequence[Tensor | None], depends_on: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+    """`values` of a backward pass, whose own derivative raises instead of being taken for zero.
+
+    Args:
+        depends_on: what the values are functions of.
+
+    Raises:
+        RuntimeError: later, where a second derivative is asked for.
+    """
+    anchors = [tensor for tensor in depends_on if tensor.requires_grad]
+    present = [value for value in values if value is not None]
+    if not torch.is_grad_enabled() or not anchors or not present:
+        return tuple(values)
+    marked = iter(_OnceDifferentiated.apply(len(present), *present, *anchors))
+    return tuple(None if value is None else next(marked) for value in values)
+
+
+class _OnceDifferentiated(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, count: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(value.view_as(value) for value in tensors[:count])
+
+    @staticmethod
+    def backward(ctx, *g: Tensor):
+        raise RuntimeError(
+            "an Implicit gradient is defined once: a second derivative through it (a gradient penalty, a Hessian, a "
+            "recurrence inside a penalized one) needs Unrolled(), or the loss as a function of detached gradients"
+        )
+
+
+@contextmanager
+def kept_from_checkpoint() -> Iterator[None]:
+    """Within torch's non-reentrant checkpoint, save what is recorded here as usual.
+
+    The checkpoint repeats its whole function for every pass through a graph whose tensors it has dropped. A transposed
+    solve passes the recorded step once a product, so without this a run would be repeated for each of them; the one
+    step's tensors are what an implicit gradient keeps in any case.
+    """
+    if not _in_checkpoint():
+        yield
+        return
+    with torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
+        yield
+
+
+def _in_checkpoint() -> bool:
+    # Torch has no public word for which hooks are in force; where it has no such function, runs are repeated.
+    autograd: Any = torch._C._autograd
+    top = getattr(autograd, "_top_saved_tensors_default_hooks", None)
+    hooks = top(True) if top is not None and autograd._saved_tensors_hooks_is_enabled() else None
+    return hooks is not None and bool(hooks) and "torch.utils.checkpoint" in getattr(hooks[0], "__module__", "")
+
+
+def _pack(tensor: Tensor) -> tuple[Tensor, int]:
+    return tensor, tensor._version
+
+
+def _unpack(packed: tuple[Tensor, int]) -> Tensor:
+    tensor, version = packed
+    if tensor._version != version:
+        raise RuntimeError(
+            f"a tensor of shape {tuple(tensor.shape)} that the recorded step of a recurrence needs has been modified "
+            "by an inplace operation"
+        )
+    return tensor
