@@ -27,9 +27,6 @@ def add_crbp_config(cfg: CN) -> None:
     node.PHANTOM_DAMPING = 0.5
     # Weight of the loss after STEPS steps under progressive_mixed, whose other loss is that after a drawn number.
     node.FIXED_WEIGHT = 0.5
-    # Samples whose last step is held at once in training under rbp, crbp and deq, which bounds the memory that grows
-    # with the RoIs at the cost of two cell evaluations; 0: all.
-    node.CHUNK_SIZE = 0
     # Norm between the last state and the readout. Mask head and semantic head: a name in crbp_d2.modeling.heads
     # (paper: SyncBN, which becomes BN, with the same parameters, unless several GPUs train); MODEL.ROI_MASK_HEAD.NORM,
     # where one is given, takes its place. Contour heads: a name in crbp_d2.layers.norms.NORMS (paper: BN).
@@ -57,6 +54,8 @@ def add_crbp_config(cfg: CN) -> None:
     # crbp_d2.layers.convolution.METHODS. "auto" goes by a cost model, a function of the shapes, the precision and the
     # kind of device; "benchmark" by a timing, so that two runs with one seed need not give the same weights.
     node.CELL.CONVOLUTION = "auto"
+    # Compile the steps that no series of products is computed through, by torch.compile.
+    node.CELL.COMPILE = False
 
     node.SOLVER = CN()
     # A name in crbp_d2.recurrence.SOLVERS; "": the rule's own (Anderson for deq, FixedSteps for the others).

@@ -13,7 +13,6 @@ from crbp_d2.modeling import ContourSegHead, ContourStem, RecurrentMaskHead, Rec
 from crbp_d2.recurrence import (
     Anderson,
     Broyden,
-    Chunked,
     ContractionPenalty,
     EarlyExit,
     FixedSteps,

@@ -10,7 +10,6 @@ from crbp_d2.layers.convolution import PointwiseConv2d, horizontal_convolution
 from crbp_d2.layers.elementwise import elementwise
 from crbp_d2.layers.norms import build_norm
 from crbp_d2.layers.softplus import softplus
-from crbp_d2.recurrence.cell_step import in_blocks
 from crbp_d2.recurrence.state import State
 from crbp_d2.utils.errors import SettingError, check_choice, check_whole
 
@@ -83,12 +82,12 @@ class GalaHGRUCell(HorizontalCell):
         def settled(drive: Tensor, _: State) -> State:
             return (elementwise(softplus, (self._excited_by(self._suppressed_of_zeros(drive)),)),)
 
-        (h,) = in_blocks(settled, self.inhibition_norm, drive, ())
+        (h,) = settled(drive, ())
         return (h.to(drive.dtype),)
 
     def forward(self, drive: Tensor, state: State) -> State:
         """One step. drive: N x C x H x W; state: one tensor of the same shape."""
-        return in_blocks(self._step, self.inhibition_norm, drive, state)
+        return self._step(drive, state)
 
     def first_step(self, drive: Tensor, state: State) -> State:
         """The step from the initial state, without what zeros make zero."""
@@ -98,7 +97,7 @@ class GalaHGRUCell(HorizontalCell):
         def step(drive: Tensor, _: State) -> State:
             return self._updated(drive.new_zeros(()), self._suppressed_of_zeros(drive))
 
-        return in_blocks(step, self.inhibition_norm, drive, ())
+        return step(drive, ())
 
     def _step(self, drive: Tensor, state: State) -> State:
         (h,) = state

@@ -7,21 +7,20 @@ an error that a constructor raises is told in keys.
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
 from typing import Any
 
 import torch
 from detectron2.config import CfgNode, configurable, get_cfg
 from detectron2.utils import comm
-from torch import nn
 
 from crbp_d2.cells import FeedforwardControl, build_cell, takes
 from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import value_of
 from crbp_d2.layers.convolution import set_convolution
-from crbp_d2.recurrence import RULES, SOLVERS, Recurrence, RuleSettings, learning_rule
+from crbp_d2.recurrence import ContractionPenalty, EarlyExit, Recurrence, learning_rule
 from crbp_d2.recurrence.cell_step import mixing_norms
-from crbp_d2.utils.errors import ContradictionError, SettingError
+from crbp_d2.recurrence.rules import has_penalty
+from crbp_d2.utils.errors import ContradictionError, SettingError, check_whole
 
 # Key -> argument of `learning_rule`, of the cell or of the head; with its class in front where two have it.
 ARGUMENTS = {
@@ -30,7 +29,6 @@ ARGUMENTS = {
     "MODEL.RECURRENCE.TRUNCATION": "truncation",
     "MODEL.RECURRENCE.PHANTOM_DAMPING": "phantom_damping",
     "MODEL.RECURRENCE.FIXED_WEIGHT": "fixed_weight",
-    "MODEL.RECURRENCE.CHUNK_SIZE": "chunk_size",
     "MODEL.RECURRENCE.SOLVER.NAME": "solver",
     "MODEL.RECURRENCE.SOLVER.TOL": "tol",
     "MODEL.RECURRENCE.SOLVER.MAX_STEPS": "max_steps",
@@ -61,6 +59,16 @@ ARGUMENTS = {
     "MODEL.CONTOUR.PRIOR_PROB": "prior_prob",
 }
 KEYS = {argument: key for key, argument in ARGUMENTS.items()}
+# Arguments of parts that `learning_rule` has by another name.
+KEYS |= {
+    "ContractionPenalty.iterations": KEYS["power_iterations"],
+    "EarlyExit.tol": KEYS["early_stop"],
+    "NeumannSeries.tol": KEYS["neumann_tol"],
+    "Phantom.damping": KEYS["phantom_damping"],
+}
+# Arguments of `learning_rule` that every config gives.
+RULE_SETTINGS = ("truncation", "phantom_damping", "fixed_weight", "num_terms", "neumann_tol", "bound", "reduction",
+                 "power_iterations", "solver", "tol", "max_steps", "memory", "damping")  # fmt: skip
 # Whose default, 0 or "", leaves the choice to the constructor or to another key.
 OWN = [KEYS[argument] for argument in ("channels", "kernel_size", "norm", "timescale", "test_steps")]
 # Parts, which several keys may have chosen.
@@ -69,7 +77,7 @@ PARTS = {
     "recurrence": ["MODEL.RECURRENCE.RULE"],
     "supervision": ["MODEL.RECURRENCE.RULE"],
     "solver": ["MODEL.RECURRENCE.SOLVER.NAME", "MODEL.RECURRENCE.RULE"],
-    "early_stop": ["MODEL.RECURRENCE.EARLY_STOP.ENABLED"],
+    "EarlyExit.tol": ["MODEL.RECURRENCE.EARLY_STOP.ENABLED"],
     "stem_channels": ["MODEL.CONTOUR.CHANNELS"],
 }
 DEFAULTS = get_cfg()
@@ -87,7 +95,11 @@ def errors_by_key(cfg: CfgNode) -> Iterator[None]:
     try:
         yield
     except ContradictionError as error:
-        keys = [key for name in error.settings for key in PARTS.get(name) or _keys_of(cfg, error.owner, name)]
+        keys = [
+            key
+            for name in error.settings
+            for key in PARTS.get(f"{error.owner}.{name}") or PARTS.get(name) or _keys_of(cfg, error.owner, name)
+        ]
         if not keys:
             raise
         raise ContradictionError({key: value_of(cfg, key) for key in keys}, error.reason) from error
@@ -131,32 +143,38 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
     """
     node = cfg.MODEL.RECURRENCE
     with errors_by_key(cfg):
-        settings = arguments(cfg, *(field.name for field in fields(RuleSettings)))
-        checked = RuleSettings(**settings)  # Valid also where it is not used.
-        cell: Any = build_cell(node.CELL.NAME, node.CELL.CHANNELS or channels, **_cell_settings(cfg))
         enabled = node.EARLY_STOP.ENABLED
         if enabled not in (None, True, False):
             raise SettingError("MODEL.RECURRENCE.EARLY_STOP.ENABLED", enabled, "True, False, or None")
-        if not (_settles(cfg, cell, checked) if enabled is None else enabled):
-            settings["early_stop"] = None
+        check_whole("learning_rule", steps=node.STEPS)
+        cell: Any = build_cell(node.CELL.NAME, node.CELL.CHANNELS or channels, **_cell_settings(cfg))
         set_convolution(cell, node.CELL.CONVOLUTION)
-        recurrence = learning_rule(node.RULE, cell, **settings)
+        settings = arguments(cfg, *RULE_SETTINGS)
+        if has_penalty(node.RULE):
+            settings["penalty"] = node.PENALTY.NAME
+        elif value_of(DEFAULTS, KEYS["penalty"]) != node.PENALTY.NAME:
+            raise ContradictionError(
+                {"penalty": node.PENALTY.NAME, "rule": node.RULE},
+                "this rule has no penalty; leave the name out, or choose a rule with one, such as 'crbp' or 'cbptt'",
+            )
+        recurrence = learning_rule(node.RULE, cell, node.STEPS, **settings)
         solver = recurrence.solver
         if settings["max_steps"] and not solver.stops_at_tol:
             raise ContradictionError(
                 {"max_steps": settings["max_steps"], "solver": solver},
                 f"{solver!r} always runs all its steps; choose Anderson or Broyden, or leave MAX_STEPS at 0",
             )
+        if _settles(cfg, recurrence) if enabled is None else enabled:
+            recurrence.solver = EarlyExit(solver, node.EARLY_STOP.TOL)
+        if node.CELL.COMPILE:
+            cell.compile()
     return recurrence
 
 
-def _settles(cfg: CfgNode, cell: nn.Module, settings: RuleSettings) -> bool:
-    """Whether the states are trained to settle, every sample by itself, and all states after that are the same."""
-    node = cfg.MODEL.RECURRENCE
-    rule = RULES[node.RULE]
-    contracting = rule.penalty is not None and node.PENALTY.NAME == "Contraction"
-    plain = not SOLVERS[settings.solver or rule.solver](settings).stops_at_tol
-    return contracting and plain and not mixing_norms(cell) and not cfg.TEST.STEPS_TO_EVALUATE
+def _settles(cfg: CfgNode, recurrence: Recurrence) -> bool:
+    """Whether the states are trained to settle, each sample by itself, and no later ones are evaluated."""
+    contracting = isinstance(recurrence.penalty, ContractionPenalty) and not recurrence.solver.stops_at_tol
+    return contracting and not mixing_norms(recurrence.cell) and not cfg.TEST.STEPS_TO_EVALUATE
 
 
 def _cell_settings(cfg: CfgNode) -> dict[str, Any]:

@@ -1,33 +1,40 @@
 """Solve statistics as scalars in detectron2's event storage, hence in metrics.json and TensorBoard."""
 
 import logging
+from weakref import WeakKeyDictionary
 
+import torch
 from detectron2.utils.events import EventStorage, get_event_storage, has_event_storage
 from detectron2.utils.logger import log_every_n_seconds
 from torch import Tensor
 
 from crbp_d2.recurrence import RecurrenceOutput, SolveStats
 
+# Iterations between two writings of detectron2's writers, which read the scalars.
+PERIOD = 20
+# Scalars on a device that the storage does not have yet: name, iteration and value.
+_PENDING: WeakKeyDictionary[EventStorage, list[tuple[str, int, Tensor]]] = WeakKeyDictionary()
+
 
 def log_solve(output: RecurrenceOutput, prefix: str = "recurrence") -> None:
     """Put the statistics of a run into the current event storage, if there is one.
 
-    steps, residual (mean over samples), unconverged (samples) and lipschitz (the penalty before
-    weighting) at once. When the backward pass has run: of a Neumann series series_terms, series_ratio
-    (means) and growth_events (samples whose series grew), of another transposed solve transpose_steps,
-    transpose_residual (means) and transpose_unconverged (samples). An empty batch leaves only steps and
-    lipschitz.
+    At once: steps, residual (mean over samples), unconverged (samples) and lipschitz (the penalty before
+    weighting). After the backward pass, for a Neumann series series_terms, series_ratio (means) and growth_events
+    (samples whose series grew), for another transposed solve transpose_steps, transpose_residual (means) and
+    transpose_unconverged (samples). An empty batch leaves only steps and lipschitz. Values on a device reach the
+    storage once in PERIOD iterations, in one read.
     """
     if not has_event_storage():
         return
     storage = get_event_storage()
     stats = output.stats
     storage.put_scalar(f"{prefix}/steps", stats.steps)
-    storage.put_scalar(f"{prefix}/lipschitz", output.penalty.detach().item())
+    values = {"lipschitz": output.penalty.detach()}
     if len(stats.residual):
-        storage.put_scalar(f"{prefix}/residual", _mean(stats.residual))
-        storage.put_scalar(f"{prefix}/unconverged", (~stats.converged).sum().item())
+        values |= {"residual": _mean(stats.residual), "unconverged": (~stats.converged).sum()}
         stats.on_backward = lambda finished: _log_transpose(finished, storage, prefix)
+    _put(storage, prefix, values)
 
 
 def _log_transpose(stats: SolveStats, storage: EventStorage, prefix: str) -> None:
@@ -35,23 +42,37 @@ def _log_transpose(stats: SolveStats, storage: EventStorage, prefix: str) -> Non
     if report is None:
         return
     if report.growing is None:
-        storage.put_scalar(f"{prefix}/transpose_steps", _mean(report.sample_steps))
-        storage.put_scalar(f"{prefix}/transpose_residual", _mean(report.residual))
-        storage.put_scalar(f"{prefix}/transpose_unconverged", (~report.converged).sum().item())
-        return
-    growth_events = report.growing.sum().item()
-    storage.put_scalar(f"{prefix}/series_terms", _mean(report.sample_steps))
-    storage.put_scalar(f"{prefix}/series_ratio", _mean(report.residual))
-    storage.put_scalar(f"{prefix}/growth_events", growth_events)
-    if growth_events:
-        log_every_n_seconds(
-            logging.WARNING,
-            f"{prefix}: the Neumann series grew for {growth_events} of {len(report.growing)} samples at iteration "
-            f"{storage.iter}, so their gradient is not that of a fixed point; a larger penalty or a smaller learning "
-            "rate keeps the recurrence contractive",
-            n=60,
-            name=__name__,
-        )
+        values = {"transpose_steps": _mean(report.sample_steps), "transpose_residual": _mean(report.residual),
+                  "transpose_unconverged": (~report.converged).sum()}  # fmt: skip
+    else:
+        values = {"series_terms": _mean(report.sample_steps), "series_ratio": _mean(report.residual),
+                  "growth_events": report.growing.sum()}  # fmt: skip
+    _put(storage, prefix, values)
+
+
+def _put(storage: EventStorage, prefix: str, values: dict[str, Tensor]) -> None:
+    pending = _PENDING.setdefault(storage, [])
+    pending += [(f"{prefix}/{name}", storage.iter, value.detach()) for name, value in values.items()]
+    # A look at values on the host waits for nothing.
+    if all(value.device.type == "cpu" for value in values.values()) or (storage.iter + 1) % PERIOD == 0:
+        flush(storage)
+
+
+def flush(storage: EventStorage) -> None:
+    """Put the scalars that are still on a device into the storage."""
+    pending = _PENDING.pop(storage, [])
+    numbers = torch.stack([value.double() for *_, value in pending]).tolist() if pending else []
+    for (name, iteration, _), number in zip(pending, numbers, strict=True):
+        storage.put_scalar(name, number, cur_iter=iteration)
+        if name.endswith("/growth_events") and number:
+            log_every_n_seconds(
+                logging.WARNING,
+                f"{name.rpartition('/')[0]}: the Neumann series of {number:.0f} samples grew at iteration {iteration}, "
+                "so their gradient is not that of a fixed point; a larger penalty or a smaller learning rate keeps "
+                "the recurrence contractive",
+                n=60,
+                name=__name__,
+            )
 
 
 def summarize(stats: SolveStats) -> str:
@@ -71,5 +92,5 @@ def summarize(stats: SolveStats) -> str:
     return ", ".join(parts)
 
 
-def _mean(values: Tensor) -> float:
-    return values.double().mean().item()
+def _mean(values: Tensor) -> Tensor:
+    return values.double().mean()

@@ -3,15 +3,13 @@
 from crbp_d2.utils.table import Table
 
 from .diagnostics import contraction, lipschitz_coefficient, residuals, spectral_radius
-from .gradients.chunked import Chunked
 from .gradients.implicit import Implicit
 from .gradients.phantom import Phantom
 from .gradients.unrolled import Truncated, Unrolled
-from .interfaces import Cell, Gradient, Penalty, Solver, Step, Trajectory, TransposeSolver
+from .interfaces import Cell, Gradient, Penalty, Run, Solution, Solver, SolveStats, Step, TransposeSolver
 from .penalties import ContractionPenalty, LipschitzPenalty
 from .recurrence import Recurrence, RecurrenceOutput
-from .rules import PENALTIES, RULES, SOLVERS, Rule, RuleSettings, learning_rule
-from .solution import Solution, SolveStats
+from .rules import PENALTIES, RULES, SOLVERS, learning_rule
 from .solvers.anderson import Anderson
 from .solvers.base import AffineStep, UnconvergedWarning
 from .solvers.broyden import Broyden
@@ -29,7 +27,6 @@ __all__ = [
     "Anderson",
     "Broyden",
     "Cell",
-    "Chunked",
     "ContractionPenalty",
     "EarlyExit",
     "FixedSteps",
@@ -43,14 +40,12 @@ __all__ = [
     "RandomSteps",
     "Recurrence",
     "RecurrenceOutput",
-    "Rule",
-    "RuleSettings",
+    "Run",
     "Solution",
     "SolveStats",
     "Solver",
     "Step",
     "Table",
-    "Trajectory",
     "TransposeSolver",
     "Truncated",
     "UnconvergedWarning",

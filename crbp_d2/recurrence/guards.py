@@ -1,11 +1,12 @@
-"""What a graph leads to, and derivatives that are not defined."""
+"""Leaves that a graph reaches, derivatives that are not defined, and activation checkpointing."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from crbp_d2.utils.compat import checkpoint_saves_tensors
 
 
 def reaches_beyond(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:
@@ -14,10 +15,10 @@ def reaches_beyond(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:
 
 
 def leaves_beyond(outputs: Sequence[Tensor], inputs: Sequence[Tensor]):
-    """The leaves that get a gradient from `outputs`, without `inputs`."""
+    """Leaves that get a gradient from `outputs`, except `inputs`."""
     known = {id(tensor) for tensor in inputs}
     waiting = [part.grad_fn for part in outputs if part.grad_fn is not None]
-    # The nodes themselves: Python's objects for them live no longer than they are referred to.
+    # The nodes themselves are kept: Python's objects for them live only as long as they are referred to.
     seen = set(waiting)
     while waiting:
         node = waiting.pop()
@@ -34,7 +35,7 @@ def once_differentiated(values: Sequence[Tensor | None], depends_on: Sequence[Te
     """`values` of a backward pass, whose own derivative raises instead of being taken for zero.
 
     Args:
-        depends_on: what the values are functions of.
+        depends_on: the tensors that the values are functions of.
 
     Raises:
         RuntimeError: later, where a second derivative is asked for.
@@ -68,23 +69,16 @@ def kept_from_checkpoint() -> Iterator[None]:
     solve passes the recorded step once a product, so without this a run would be repeated for each of them; the one
     step's tensors are what an implicit gradient keeps in any case.
     """
-    if not _in_checkpoint():
+    if not checkpoint_saves_tensors():
         yield
         return
     with torch.autograd.graph.saved_tensors_hooks(_pack, _unpack):
         yield
 
 
-def _in_checkpoint() -> bool:
-    # Torch has no public word for which hooks are in force; where it has no such function, runs are repeated.
-    autograd: Any = torch._C._autograd
-    top = getattr(autograd, "_top_saved_tensors_default_hooks", None)
-    hooks = top(True) if top is not None and autograd._saved_tensors_hooks_is_enabled() else None
-    return hooks is not None and bool(hooks) and "torch.utils.checkpoint" in getattr(hooks[0], "__module__", "")
-
-
 def _pack(tensor: Tensor) -> tuple[Tensor, int]:
-    return tensor, tensor._version
+    # Not the tensor itself: a result of the step would hold its own graph, and never be freed.
+    return tensor.detach(), tensor._version
 
 
 def _unpack(packed: tuple[Tensor, int]) -> Tensor:

@@ -6,7 +6,7 @@ from torch import Tensor
 from crbp_d2.layers.tensors import widen
 from crbp_d2.utils.errors import check_choice, check_number, check_whole
 
-from .state import State, sample_norm, vjp
+from .state import State, per_sample, sample_norm, vjp
 
 REDUCTIONS = ("mean", "sum")
 
@@ -76,7 +76,7 @@ class ContractionPenalty:
         v = _unit(tuple(torch.randn_like(part) for part in state))
         for _ in range(self.iterations):
             v = _unit(vjp(state, previous, v, retain_graph=True))
-        growth = sample_norm(vjp(state, previous, v, create_graph=True))
+        growth = sample_norm(vjp(state, previous, v, create_graph=True)).to(widen(state[0]).dtype)
         excess = (growth - self.bound).clamp(min=0).square()
         return excess.sum() if self.reduction == "sum" else excess.mean()
 
@@ -88,7 +88,7 @@ def _unit(v: State) -> State:
     """Each sample at length 1; what is zero stays zero."""
     norm = sample_norm(v)
     scale = torch.where(norm == 0, norm, 1 / norm)
-    return tuple((part * scale.view(-1, *[1] * (part.dim() - 1))).to(part.dtype) for part in v)
+    return tuple((widen(part) * per_sample(scale, part).to(widen(part).dtype)).to(part.dtype) for part in v)
 
 
 def _check(owner: str, bound: float, reduction: str) -> None:

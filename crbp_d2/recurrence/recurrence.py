@@ -1,8 +1,7 @@
 """The joint of cell, solver, gradient, penalty and supervision."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,9 +11,8 @@ from crbp_d2.layers.cache import solve_scope
 from crbp_d2.utils.errors import check_whole
 from crbp_d2.utils.tracing import is_exported, refuse_transform
 
-from .cell_step import CellStep, begin
-from .interfaces import Cell, Gradient, Penalty, Solver
-from .solution import SolveStats
+from .cell_step import CellStep, begin, requires_gradient
+from .interfaces import Cell, Gradient, Penalty, Run, Solver, SolveStats
 from .solvers.base import warn_unconverged
 from .state import State
 from .supervision import Supervision, check_supervision, read_after
@@ -45,6 +43,17 @@ class RecurrenceOutput:
         first, *others = (of(state[0]) if weight == 1 else weight * of(state[0]) for weight, state in self.supervised)
         return sum(others, first)
 
+    def detached(self) -> "RecurrenceOutput":
+        """The same values without their graph."""
+
+        def detached(state: State) -> State:
+            return tuple(part.detach() for part in state)
+
+        states = None if self.states is None else [detached(state) for state in self.states]
+        supervised = [(weight, detached(state)) for weight, state in self.supervised]
+        last = states[-1] if states else detached(self.state)
+        return RecurrenceOutput(last, self.penalty.detach(), self.stats, states, supervised)
+
     def after(self, steps: int) -> State:
         """The recorded state after `steps` steps; a solver that stops at a tolerance stays where it stopped.
 
@@ -59,19 +68,19 @@ class RecurrenceOutput:
 
 
 class Recurrence(nn.Module):
-    """h_{t+1} = cell(drive, h_t), run and differentiated as its parts say; interfaces.py says what these are.
+    """h_{t+1} = cell(drive, h_t), run and differentiated by its parts; interfaces.py describes these.
 
     Args:
         cell: module with `forward(drive, state) -> state` and `initial_state(drive) -> state`.
         solver: how steps are run: FixedSteps(20), Anderson(...), EarlyExit(FixedSteps(20), tol). The attribute may be
             replaced at any time.
-        gradient: how the last state is differentiated: Unrolled(), Truncated(3), Implicit(...), Chunked(Implicit(...)).
+        gradient: how the last state is differentiated: Unrolled(), Truncated(3), Implicit(...), Phantom(...).
         penalty: LipschitzPenalty(...), or None.
         supervision: which states a loss is read from: "last", "every", or Mixed(...).
 
     Raises:
-        TypeError: a cell, solver, gradient or penalty that is none.
-        SettingError: another supervision.
+        TypeError: an argument that does not implement its protocol.
+        SettingError: an unknown supervision.
         ContradictionError: parts that contradict each other.
     """
 
@@ -115,6 +124,8 @@ class Recurrence(nn.Module):
         solver.check(self.cell)
         self.gradient.check(self.cell, solver, self.penalty, self.supervision)
 
+    # torch.compile calls the run as it is, instead of breaking its graph within the steps; CELL.COMPILE compiles those.
+    @torch.compiler.disable
     @solve_scope()
     def forward(
         self, drive: Tensor, state: State | None = None, steps: int | None = None, record: bool = False
@@ -123,89 +134,75 @@ class Recurrence(nn.Module):
 
         Args:
             drive: N x C x H x W, the same at every step.
-            state: where to start; default the cell's initial state.
-            steps: evaluations of the cell (at most, for a solver that stops at a tolerance); default the
+            state: where to start; default: the cell's initial state.
+            steps: evaluations of the cell (at most, for a solver that stops at a tolerance); default: the
                 solver's own number.
             record: keep the state after every step.
 
         Raises:
-            ValueError: steps < 1; a drive or state of another shape than the cell's; a state that the cell
-                answers with one of another shape.
+            ValueError: steps < 1; a drive or state of another shape than the cell's; a cell that returns a state of
+                another shape than it was given.
 
         Warns:
             UnconvergedWarning: once, if a solver that stops at a tolerance does not get there.
         """
         exported = is_exported(drive)
-        if self.training and self.penalty is not None and not torch.is_grad_enabled() and not exported:
-            return self._measured(drive, state, steps, record)
-        # What is exported is inference.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not exported):
-            return self._run(drive, state, steps, record)
-
-    def _measured(self, drive: Tensor, state: State | None, steps: int | None, record: bool) -> RecurrenceOutput:
-        """A training pass without gradients, of which losses are wanted: the penalty needs the last step's graph."""
-        refuse_transform(
-            (drive, *(state if isinstance(state, tuple | list) else ())),
-            "the penalty of a training pass without gradients",
-            "turn gradients on, or call eval()",
-        )
-        # Without gradients a random number of steps is fixed.
-        steps = self.solver.next_steps() if steps is None else steps
+        reads = [(steps, 1.0)] if steps is not None else self._reads()
+        for count, _ in reads:
+            check_whole("Recurrence", steps=count)
+        given = (drive, *(state if isinstance(state, tuple | list) else ()))
+        # What is exported is inference; a frozen recurrence costs as much.
+        if torch.is_grad_enabled() and not exported and requires_gradient(self.cell, given):
+            return self._run(drive, state, reads, record)
+        if exported or not self.training or self.penalty is None:
+            with torch.no_grad():
+                return self._run(drive, state, reads, record)
+        # A training pass without gradients still has losses, and the penalty needs the last step's graph.
+        refuse_transform(given, "the penalty of a training pass without gradients", "turn gradients on, or call eval()")
         with torch.inference_mode(False), torch.enable_grad():
-            output = self._run(drive, state, steps, record)
-        states = None if output.states is None else [_detached(h) for h in output.states]
-        last = states[-1] if states else _detached(output.state)
-        supervised = [(weight, _detached(h)) for weight, h in output.supervised]
-        return RecurrenceOutput(last, output.penalty.detach(), output.stats, states, supervised)
+            return self._run(drive, state, reads, record).detached()
 
-    def _run(self, drive: Tensor, state: State | None, steps: int | None, record: bool) -> RecurrenceOutput:
-        reads = [(steps, 1.0)]
-        if steps is None:
-            steps = self.solver.next_steps()
-            reads = read_after(self.supervision, steps, self.solver.steps)
-        check_whole("Recurrence", steps=steps)
-        differentiated = torch.is_grad_enabled()
-        given = state
+    def _reads(self) -> list[tuple[int, float]]:
+        """Numbers of steps after which the state is read out, with the weights of their losses."""
+        if not self.training:
+            return [(self.solver.steps, 1.0)]
+        return read_after(self.supervision, self.solver.next_steps(), self.solver.steps)
+
+    def _run(
+        self, drive: Tensor, state: State | None, reads: list[tuple[int, float]], record: bool
+    ) -> RecurrenceOutput:
         drive, state = begin(self.cell, drive, state)
-        inference = not (self.training or differentiated)
-        step = CellStep(self.cell, drive, inference, initial=state if given is None else None)
-        # The mean over no samples is none.
+        differentiated = torch.is_grad_enabled()
+        # An empty batch has no mean.
         penalty = self.penalty if differentiated and len(drive) else None
         states: list[State] | None = [] if record or self.supervision == "every" else None
-        visit = None if states is None else states.append
-        first, *others = reads
-        run = self.gradient.run(step, state, self.solver, first[0], None if others else penalty, visit)
-        supervised = [(first[1], run.state)]
-        for (before, _), (after, weight) in pairwise(reads):
-            start = tuple(part.detach() for part in run.state)
-            earlier = run.stats
-            run = self.gradient.run(step, start, self.solver, after - before, penalty, visit)
-            run.stats = run.stats.after(earlier)
-            supervised.append((weight, run.state))
+        step = CellStep(self.cell, drive, inference=not (self.training or differentiated))
+        run = Run(step, state, self.solver, 0, visit=None if states is None else states.append)
+        supervised: list[tuple[float, State]] = []
+        taken, solution = 0, None
+        for count, weight in reads:
+            last = count == reads[-1][0]
+            following = self.gradient.run(replace(run, steps=count - taken, penalty=penalty if last else None))
+            solution = following if solution is None else following.after(solution)
+            supervised.append((weight, solution.state))
+            run, taken = replace(run, state=tuple(part.detach() for part in solution.state)), count
         if states is not None:
-            states[-1] = run.state
+            states[-1] = solution.state
             if self.supervision == "every":
                 supervised = [(1 / len(states), state) for state in states]
-        self._warned = self._warned or warn_unconverged(self.solver, run.stats, "forward run")
+        self._warned = self._warned or warn_unconverged(self.solver, solution.stats, "forward run")
         if not is_exported(drive):
-            self.last_stats = run.stats
-        penalty_value = _zero(run.state) if run.penalty is None else run.penalty
-        return RecurrenceOutput(run.state, penalty_value, run.stats, states, supervised)
+            self.last_stats = solution.stats
+        penalty_value = _zero(solution.state) if solution.penalty is None else solution.penalty
+        return RecurrenceOutput(solution.state, penalty_value, solution.stats, states, supervised)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the statistics of the last run, whose callback belongs to the process, and without a recorder.
-
-        A `forward` set on the instance, as `record_states` does, would run the recurrence that was copied.
-        """
-        return {**{name: value for name, value in self.__dict__.items() if name != "forward"}, "last_stats": None}
+        """Without the statistics of the last run, whose callback belongs to the process."""
+        return {**self.__dict__, "last_stats": None}
 
     def extra_repr(self) -> str:
         penalty = f", penalty={self.penalty!r}" if self.penalty is not None else ""
         return f"solver={self.solver!r}, gradient={self.gradient!r}{penalty}, supervision={self.supervision!r}"
-
-
-def _detached(state: State) -> State:
-    return tuple(part.detach() for part in state)
 
 
 def _zero(state: State) -> Tensor:

@@ -1,19 +1,19 @@
-"""The learning rules: each a row that says which solver, gradient, penalty and supervision go together."""
+"""The learning rules by name: for each a function that chooses solver, gradient, penalty and supervision of a cell.
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+cell: see Recurrence. steps: forward steps N. solver, penalty: a part, or a name in SOLVERS or PENALTIES.
+"""
+
+from collections.abc import Callable, Mapping
 from inspect import signature
 from typing import Any
 
-from crbp_d2.utils.errors import SettingError, check_whole
+from crbp_d2.utils.errors import ContradictionError
 from crbp_d2.utils.table import Table
 
-from .gradients.chunked import Chunked
 from .gradients.implicit import Implicit
 from .gradients.phantom import Phantom
 from .gradients.unrolled import Truncated, Unrolled
-from .interfaces import Cell
+from .interfaces import Cell, Penalty, Solver
 from .penalties import ContractionPenalty, LipschitzPenalty
 from .recurrence import Recurrence
 from .solvers.anderson import Anderson
@@ -22,217 +22,239 @@ from .solvers.early_exit import EarlyExit
 from .solvers.fixed_steps import FixedSteps
 from .solvers.neumann import NeumannSeries
 from .solvers.random_steps import RandomSteps
-from .supervision import Mixed, Supervision
+from .supervision import Mixed
 
-
-def _default(part: Callable[..., Any], argument: str) -> Any:
-    """What the constructor of a part says, so that it is said once."""
-    return signature(part).parameters[argument].default
-
-
-@dataclass(frozen=True)
-class RuleSettings:
-    """The numbers a rule may use; a rule ignores those it has no use for, but all must be valid.
-
-    steps: forward steps. truncation: see Truncated, Phantom. phantom_damping: see Phantom. fixed_weight: see Mixed.
-    num_terms, neumann_tol: see NeumannSeries.
-    penalty: a name in PENALTIES, of rules that have one. bound, reduction, power_iterations: see LipschitzPenalty,
-    ContractionPenalty. solver: a name in SOLVERS, "" for the rule's own.
-    tol: see Anderson and Broyden. max_steps: of a solver that stops at a tolerance, 0 for `steps`.
-    memory: of Anderson and Broyden, 0 for the solver's own. damping: of Anderson. chunk_size: of Chunked, around the
-    rule's gradient, 0 for none. early_stop: the residual of EarlyExit, around the rule's solver, None for none.
-
-    Raises:
-        SettingError: an invalid value, by its name here.
-    """
-
-    steps: int
-    truncation: int = _default(Truncated, "truncation")
-    phantom_damping: float = _default(Phantom, "damping")
-    fixed_weight: float = _default(Mixed, "fixed_weight")
-    num_terms: int = _default(NeumannSeries, "num_terms")
-    neumann_tol: float = _default(NeumannSeries, "tol")
-    penalty: str = "Lipschitz"
-    bound: float = _default(LipschitzPenalty, "bound")
-    reduction: str = _default(LipschitzPenalty, "reduction")
-    power_iterations: int = _default(ContractionPenalty, "iterations")
-    solver: str = ""
-    tol: float = _default(Anderson, "tol")
-    max_steps: int = 0
-    memory: int = 0
-    damping: float = _default(Anderson, "damping")
-    chunk_size: int = 0
-    early_stop: float | None = None
-
-    def __post_init__(self) -> None:
-        with _in_own_words():
-            check_whole("learning_rule", 0, max_steps=self.max_steps, memory=self.memory, chunk_size=self.chunk_size)
-            plain, series = FixedSteps(self.steps), NeumannSeries(self.num_terms, self.neumann_tol)
-            Truncated(self.truncation)
-            Phantom(self.truncation, self.phantom_damping)
-            Mixed(self.fixed_weight)
-            Anderson(damping=self.damping, tol=self.tol)
-            LipschitzPenalty(self.bound, self.reduction)
-            ContractionPenalty(self.bound, self.reduction, self.power_iterations)
-            if self.chunk_size:
-                Chunked(Implicit(series), self.chunk_size)
-            if self.early_stop is not None:
-                EarlyExit(plain, self.early_stop)
-            PENALTIES[self.penalty]
-            if self.solver != "":
-                SOLVERS[self.solver]
-
-
-# Arguments of parts that `learning_rule` knows by another name.
-RENAMED = {
-    ("Chunked", "size"): "chunk_size",
-    ("ContractionPenalty", "iterations"): "power_iterations",
-    ("EarlyExit", "tol"): "early_stop",
-    ("NeumannSeries", "tol"): "neumann_tol",
-    ("Phantom", "damping"): "phantom_damping",
-}
-
-
-@contextmanager
-def _in_own_words() -> Iterator[None]:
-    """While it lasts, errors of the parts name the settings of `learning_rule`."""
-    try:
-        yield
-    except SettingError as error:
-        raise error.renamed(lambda owner, name: RENAMED.get((owner, name), name), "learning_rule") from error
-
-
-# Times `steps` that the longest run of FarSteps takes in training.
+# The longest training run of "FarSteps", as a multiple of `steps`.
 FAR = 8
 
-Part = Callable[[RuleSettings], Any]
+
+def _random_steps(steps: int, truncation: int = 3) -> RandomSteps:
+    """From `truncation` steps to as many more than `steps`, so `steps` on average."""
+    low = min(truncation, steps)
+    return RandomSteps(low, 2 * steps - low, steps)
 
 
-def _accelerated(cls: type, *names: str) -> Part:
-    def build(settings: RuleSettings):
-        values = {name: getattr(settings, name) for name in names}
-        if settings.memory:
-            values["memory"] = settings.memory
-        return cls(tol=settings.tol, max_steps=settings.max_steps or settings.steps, **values)
-
-    return build
+def _far_steps(steps: int, truncation: int = 3) -> RandomSteps:
+    """From `truncation` to FAR times `steps`, most runs short and some long."""
+    return RandomSteps(min(truncation, steps), FAR * steps, steps, draw="log")
 
 
-def _random_steps(settings: RuleSettings) -> RandomSteps:
-    """From the recorded steps alone to as many more than `steps` as these are fewer, so `steps` on average."""
-    low = min(settings.truncation, settings.steps)
-    return RandomSteps(low, 2 * settings.steps - low, settings.steps)
+def _anderson(steps: int, tol: float = 1e-3, max_steps: int = 0, memory: int = 0, damping: float = 1.0) -> Anderson:
+    """max_steps 0: `steps`; memory 0: the solver's own default."""
+    return Anderson(memory or 5, damping, tol, max_steps or steps)
 
 
-def _far_steps(settings: RuleSettings) -> RandomSteps:
-    """From the recorded steps alone to FAR times `steps`, most runs short and some long."""
-    return RandomSteps(min(settings.truncation, settings.steps), FAR * settings.steps, settings.steps, draw="log")
+def _broyden(steps: int, tol: float = 1e-3, max_steps: int = 0, memory: int = 0) -> Broyden:
+    """max_steps 0: `steps`; memory 0: the solver's own default."""
+    return Broyden(memory or 20, tol, max_steps or steps)
 
 
-SOLVERS: Table[Part] = Table(
+def _contraction(bound: float = 0.9, reduction: str = "sum", power_iterations: int = 3) -> ContractionPenalty:
+    return ContractionPenalty(bound, reduction, power_iterations)
+
+
+def _fixed_steps(steps: int) -> FixedSteps:
+    return FixedSteps(steps)
+
+
+SOLVERS: Table[Callable[..., Solver]] = Table(
     "solver",
     {
-        "FixedSteps": lambda s: FixedSteps(s.steps),
+        "FixedSteps": _fixed_steps,
         "RandomSteps": _random_steps,
         "FarSteps": _far_steps,
-        "Anderson": _accelerated(Anderson, "damping"),
-        "Broyden": _accelerated(Broyden),
+        "Anderson": _anderson,
+        "Broyden": _broyden,
     },
 )
-
-PENALTIES: Table[Part] = Table(
-    "penalty",
-    {
-        "Lipschitz": lambda s: LipschitzPenalty(s.bound, s.reduction),
-        "Contraction": lambda s: ContractionPenalty(s.bound, s.reduction, s.power_iterations),
-    },
+PENALTIES: Table[Callable[..., Penalty]] = Table(
+    "penalty", {"Lipschitz": LipschitzPenalty, "Contraction": _contraction}
 )
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One row.
-
-    gradient: function of the settings and the solver (for a gradient that solves with the same one).
-    solver: name in SOLVERS of the forward run.
-    penalty: function of the settings, or None.
-    supervision: function of the settings.
-    """
-
-    gradient: Callable[[RuleSettings, Any], Any]
-    solver: str = "FixedSteps"
-    penalty: Part | None = None
-    supervision: Callable[[RuleSettings], Supervision] = lambda settings: "last"
+def bptt(cell: Cell, steps: int, *, solver: Solver | str = "FixedSteps") -> Recurrence:
+    """Back-propagation through time."""
+    return Recurrence(cell, _solver(solver, steps), Unrolled())
 
 
-def _unrolled(settings: RuleSettings, solver) -> Unrolled:
-    return Unrolled()
+def tbptt(cell: Cell, steps: int, *, solver: Solver | str = "FixedSteps", truncation: int = 3) -> Recurrence:
+    """Truncated back-propagation through time."""
+    return Recurrence(cell, _solver(solver, steps), Truncated(truncation))
 
 
-def _truncated(settings: RuleSettings, solver) -> Truncated:
-    return Truncated(settings.truncation)
+def bptt_every_step(cell: Cell, steps: int, *, solver: Solver | str = "FixedSteps") -> Recurrence:
+    """Back-propagation through time with a loss on every step."""
+    return Recurrence(cell, _solver(solver, steps), Unrolled(), supervision="every")
 
 
-def _phantom(settings: RuleSettings, solver) -> Phantom:
-    return Phantom(settings.truncation, settings.phantom_damping)
+def cbptt(
+    cell: Cell, steps: int, *, solver: Solver | str = "FixedSteps", penalty: Penalty | str = "Lipschitz"
+) -> Recurrence:
+    """Contractor back-propagation through time: `bptt` with a Lipschitz penalty (paper, section 2.3)."""
+    return Recurrence(cell, _solver(solver, steps), Unrolled(), _penalty(penalty))
 
 
-def _neumann(settings: RuleSettings, solver) -> Implicit:
-    return Implicit(NeumannSeries(settings.num_terms, settings.neumann_tol))
+def rbp(
+    cell: Cell,
+    steps: int,
+    *,
+    solver: Solver | str = "FixedSteps",
+    num_terms: int = 15,
+    neumann_tol: float = 0.0,
+) -> Recurrence:
+    """Recurrent back-propagation: the gradient at the fixed point by a Neumann series (paper, section 2.2)."""
+    return Recurrence(cell, _solver(solver, steps), Implicit(NeumannSeries(num_terms, neumann_tol)))
 
 
-def _same_solver(settings: RuleSettings, solver) -> Implicit:
-    return Implicit(solver)
+def crbp(
+    cell: Cell,
+    steps: int,
+    *,
+    solver: Solver | str = "FixedSteps",
+    num_terms: int = 15,
+    neumann_tol: float = 0.0,
+    penalty: Penalty | str = "Lipschitz",
+) -> Recurrence:
+    """Contractor recurrent back-propagation: `rbp` with a Lipschitz penalty (paper, section 2.3)."""
+    gradient = Implicit(NeumannSeries(num_terms, neumann_tol))
+    return Recurrence(cell, _solver(solver, steps), gradient, _penalty(penalty))
 
 
-def _penalty(settings: RuleSettings):
-    return PENALTIES[settings.penalty](settings)
+def crbp_random(
+    cell: Cell,
+    steps: int,
+    *,
+    solver: Solver | str = "RandomSteps",
+    truncation: int = 3,
+    num_terms: int = 15,
+    neumann_tol: float = 0.0,
+    penalty: Penalty | str = "Lipschitz",
+) -> Recurrence:
+    """`crbp` after a random number of steps, at least `truncation`."""
+    return crbp(
+        cell, steps, solver=_solver(solver, steps, truncation), num_terms=num_terms, neumann_tol=neumann_tol,
+        penalty=penalty,
+    )  # fmt: skip
 
 
-RULES: Table[Rule] = Table(
+def progressive(cell: Cell, steps: int, *, solver: Solver | str = "RandomSteps", truncation: int = 3) -> Recurrence:
+    """The last `truncation` of a random number of steps (Bansal et al. 2022)."""
+    return Recurrence(cell, _solver(solver, steps, truncation), Truncated(truncation))
+
+
+def progressive_far(cell: Cell, steps: int, *, solver: Solver | str = "FarSteps", truncation: int = 3) -> Recurrence:
+    """`progressive` with up to FAR times `steps`."""
+    return progressive(cell, steps, solver=solver, truncation=truncation)
+
+
+def progressive_mixed(
+    cell: Cell,
+    steps: int,
+    *,
+    solver: Solver | str = "FarSteps",
+    truncation: int = 3,
+    fixed_weight: float = 0.5,
+) -> Recurrence:
+    """`progressive_far`, with a loss also after `steps` steps; see Mixed."""
+    return Recurrence(cell, _solver(solver, steps, truncation), Truncated(truncation), None, Mixed(fixed_weight))
+
+
+def deq(cell: Cell, steps: int, *, solver: Solver | str = "Anderson") -> Recurrence:
+    """Deep equilibrium model: the same solver forward and for the gradient (Bai et al. 2019)."""
+    solver = _solver(solver, steps)
+    return Recurrence(cell, solver, Implicit(solver))
+
+
+def phantom(
+    cell: Cell,
+    steps: int,
+    *,
+    solver: Solver | str = "Anderson",
+    truncation: int = 3,
+    phantom_damping: float = 0.5,
+) -> Recurrence:
+    """Phantom gradient at the end of a solve (Geng et al. 2021)."""
+    return Recurrence(cell, _solver(solver, steps), Phantom(truncation, phantom_damping))
+
+
+RULES: Table[Callable[..., Recurrence]] = Table(
     "rule",
     {
-        "bptt": Rule(_unrolled),
-        "tbptt": Rule(_truncated),
-        "bptt_every_step": Rule(_unrolled, supervision=lambda settings: "every"),
-        "cbptt": Rule(_unrolled, penalty=_penalty),
-        "rbp": Rule(_neumann),
-        "crbp": Rule(_neumann, penalty=_penalty),
-        "crbp_random": Rule(_neumann, solver="RandomSteps", penalty=_penalty),
-        "progressive": Rule(_truncated, solver="RandomSteps"),
-        "progressive_far": Rule(_truncated, solver="FarSteps"),
-        "progressive_mixed": Rule(_truncated, solver="FarSteps", supervision=lambda s: Mixed(s.fixed_weight)),
-        "deq": Rule(_same_solver, solver="Anderson"),
-        "phantom": Rule(_phantom, solver="Anderson"),
+        "bptt": bptt,
+        "tbptt": tbptt,
+        "bptt_every_step": bptt_every_step,
+        "cbptt": cbptt,
+        "rbp": rbp,
+        "crbp": crbp,
+        "crbp_random": crbp_random,
+        "progressive": progressive,
+        "progressive_far": progressive_far,
+        "progressive_mixed": progressive_mixed,
+        "deq": deq,
+        "phantom": phantom,
     },
 )
 
 
-def learning_rule(name: str, cell: Cell, steps: int, **settings: Any) -> Recurrence:
-    """The Recurrence of a rule by its name in RULES.
+def learning_rule(
+    name: str,
+    cell: Cell,
+    steps: int,
+    *,
+    solver: str = "",
+    penalty: str = "",
+    early_stop: float | None = None,
+    **settings: Any,
+) -> Recurrence:
+    """The Recurrence of a rule by its name.
 
     Args:
-        name: key of RULES.
-        cell: see Recurrence.
-        steps, settings: see RuleSettings.
+        name: a name in RULES.
+        cell, steps: see the rule.
+        solver: a name in SOLVERS; "": the rule's own.
+        penalty: a name in PENALTIES, for a rule with a penalty; "": the paper's.
+        early_stop: residual of an EarlyExit around the solver; None: no early exit.
+        settings: arguments of the rules, solvers and penalties in this module, by name. Those that the rule and
+            its parts do not take have no effect.
 
     Raises:
-        SettingError: an unknown name, or a value that its part rejects.
-        ContradictionError: settings or parts that contradict each other.
+        SettingError: an unknown name, or a value that a part rejects.
+        ContradictionError: parts that contradict each other; a penalty for a rule without one.
         TypeError: an unknown setting.
     """
-    known = [f.name for f in fields(RuleSettings)]
+    rule = RULES[name]
+    own = signature(rule).parameters
+    known = {argument for table in (RULES, SOLVERS, PENALTIES) for part in table.values() for argument in
+             signature(part).parameters} - {"cell"}  # fmt: skip
     for setting in settings:
         if setting not in known:
-            raise TypeError(f"learning_rule: unknown setting {setting!r}; known: {', '.join(known)}")
-    values = RuleSettings(steps, **settings)
-    with _in_own_words():
-        rule = RULES[name]
-        solver = SOLVERS[values.solver or rule.solver](values)
-        penalty = rule.penalty(values) if rule.penalty else None
-        gradient = rule.gradient(values, solver)
-        if values.chunk_size:
-            gradient = Chunked(gradient, values.chunk_size)
-        if values.early_stop is not None:
-            solver = EarlyExit(solver, values.early_stop)
-        return Recurrence(cell, solver, gradient, penalty, rule.supervision(values))
+            raise TypeError(f"learning_rule: unknown setting {setting!r}; known: {', '.join(sorted(known))}")
+    if penalty and "penalty" not in own:
+        raise ContradictionError({"penalty": penalty, "rule": name}, "this rule has no penalty", "learning_rule")
+    default = own["solver"].default if "solver" in own else "FixedSteps"
+    parts: dict[str, Any] = {
+        "solver": _call(SOLVERS[solver if solver != "" else default], {**settings, "steps": steps})
+    }
+    if early_stop is not None:
+        parts["solver"] = EarlyExit(parts["solver"], early_stop)
+    if "penalty" in own:
+        parts["penalty"] = _call(PENALTIES[penalty if penalty != "" else own["penalty"].default], settings)
+    return _call(rule, {**settings, **parts, "cell": cell, "steps": steps})
+
+
+def has_penalty(name: str) -> bool:
+    """Whether the rule of a name has a penalty."""
+    return "penalty" in signature(RULES[name]).parameters
+
+
+def _solver(solver: Solver | str, steps: int, truncation: int = 3) -> Solver:
+    return _call(SOLVERS[solver], {"steps": steps, "truncation": truncation}) if isinstance(solver, str) else solver
+
+
+def _penalty(penalty: Penalty | str) -> Penalty:
+    return PENALTIES[penalty]() if isinstance(penalty, str) else penalty
+
+
+def _call(function: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+    """`function` with those of the settings that it takes."""
+    return function(**{name: settings[name] for name in signature(function).parameters if name in settings})

@@ -4,10 +4,16 @@ A state of N samples is flattened to N x D, D over all tensors of the state; a d
 with entry [n, i, j] = d h'_i / d h_j of sample n.
 """
 
+from inspect import signature
 from math import prod
 
 import torch
 from torch import Tensor, nn
+
+from crbp_d2.recurrence import RULES
+
+# Rules that take plain steps, as many as they are told.
+PLAIN = [name for name, rule in RULES.items() if signature(rule).parameters["solver"].default == "FixedSteps"]
 
 
 class TanhCell(nn.Module):

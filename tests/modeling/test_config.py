@@ -21,13 +21,21 @@ def config(*options, file=None):
     return cfg
 
 
+# Keys, or their sections -> options under which they have an effect.
+USED_BY = {
+    "TRUNCATION": ["RULE", "tbptt"],
+    "SOLVER": ["SOLVER.NAME", "Anderson"],
+    "PENALTY.POWER_ITERATIONS": ["PENALTY.NAME", "Contraction"],
+    "EARLY_STOP": ["EARLY_STOP.ENABLED", True],
+}
+
+
 @pytest.mark.parametrize(
     "key,value,allowed",
     [
         ("RULE", "crpb", "bptt"),
         ("STEPS", 0, "from 1"),
         ("TEST_STEPS", -1, "from 1"),
-        ("CHUNK_SIZE", -1, "from 0"),
         ("READOUT_NORM", "IN", "SyncBN"),
         ("CELL.NAME", "LSTM", "GalaHGRUCell"),
         ("CELL.CHANNELS", -4, "from 1"),
@@ -37,8 +45,8 @@ def config(*options, file=None):
         ("TRUNCATION", 0, "from 1"),
         ("SOLVER.NAME", "Newton", "Anderson, Broyden"),
         ("SOLVER.TOL", 0.0, r"\(0, 1\)"),
-        ("SOLVER.MAX_STEPS", -1, "from 0"),
-        ("SOLVER.MEMORY", -1, "from 0"),
+        ("SOLVER.MAX_STEPS", -1, "from 1"),
+        ("SOLVER.MEMORY", -1, "from 1"),
         ("SOLVER.DAMPING", 0.0, r"\(0, 1\]"),
         ("NEUMANN.TERMS", -1, "from 0"),
         ("NEUMANN.TOL", 1.0, r"\[0, 1\)"),
@@ -56,8 +64,13 @@ def config(*options, file=None):
     ],
 )
 def test_refusals_name_key_value_and_what_is_allowed(key, value, allowed):
+    section = key.partition(".")[0]
+    given = [
+        f"MODEL.RECURRENCE.{part}" if k % 2 == 0 else part
+        for k, part in enumerate(USED_BY.get(key, USED_BY.get(section, [])))
+    ]
     with pytest.raises(ValueError, match=rf"MODEL.RECURRENCE.{key} is .*{value}.*; allowed: .*{allowed}"):
-        check_recurrence_config(config(f"MODEL.RECURRENCE.{key}", value))
+        check_recurrence_config(config(*given, f"MODEL.RECURRENCE.{key}", value))
 
 
 def test_contradictions_are_refused():
@@ -80,8 +93,6 @@ def test_contradictions_are_refused():
             ["SOLVER.MAX_STEPS", 30],
             r"SOLVER.MAX_STEPS is 30, but .*SOLVER.NAME is '' and .*RULE is 'crbp': FixedSteps\(20\)",
         ),
-        (["CHUNK_SIZE", 8, "CELL.NORM", "BN"], "CHUNK_SIZE is 8, but MODEL.RECURRENCE.CELL.NORM is 'BN': BatchNorm2d"),
-        (["CHUNK_SIZE", 8, "RULE", "bptt"], "CHUNK_SIZE is 8, but MODEL.RECURRENCE.RULE is 'bptt'"),
         (
             ["CELL.CONVOLUTION", "winograd", "CELL.KERNEL_SIZE", 5],
             "CELL.CONVOLUTION is 'winograd', but MODEL.RECURRENCE.CELL.KERNEL_SIZE is 5",
@@ -97,6 +108,10 @@ def test_contradictions_are_refused():
         (
             ["EARLY_STOP.ENABLED", True, "SOLVER.NAME", "Broyden"],
             "EARLY_STOP.ENABLED is True, but .*SOLVER.NAME is 'Broyden' and .*RULE is 'crbp'",
+        ),
+        (
+            ["RULE", "rbp", "PENALTY.NAME", "Contraction"],
+            "PENALTY.NAME is 'Contraction', but MODEL.RECURRENCE.RULE is 'rbp'",
         ),
         (["CELL.FORM", "released"], "CELL.FORM is 'released', but MODEL.RECURRENCE.CELL.NAME is 'GalaHGRUCell'"),
         (["CELL.NAME", "HGRUCell", "CELL.FORM", "other"], "CELL.FORM is 'other'; allowed: printed, released"),
@@ -126,7 +141,6 @@ SETTLING = ["PENALTY.NAME", "Contraction"]
         ([], False),
         (SETTLING, True),
         ([*SETTLING, "EARLY_STOP.ENABLED", False], False),
-        ([*SETTLING, "RULE", "rbp"], False),
         ([*SETTLING, "RULE", "cbptt"], True),
         ([*SETTLING, "RULE", "crbp_random"], True),
         ([*SETTLING, "SOLVER.NAME", "Anderson"], False),
@@ -146,7 +160,7 @@ def test_early_exit_is_on_where_states_are_trained_to_settle(options, exits):
 
 
 def test_a_solver_of_ones_own_that_stops_at_a_tolerance_goes_without_early_exit(monkeypatch):
-    monkeypatch.setitem(SOLVERS, "Own", lambda settings: Anderson(max_steps=settings.steps))
+    monkeypatch.setitem(SOLVERS, "Own", lambda steps: Anderson(max_steps=steps))
     settling = ["MODEL.RECURRENCE.PENALTY.NAME", "Contraction"]
     assert isinstance(build_recurrence(config(*settling), 4).solver, EarlyExit)
     assert isinstance(build_recurrence(config(*settling, "MODEL.RECURRENCE.SOLVER.NAME", "Own"), 4).solver, Anderson)

@@ -16,7 +16,9 @@ from crbp_d2.modeling import ContourSegHead, ContourStem, FeedforwardContourHead
 from crbp_d2.modeling.build import ARGUMENTS, build_recurrence
 from crbp_d2.modeling.contour_head import ContourReadout
 from crbp_d2.recurrence import (
+    PENALTIES,
     RULES,
+    SOLVERS,
     Anderson,
     Broyden,
     ContractionPenalty,
@@ -28,7 +30,6 @@ from crbp_d2.recurrence import (
     NeumannSeries,
     Phantom,
     Recurrence,
-    RuleSettings,
     Truncated,
     learning_rule,
 )
@@ -67,7 +68,6 @@ GIVEN = {
     "MODEL.RECURRENCE.SOLVER.NAME": "",
     "MODEL.RECURRENCE.SOLVER.MAX_STEPS": 0,
     "MODEL.RECURRENCE.SOLVER.MEMORY": 0,
-    "MODEL.RECURRENCE.CHUNK_SIZE": 0,
     "MODEL.RECURRENCE.PENALTY.NAME": "Lipschitz",
     "MODEL.RECURRENCE.CELL.NAME": "GalaHGRUCell",
     "MODEL.RECURRENCE.CELL.CHANNELS": 0,
@@ -103,7 +103,8 @@ def leaves(node, prefix):
 def test_every_key_is_compared():
     cfg = config()
     keys = {*leaves(cfg.MODEL.RECURRENCE, "MODEL.RECURRENCE"), *leaves(cfg.MODEL.CONTOUR, "MODEL.CONTOUR")}
-    assert keys - {"MODEL.RECURRENCE.EARLY_STOP.ENABLED"} == set(ARGUMENTS) == {*SAME, *GIVEN}
+    decided_by_build = {"MODEL.RECURRENCE.EARLY_STOP.ENABLED", "MODEL.RECURRENCE.CELL.COMPILE"}
+    assert keys - decided_by_build == set(ARGUMENTS) == {*SAME, *GIVEN}
 
 
 @pytest.mark.parametrize("key", SAME)
@@ -117,9 +118,10 @@ def test_yaml_and_constructors_have_one_default(key):
 def test_yaml_and_learning_rule_have_one_default(key):
     value, argument = value_of(config(), key), ARGUMENTS[key]
     assert key not in GIVEN or GIVEN[key] == value
-    fields = inspect.signature(RuleSettings).parameters
-    if argument in fields and argument not in ("steps", "early_stop"):
-        assert fields[argument].default == value and type(fields[argument].default) is type(value)
+    for function in (part for table in (RULES, SOLVERS, PENALTIES) for part in table.values()):
+        parameter = inspect.signature(function).parameters.get(argument)
+        if parameter is not None and argument not in ("cell", "steps", "solver", "penalty"):
+            assert parameter.default == value and type(parameter.default) is type(value), function
 
 
 def described(model):

@@ -10,12 +10,12 @@ from crbp_d2.recurrence import RULES, learning_rule
 STEPS = 12
 
 
-def problem(rule, **settings):
+def problem(rule):
     """A recurrence, its drive and a list that grows with every evaluation of the cell."""
     torch.manual_seed(0)
     cell, evaluations = HGRUCell(4, 3, norm="GN"), []
     cell.register_forward_hook(lambda *_: evaluations.append(1))
-    return learning_rule(rule, cell, steps=STEPS, **settings), torch.randn(3, 4, 6, 6, requires_grad=True), evaluations
+    return learning_rule(rule, cell, steps=STEPS), torch.randn(3, 4, 6, 6, requires_grad=True), evaluations
 
 
 def backward(recurrence, drive, wrapper):
@@ -29,12 +29,12 @@ def backward(recurrence, drive, wrapper):
 
 
 @pytest.mark.filterwarnings("ignore::crbp_d2.recurrence.UnconvergedWarning")
-@pytest.mark.parametrize("rule,settings", [*((rule, {}) for rule in RULES), ("crbp", {"chunk_size": 2})])
-def test_a_run_is_repeated_once_at_most(rule, settings):
-    recurrence, drive, evaluations = problem(rule, **settings)
+@pytest.mark.parametrize("rule", RULES)
+def test_a_run_is_repeated_once_at_most(rule):
+    recurrence, drive, evaluations = problem(rule)
     plain = backward(recurrence, drive, lambda run, drive: run(drive))
     once = len(evaluations)
-    recurrence, drive, evaluations = problem(rule, **settings)
+    recurrence, drive, evaluations = problem(rule)
     found = backward(recurrence, drive, lambda run, drive: checkpoint(run, drive, use_reentrant=False))
     assert len(evaluations) <= 2 * once
     assert all(torch.equal(ours, expected) for ours, expected in zip(found, plain, strict=True))

@@ -159,5 +159,5 @@ def test_steps_of_diagnostics_are_whole_numbers(measure, least):
 @pytest.mark.parametrize("measure", [spectral_radius, lipschitz_coefficient])
 def test_a_bare_tensor_is_no_state_to_measure_at(measure):
     cell = TanhCell()
-    with pytest.raises(ValueError, match=r"TanhCell must be a tuple of tensors, got Tensor"):
+    with pytest.raises(ValueError, match=r"TanhCell must be a tuple of"):
         measure(cell, drive_for(cell), drive_for(cell))

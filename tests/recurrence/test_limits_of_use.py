@@ -82,10 +82,11 @@ def test_a_frozen_recurrence_runs_no_backward_solve(rule):
 @pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e-19, 1.0, 1e19, 1e30])
 def test_norms_are_right_at_every_scale_of_float32(scale):
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1.0, 0.0]]) * scale
-    torch.testing.assert_close(sample_norm((x,)), torch.tensor([5.0, 0.0, 1.0]) * scale, rtol=1e-6, atol=0)
+    truth = torch.tensor([5.0, 0.0, 1.0], dtype=torch.float64) * scale
+    torch.testing.assert_close(sample_norm((x,)), truth, rtol=1e-6, atol=0)
     torch.testing.assert_close(sample_norm((x[:, :1], x[:, 1:])), sample_norm((x,)), rtol=1e-6, atol=0)
     change = relative_change((x,), (1.5 * x,))
-    torch.testing.assert_close(change, torch.tensor([1 / 3, 0.0, 1 / 3]), rtol=1e-5, atol=0)
+    torch.testing.assert_close(change.float(), torch.tensor([1 / 3, 0.0, 1 / 3]), rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("transpose", [NeumannSeries(200, tol=1e-6), Anderson(tol=1e-6), Broyden(tol=1e-6)], ids=repr)
@@ -128,13 +129,11 @@ class DrivenCell(TanhCell):
         return torch.tanh(h @ self.weight.T + 0.1 * c + drive), 2 * drive.detach()
 
 
-@pytest.mark.parametrize("rule", ["rbp", "crbp", "deq"])
-@pytest.mark.parametrize("penalty", ["Lipschitz", "Contraction"])
-@pytest.mark.parametrize("chunk_size", [0, 2])
-def test_a_tensor_of_the_state_without_a_graph_is_a_constant(rule, penalty, chunk_size):
+@pytest.mark.parametrize("rule, penalty", [("rbp", ""), ("crbp", "Lipschitz"), ("crbp", "Contraction"), ("deq", "")])
+def test_a_tensor_of_the_state_without_a_graph_is_a_constant(rule, penalty):
     cell = DrivenCell()
     drive = drive_for(cell)
-    settings = {"penalty": penalty, "num_terms": 200, "tol": 1e-12, "chunk_size": chunk_size}
+    settings = {"penalty": penalty, "num_terms": 200, "tol": 1e-12}
     output = learning_rule(rule, cell, steps=200, **settings)(drive)
     (found,) = torch.autograd.grad(loss_of(output.state[:1]) + 0 * output.penalty, cell.weight)
     state = cell.initial_state(drive)

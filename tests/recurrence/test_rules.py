@@ -9,11 +9,11 @@ from crbp_d2.recurrence import (
     RULES,
     FixedSteps,
     Implicit,
+    LipschitzPenalty,
     Mixed,
     NeumannSeries,
     RandomSteps,
     Recurrence,
-    Rule,
     Truncated,
     learning_rule,
 )
@@ -128,12 +128,7 @@ def test_penalty_under_truncation_is_differentiated_through_the_kept_steps(probl
     cell, drive = problem
     with torch.no_grad():
         cell.weight.mul_(2.5)
-    RULES.add("tbptt with penalty", Rule(RULES["tbptt"].gradient, penalty=RULES["crbp"].penalty))
-    try:
-        recurrence = learning_rule("tbptt with penalty", cell, steps=5, truncation=1, bound=0.1)
-        penalty = recurrence(drive).penalty
-    finally:
-        del RULES["tbptt with penalty"]
+    penalty = Recurrence(cell, FixedSteps(5), Truncated(1), LipschitzPenalty(bound=0.1))(drive).penalty
     reference = learning_rule("crbp", cell, steps=5, bound=0.1)(drive).penalty
     assert penalty > 1e-3
     torch.testing.assert_close(penalty, reference, **EXACT)
@@ -165,7 +160,7 @@ def test_mixed_losses_are_those_of_one_run(problem, low, high):
 def test_weights_that_leave_one_loss_out_raise(weight):
     with pytest.raises(SettingError, match="fixed_weight"):
         Mixed(weight)
-    with pytest.raises(SettingError, match="learning_rule: fixed_weight"):
+    with pytest.raises(SettingError, match="fixed_weight"):
         learning_rule("progressive_mixed", TanhCell(), steps=4, fixed_weight=weight)
 
 
@@ -213,7 +208,7 @@ def test_gradient_of_a_sample_does_not_depend_on_a_slow_sample(rule):
 
 
 def test_a_row_of_ones_own():
-    RULES.add("one_step", Rule(lambda settings, solver: Implicit(NeumannSeries(0))))
+    RULES.add("one_step", lambda cell, steps: Recurrence(cell, FixedSteps(steps), Implicit(NeumannSeries(0))))
     try:
         recurrence = learning_rule("one_step", TanhCell(), steps=4)
         assert recurrence.gradient.transpose.num_terms == 0

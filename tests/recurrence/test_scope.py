@@ -45,25 +45,23 @@ ONCE, MANY = [False, False, False, False], [False, False, False, True]
 
 
 @pytest.mark.parametrize(
-    "rule,settings,forward,backward",
+    "rule,settings,forward",
     [
-        ("crbp", {}, MANY, []),
-        # A chunk records its last step again for the backward pass.
-        ("crbp", {"chunk_size": 1}, MANY * 2, [True] * 2),
+        ("crbp", {}, MANY),
         # A penalty asks for products before the gradient does.
-        ("cbptt", {}, MANY, []),
-        ("bptt", {}, ONCE, []),
-        ("tbptt", {"truncation": 2}, ONCE, []),
+        ("cbptt", {}, MANY),
+        ("bptt", {}, ONCE),
+        ("tbptt", {"truncation": 2}, ONCE),
     ],
 )
-def test_the_step_that_a_series_goes_back_through_knows_it(rule, settings, forward, backward):
+def test_the_step_that_a_series_goes_back_through_knows_it(rule, settings, forward):
     cell, seen = TanhCell(), []
     cell.register_forward_pre_hook(lambda *_: seen.append(serves_many_products()))
     drive = drive_for(cell)[:2]
     output = learning_rule(rule, cell, steps=4, **settings)(drive)
     assert seen == forward and not serves_many_products()
     output.state[0].sum().backward()
-    assert seen == forward + backward and not serves_many_products()
+    assert seen == forward and not serves_many_products()
 
 
 def test_the_step_whose_jacobian_is_asked_about_knows_it():

@@ -1,7 +1,5 @@
 """The gradient at the fixed point."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -9,17 +7,17 @@ import torch
 from torch import Tensor
 
 from crbp_d2.layers.cache import many_products
-from crbp_d2.utils.errors import ContradictionError
+from crbp_d2.layers.tensors import widen
 from crbp_d2.utils.tracing import refuse_batched, refuse_transform
 
-from ..cell_step import CellStep
 from ..guards import kept_from_checkpoint, once_differentiated, reaches_beyond
-from ..interfaces import Cell, Penalty, Solver, Step, Trajectory, TransposeSolver, Visit
-from ..solution import Solution
+from ..interfaces import Cell, Penalty, Run, Solution, Solver, SolveStats, TransposeSolver
 from ..solvers.base import AffineStep, warn_unconverged
-from ..state import State, is_finite, vjp
+from ..state import State, per_sample, rows, total, vjp
 from ..supervision import Supervision
-from .unrolled import finished, start_recording
+from .unrolled import check_last_states, start_recording
+
+HALF = (torch.float16, torch.bfloat16)
 
 
 class Implicit:
@@ -45,65 +43,65 @@ class Implicit:
 
     def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: Supervision) -> None:
         """Raise a ContradictionError for a loss on every state."""
-        if supervision == "every":
-            raise ContradictionError(
-                {"supervision": supervision, "gradient": self},
-                f"{self!r} does not differentiate the states before the fixed point, which are all read; use "
-                "Unrolled(), or supervision 'last'",
-            )
+        check_last_states(self, solver, supervision)
 
-    def run(
-        self,
-        step: CellStep,
-        state: State,
-        solver: Solver,
-        steps: int,
-        penalty: Penalty | None = None,
-        visit: Visit | None = None,
-    ) -> Trajectory:
+    def run(self, run: Run) -> Solution:
         """See Gradient."""
-        if not torch.is_grad_enabled() and not solver.stops_at_tol:
-            return finished(solver.solve(step, state, steps, visit), None)
-        solution = self.recorded(step, state, solver, steps, visit)
-        trajectory = finished(solution, penalty)
-        trajectory.state = self.differentiated(solution)
-        return trajectory
-
-    def recorded(self, step: Step, state: State, solver: Solver, steps: int, visit: Visit | None = None) -> Solution:
-        """A run whose last step alone is plain and has a graph, from a previous state that has none."""
+        if not torch.is_grad_enabled() and not run.solver.stops_at_tol:
+            return run.first(run.steps)
         with torch.no_grad():
-            before = solver.solve(step, state, steps - 1, visit)
+            before = run.first(run.steps - 1)
         previous = start_recording(before.state)
         with kept_from_checkpoint(), many_products():
-            new = step(previous)
-        if visit:
-            visit(new)
-        solution = Solution.of_steps(previous, new, [is_finite(new)], solver.tol)
-        solution.stats = solution.stats.after(before.stats)
+            new = run.step(previous)
+        if run.visit:
+            run.visit(new)
+        solution = Solution.of_steps(previous, new, [total(new)], run.solver.tol).after(before)
+        if run.penalty is not None:
+            solution.penalty = run.penalty(previous, new)
+        if torch.is_grad_enabled():
+            solution.state = self._differentiated(previous, new, solution.stats)
         return solution
 
-    def differentiated(self, solution: Solution) -> State:
-        """The last state of a recorded run, whose incoming gradient g is replaced by u = J^T u + g."""
-        if not torch.is_grad_enabled():
-            return solution.state
-        refuse_transform(solution.state, repr(self), "use Unrolled() without a penalty")
-        if not reaches_beyond(solution.state, solution.previous):
-            # A frozen recurrence: nobody wants the backward solve.
-            return tuple(part.detach() for part in solution.state)
+    def _differentiated(self, previous: State, state: State, stats: SolveStats) -> State:
+        """`state`, whose incoming gradient g is replaced by u = J^T u + g."""
+        refuse_transform(state, repr(self), "use Unrolled() without a penalty")
+        if not reaches_beyond(state, previous):
+            return tuple(part.detach() for part in state)
+        kind = state[0].device.type
+        half = torch.is_autocast_enabled(kind) or any(part.dtype in HALF for part in state)
 
         def product(v: State) -> State:
-            return vjp(solution.state, solution.previous, v, retain_graph=True)
+            return vjp(state, previous, v, retain_graph=True)
 
         def solve(g: State) -> State:
-            solved = self.transpose.solve(AffineStep(product, g), g)
+            scale = _power_of_two(g)
+            scaled = _times(g, scale)
+            solved = self.transpose.solve(AffineStep(product, scaled), scaled)
             self._warned = self._warned or warn_unconverged(self.transpose, solved.stats, "transposed solve")
-            solution.stats.report_backward(solved.stats)
-            return solved.state
+            stats.report_backward(solved.stats)
+            # In half precision an overflow must reach the loss scaler, whatever the solver made of it.
+            back = torch.where(solved.stats.nonfinite_step > 0, torch.nan, 1 / scale) if half else 1 / scale
+            return _times(solved.state, back)
 
-        return _TransposeSolve.apply(solve, *solution.state)
+        return _TransposeSolve.apply(solve, *state)
 
     def __repr__(self) -> str:
         return f"Implicit({self.transpose!r})"
+
+
+def _power_of_two(g: State) -> Tensor:
+    """For each sample the power of two that brings its largest element near 1, so that products neither overflow nor
+    vanish in half precision, whatever the loss scale."""
+    sizes = [rows(part).abs().amax(dim=1).float() for part in g if part.shape[1:].numel()]
+    if not sizes:
+        return g[0].new_ones(len(g[0]), dtype=torch.float32)
+    size = sizes[0] if len(sizes) == 1 else torch.stack(sizes).amax(dim=0)
+    return torch.exp2(-torch.frexp(size).exponent.clamp(-126, 126).float())
+
+
+def _times(state: State, factor: Tensor) -> State:
+    return tuple((widen(part) * per_sample(factor, part).to(widen(part).dtype)).to(part.dtype) for part in state)
 
 
 class _TransposeSolve(torch.autograd.Function):

@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from crbp_d2.utils.errors import ContradictionError, check_number, check_whole
+from crbp_d2.utils.errors import check_number, check_whole
 
-from ..cell_step import CellStep
-from ..interfaces import Cell, Penalty, Solver, Step, Trajectory, Visit
+from ..interfaces import Cell, Penalty, Run, Solution, Solver, Step
 from ..solvers.fixed_steps import FixedSteps
 from ..state import State
 from ..supervision import Supervision
-from .unrolled import finished, start_recording
+from .unrolled import check_last_states, start_recording
 
 
 class DampedStep:
@@ -27,14 +26,14 @@ class DampedStep:
 
     @property
     def inference(self) -> bool:
-        """That of the step within."""
+        """See Step."""
         return self.step.inference
 
     def __call__(self, state: State) -> State:
         return tuple(torch.lerp(old, new, self.damping) for old, new in zip(state, self.step(state), strict=True))
 
     def subset(self, samples: Tensor) -> DampedStep:
-        """The step of some samples alone, by their indices."""
+        """The step of some of the samples, by their indices."""
         return DampedStep(self.step.subset(samples), self.damping)
 
 
@@ -60,35 +59,18 @@ class Phantom:
 
     def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: Supervision) -> None:
         """Raise a ContradictionError for a solver with too few steps, or a loss on every state."""
-        if supervision == "every":
-            raise ContradictionError(
-                {"supervision": supervision, "gradient": self},
-                "it differentiates the last states alone; use Unrolled(), or supervision 'last'",
-            )
-        if self.truncation > solver.steps:
-            raise ContradictionError(
-                {"truncation": self.truncation, "steps": solver.steps},
-                "more steps cannot be recorded than a run has; use at most as many",
-                "Phantom",
-            )
+        check_last_states(self, solver, supervision, self.truncation)
 
-    def run(
-        self,
-        step: CellStep,
-        state: State,
-        solver: Solver,
-        steps: int,
-        penalty: Penalty | None = None,
-        visit: Visit | None = None,
-    ) -> Trajectory:
+    def run(self, run: Run) -> Solution:
         """See Gradient."""
-        kept = min(self.truncation, steps)
+        kept = min(self.truncation, run.steps)
         with torch.no_grad():
-            before = solver.solve(step, state, steps - kept, visit)
-        recorded = FixedSteps(kept, solver.tol)
-        solution = recorded.solve(DampedStep(step, self.damping), start_recording(before.state), kept, visit)
-        solution.stats = solution.stats.after(before.stats)
-        return finished(solution, penalty)
+            before = run.first(run.steps - kept)
+        recorded, start = FixedSteps(kept, run.solver.tol), start_recording(before.state)
+        solution = recorded.solve(DampedStep(run.step, self.damping), start, kept, run.visit).after(before)
+        if run.penalty is not None:
+            solution.penalty = run.penalty(solution.previous, solution.state)
+        return solution
 
     def __repr__(self) -> str:
         return f"Phantom({self.truncation}, damping={self.damping})"

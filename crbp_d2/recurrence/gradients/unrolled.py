@@ -1,6 +1,4 @@
-"""Back-propagation through time, whole and truncated."""
-
-from __future__ import annotations
+"""Back-propagation through time, complete and truncated."""
 
 import torch
 
@@ -8,10 +6,8 @@ from crbp_d2.layers.cache import many_products
 from crbp_d2.utils.errors import ContradictionError, check_whole
 from crbp_d2.utils.tracing import refuse_transform
 
-from ..cell_step import CellStep
 from ..guards import kept_from_checkpoint
-from ..interfaces import Cell, Penalty, Solver, Trajectory, Visit
-from ..solution import Solution
+from ..interfaces import Cell, Gradient, Penalty, Run, Solution, Solver
 from ..state import State
 from ..supervision import Supervision
 
@@ -23,24 +19,17 @@ class Unrolled:
         """Raise a ContradictionError for a solver that does not take plain steps."""
         _require_plain_steps(self, solver)
 
-    def run(
-        self,
-        step: CellStep,
-        state: State,
-        solver: Solver,
-        steps: int,
-        penalty: Penalty | None = None,
-        visit: Visit | None = None,
-    ) -> Trajectory:
+    def run(self, run: Run) -> Solution:
         """See Gradient."""
-        if penalty is None:
-            return finished(solver.solve(step, state, steps, visit), None)
-        before = solver.solve(step, state, steps - 1, visit)
-        # The penalty differentiates the last step alone, and in the state alone.
+        if run.penalty is None:
+            return run.first(run.steps)
+        before = run.first(run.steps - 1)
+        last = run.rest(before, _as_inputs(before.state))
+        # The penalty differentiates the last step only, and only in the state.
         with kept_from_checkpoint(), many_products():
-            solution = solver.solve(step, _as_inputs(before.state), 1, visit)
-        solution.stats = solution.stats.after(before.stats)
-        return finished(solution, penalty)
+            solution = last.first(1).after(before)
+        solution.penalty = run.penalty(solution.previous, solution.state)
+        return solution
 
     def __repr__(self) -> str:
         return "Unrolled()"
@@ -50,7 +39,7 @@ class Truncated:
     """Truncated back-propagation through time: autograd through the last `truncation` steps only.
 
     Args:
-        truncation: k, at least 1 (paper: 3). A run of fewer steps is unrolled whole.
+        truncation: k, at least 1 (paper: 3). A run of at most k steps is unrolled completely.
 
     Raises:
         SettingError: truncation < 1.
@@ -63,51 +52,44 @@ class Truncated:
     def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: Supervision) -> None:
         """Raise a ContradictionError for a solver without plain steps or with too few, or a loss on every state."""
         _require_plain_steps(self, solver)
-        if supervision == "every":
-            raise ContradictionError(
-                {"supervision": supervision, "gradient": self},
-                f"{self!r} cuts the gradient of all but the last states, which are all read; use Unrolled()",
-            )
-        if self.truncation > solver.steps:
-            raise ContradictionError(
-                {"truncation": self.truncation, "steps": solver.steps},
-                "a run cannot be cut before its start; use Unrolled(), or at most as many",
-                "Truncated",
-            )
+        check_last_states(self, solver, supervision, self.truncation)
 
-    def run(
-        self,
-        step: CellStep,
-        state: State,
-        solver: Solver,
-        steps: int,
-        penalty: Penalty | None = None,
-        visit: Visit | None = None,
-    ) -> Trajectory:
+    def run(self, run: Run) -> Solution:
         """See Gradient."""
-        kept = min(self.truncation, steps)
-        if kept == steps or not torch.is_grad_enabled():
-            return Unrolled().run(step, state, solver, steps, penalty, visit)
+        if self.truncation >= run.steps or not torch.is_grad_enabled():
+            return Unrolled().run(run)
         with torch.no_grad():
-            before = solver.solve(step, state, steps - kept, visit)
-        trajectory = Unrolled().run(step, start_recording(before.state), solver, kept, penalty, visit)
-        trajectory.stats = trajectory.stats.after(before.stats)
-        return trajectory
+            before = run.first(run.steps - self.truncation)
+        return Unrolled().run(run.rest(before, start_recording(before.state))).after(before)
 
     def __repr__(self) -> str:
         return f"Truncated({self.truncation})"
 
 
-def finished(solution: Solution, penalty: Penalty | None) -> Trajectory:
-    """A run that has ended, with its penalty where one is wanted."""
-    value = None if penalty is None else penalty(solution.previous, solution.state)
-    return Trajectory(solution.state, solution.stats, value)
+def check_last_states(gradient: Gradient, solver: Solver, supervision: Supervision, truncation: int = 1) -> None:
+    """Check the other parts of a gradient that reaches only the last `truncation` states.
+
+    Raises:
+        ContradictionError: a loss on every state, or a solver with fewer steps.
+    """
+    if supervision == "every":
+        raise ContradictionError(
+            {"supervision": supervision, "gradient": gradient},
+            f"{gradient!r} does not differentiate the earlier states, which are all read; use Unrolled(), or "
+            "supervision 'last'",
+        )
+    if truncation > solver.steps:
+        raise ContradictionError(
+            {"truncation": truncation, "steps": solver.steps},
+            "a run cannot record more steps than it has; use Unrolled(), or at most as many",
+            type(gradient).__name__,
+        )
 
 
 def _as_inputs(state: State) -> State:
     """`state` as inputs of a step, to be differentiated by.
 
-    Each is a tensor of its own: one that stands twice in a state, or is the drive as well, has several derivatives.
+    Each is a tensor of its own: one that appears twice in a state, or is the drive as well, has several derivatives.
     """
     constant = [part for part in state if not part.requires_grad]
     refuse_transform(constant, "a penalty", "use a recurrence without one, or torch.autograd")
@@ -124,7 +106,7 @@ def start_recording(state: State) -> State:
     return tuple(part.detach().requires_grad_(recorded) for part in state)
 
 
-def _require_plain_steps(gradient: Unrolled | Truncated, solver: Solver) -> None:
+def _require_plain_steps(gradient: Gradient, solver: Solver) -> None:
     if solver.stops_at_tol:
         raise ContradictionError(
             {"solver": solver, "gradient": gradient},

@@ -5,15 +5,14 @@ N: batch; D: elements of a sample's state; M: differences kept.
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from crbp_d2.utils.errors import check_number, check_whole
 
 from ..state import sample_norm
-from .accelerated import Accelerated, Extrapolation
+from .accelerated import Accelerated, Extrapolation, with_places
 from .base import CONVERGED
 
-# Differences for which a solve makes a place at its beginning.
+# Differences that a solve allocates at its beginning.
 _FIRST_PLACES = 5
 
 
@@ -21,7 +20,7 @@ class Anderson(Accelerated):
     """Anderson acceleration (type II), each sample on its own (Walker & Ni 2011, SIAM J. Numer. Anal. 49).
 
     The next point mixes the last `memory` + 1 points so that their residuals cancel in the least
-    squares sense. The least squares problem is regularised relative to its own columns.
+    squares sense. The least squares problem is regularized relative to its own columns.
 
     Args:
         memory: differences of earlier points to mix, M.
@@ -58,8 +57,7 @@ class _AndersonMixing(Extrapolation):
         self.last: tuple[Tensor, Tensor] | None = None
         self.seen = 0
 
-    def propose(self, x: Tensor, f: Tensor) -> Tensor:
-        residual = f - x
+    def propose(self, x: Tensor, residual: Tensor) -> Tensor:
         if self.last is None:
             self._allocate(x)
         else:
@@ -82,12 +80,12 @@ class _AndersonMixing(Extrapolation):
 
     def _grow(self) -> None:
         """Twice as many places, so that a solve of few steps pays for few of a long memory."""
-        more = min(self.memory, 2 * self.gram.shape[1]) - self.gram.shape[1]
-        self.columns, self.shifts = (F.pad(kept, (0, 0, 0, more)) for kept in (self.columns, self.shifts))
-        self.gram = F.pad(self.gram, (0, more, 0, more))
+        places = min(self.memory, 2 * self.gram.shape[1])
+        self.columns, self.shifts = with_places(self.columns, places), with_places(self.shifts, places)
+        self.gram = with_places(with_places(self.gram, places).mT, places)
 
     def _remember(self, point_change: Tensor, residual_change: Tensor) -> None:
-        length = sample_norm((residual_change,))[:, None]
+        length = sample_norm((residual_change,))[:, None].to(residual_change.dtype)
         length = torch.where(length == 0, 1, length)
         column = residual_change / length
         place = self.seen % self.memory

@@ -1,7 +1,4 @@
-"""What solvers share: the transposed problem's step, and the report of one that did not converge.
-
-The interface of a solver is `Solver` in interfaces.py. Gradients are none of a solver's business.
-"""
+"""The transposed problem's step, and the warning of a solver that did not converge."""
 
 from __future__ import annotations
 
@@ -9,16 +6,12 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from crbp_d2.utils.errors import check_number, check_whole
 
-from ..interfaces import Cell, Solver, TransposeSolver
-from ..solution import SolveStats
+from ..interfaces import Cell, Solver, SolveStats, TransposeSolver
 from ..state import State, add
 
-# Residual that counts as converged where nothing else is said.
+# Default residual that counts as converged.
 CONVERGED = 1e-3
 
 
@@ -26,7 +19,7 @@ CONVERGED = 1e-3
 class AffineStep:
     """The step u -> J^T u + g of the transposed problem; `linear` maps a state v to J^T v, `offset` is g.
 
-    It belongs to a backward pass, so it is never one of inference.
+    A backward pass is never one of inference.
     """
 
     linear: Callable[[State], State]
@@ -36,22 +29,12 @@ class AffineStep:
     def __call__(self, u: State) -> State:
         return add(self.linear(u), self.offset)
 
-    def subset(self, samples: Tensor) -> AffineStep:
-        """The step of some samples alone, by their indices; the others are zero."""
-
-        def linear(v: State) -> State:
-            whole = tuple(torch.zeros_like(part) for part in self.offset)
-            padded = tuple(zero.index_copy(0, samples, part) for zero, part in zip(whole, v, strict=True))
-            return tuple(part[samples] for part in self.linear(padded))
-
-        return AffineStep(linear, tuple(part[samples] for part in self.offset), self.inference)
-
 
 class AnyCell:
-    """The `check` of a solver that runs the steps of every cell."""
+    """Base of a solver that runs every cell."""
 
     def check(self, cell: Cell) -> None:
-        """Accept it."""
+        """Accept the cell."""
 
 
 class UnconvergedWarning(UserWarning):
@@ -64,7 +47,7 @@ def warn_unconverged(solver: TransposeSolver | Solver, stats: SolveStats, what: 
     Args:
         what: the solve, for the message.
     """
-    if not solver.stops_at_tol or bool(stats.converged.all()):
+    if not solver.stops_at_tol or stats.reached or bool(stats.converged.all()):
         return False
     missed = ~stats.converged
     warnings.warn(

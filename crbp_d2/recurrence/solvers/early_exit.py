@@ -1,4 +1,4 @@
-"""Inference in which every sample stops by itself.
+"""Early exit in inference, sample by sample.
 
 N: samples of the batch.
 """
@@ -12,25 +12,29 @@ from crbp_d2.utils.errors import ContradictionError, check_number
 from crbp_d2.utils.tracing import refuse_export, refuse_transform
 
 from ..cell_step import check_samples_apart
-from ..interfaces import Cell, Solver, Step, Visit
-from ..solution import Solution, SolveStats
-from ..state import State, relative_change
+from ..interfaces import Cell, SampleStats, Solution, Solver, SolveStats, Step, Visit
+from ..state import State, relative_change, select
+
+# Steps between two looks at how many samples are left, each a wait for the device.
+PERIOD = 2
+# The batch shrinks to a multiple of SIZES, and only to at most this fraction of its size, so that a device sees few
+# sizes.
+SIZES, SHRINK = 8, 0.75
 
 
 class EarlyExit(nn.Module):
-    """Plain steps of another solver; in inference a sample leaves the batch once its residual is within `tol`.
+    """Plain steps of another solver; in inference a sample is frozen once its residual is within `tol`.
 
-    The residual is ||h_t - h_{t-1}|| / ||h_t||. Steps are taken with the samples that are left, so those that have
-    stopped cost nothing, and what a sample gets does not depend on the others. One that turns non-finite takes all
-    steps. In training, and wherever gradients are on, every sample takes all steps. Checkpoints are those of the
-    solver within.
+    The residual is ||h_t - h_{t-1}|| / ||h_t||. Frozen samples leave the batch as soon as that makes it clearly
+    smaller; the result of a sample does not depend on the others. A sample that turns non-finite takes all steps. In
+    training, and wherever gradients are on, every sample takes all steps. Checkpoints are those of the solver within.
 
     Args:
-        solver: FixedSteps or RandomSteps, or another that is plain iteration.
+        solver: FixedSteps or RandomSteps, or another plain iteration.
         tol: residual at which a sample is done, the attribute `exit_tol`; `tol` stays that of the solver within.
 
     Raises:
-        TypeError: a solver that is none.
+        TypeError: solver is not a solver.
         SettingError: tol outside (0, 1).
         ContradictionError: a solver that stops at a tolerance by itself; (with a cell) a batch norm.
     """
@@ -53,7 +57,7 @@ class EarlyExit(nn.Module):
 
     @property
     def steps(self) -> int:
-        """Those of the solver within."""
+        """Steps of the solver within."""
         return self.solver.steps
 
     @property
@@ -62,7 +66,7 @@ class EarlyExit(nn.Module):
         return self.solver.tol
 
     def next_steps(self) -> int:
-        """The number of steps (in inference: at most) of a run that names none."""
+        """Steps of a training run."""
         return self.solver.next_steps()
 
     def check(self, cell: Cell) -> None:
@@ -76,35 +80,47 @@ class EarlyExit(nn.Module):
         if not step.inference or not most:
             return self.solver.solve(step, state, most, visit)
         refuse_export(state[0], repr(self), "use the solver within it")
-        residual = relative_change(state, state)
-        samples = torch.arange(len(residual), device=residual.device)
-        sample_steps, nonfinite_step = torch.zeros_like(samples), torch.zeros_like(samples)
-        # Written to as samples stop.
-        last, last_previous = (tuple(part.clone() for part in state) for _ in range(2))
-        for taken in range(1, most + 1):
-            solution = self.solver.solve(step, state, 1)
-            state, change = solution.state, solution.stats.residual
-            refuse_transform(state, repr(self), "use the solver within it")
-            first_lost = (solution.stats.nonfinite_step > 0) & (nonfinite_step[samples] == 0)
-            nonfinite_step[samples[first_lost]] = taken
+        samples = torch.arange(len(state[0]), device=state[0].device)
+        active = torch.ones_like(samples, dtype=torch.bool)
+        previous, residual = state, torch.zeros_like(samples, dtype=torch.float64)
+        taken, finite = torch.zeros_like(samples), torch.zeros_like(samples)
+        # Results of the samples that are no longer computed.
+        kept: tuple[Tensor, ...] = ()
+        for number in range(1, most + 1):
+            new = step(state)
+            refuse_transform(new, repr(self), "use the solver within it")
+            change = relative_change(state, new)
+            previous, state = select(active, state, previous), select(active, new, state)
+            residual = torch.where(active, change, residual)
+            taken, finite = taken + active, finite + (change < torch.inf)
+            active = active & ~self.stops(number, samples, change)
             if visit:
-                visit(tuple(whole.index_copy(0, samples, part) for whole, part in zip(last, state, strict=True)))
-            stops = self.stops(taken, samples, change) | (taken == most)
-            if stops.any():
-                stopped = samples[stops]
-                for whole, part in zip(last + last_previous, state + solution.previous, strict=True):
-                    whole[stopped] = part[stops]
-                sample_steps[stopped] = taken
-                residual[stopped] = change[stops]
-                samples, state = samples[~stops], tuple(part[~stops] for part in state)
-                step = step.subset(torch.nonzero(~stops).flatten())
-            if not len(samples):
+                visit(_merged(kept, samples, state))
+            if number % PERIOD and number < most:
+                continue
+            left = int(active.sum())
+            if not left:
                 break
-        stats = SolveStats(taken, sample_steps, residual, residual <= self.exit_tol, nonfinite_step)
-        return Solution(last_previous, last, stats)
+            size = -(-left // SIZES) * SIZES
+            if size <= SHRINK * len(samples):
+                computed = (*state, *previous, residual, taken, finite)
+                kept = _merged(kept, samples, computed)
+                order = active.argsort(descending=True, stable=True)[:size]
+                samples, active, *rest = (part.index_select(0, order) for part in (samples, active, *computed))
+                *tensors, residual, taken, finite = rest
+                state, previous = tuple(tensors[: len(state)]), tuple(tensors[len(state) :])
+                step = step.subset(order)
+        *tensors, residual, taken, finite = _merged(kept, samples, (*state, *previous, residual, taken, finite))
+
+        def statistics() -> SampleStats:
+            nonfinite_step = torch.where(finite < taken, finite + 1, 0)
+            return SampleStats(taken, residual, residual <= self.exit_tol, nonfinite_step)
+
+        stats = SolveStats(number, statistics)
+        return Solution(tuple(tensors[len(state) :]), tuple(tensors[: len(state)]), stats)
 
     def stops(self, taken: int, samples: Tensor, residual: Tensor) -> Tensor:
-        """Which of the samples that are left (their indices) leave after `taken` steps with these residuals."""
+        """Which of some samples (their indices) leave after `taken` steps with these residuals; booleans."""
         return residual <= self.exit_tol  # false for NaN
 
     # A checkpoint must load with and without early exit, so the solver within has the keys it would have alone.
@@ -122,3 +138,8 @@ class EarlyExit(nn.Module):
 
     def __repr__(self) -> str:
         return f"EarlyExit({self.solver!r}, tol={self.exit_tol})"
+
+
+def _merged(kept: tuple[Tensor, ...], samples: Tensor, computed: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Results of all samples: `kept`, replaced by `computed` for the samples that still are."""
+    return tuple(k.index_copy(0, samples, c) for k, c in zip(kept, computed, strict=False)) if kept else computed

@@ -2,9 +2,8 @@
 
 from torch import Tensor
 
-from ..interfaces import Step, Visit
-from ..solution import Solution
-from ..state import State, is_finite
+from ..interfaces import Solution, Step, Visit
+from ..state import State, total
 from .base import CONVERGED, AnyCell, check_budget
 
 
@@ -27,19 +26,19 @@ class FixedSteps(AnyCell):
         self.tol = tol
 
     def next_steps(self) -> int:
-        """The number of steps of a run that names none."""
+        """Steps of a training run."""
         return self.steps
 
     def solve(self, step: Step, state: State, steps: int | None = None, visit: Visit | None = None) -> Solution:
         """Run `steps` steps (default: the solver's own; 0 is allowed) from `state`; `visit` sees each new state."""
         previous = state
-        finite: list[Tensor] = []
+        sums: list[Tensor] = []
         for _ in range(self.steps if steps is None else steps):
             previous, state = state, step(state)
-            finite.append(is_finite(state))
+            sums.append(total(state))
             if visit:
                 visit(state)
-        return Solution.of_steps(previous, state, finite, self.tol)
+        return Solution.of_steps(previous, state, sums, self.tol)
 
     def __repr__(self) -> str:
         return f"FixedSteps({self.steps})"

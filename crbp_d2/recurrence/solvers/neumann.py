@@ -9,8 +9,7 @@ from torch import Tensor
 from crbp_d2.layers.tensors import widen
 from crbp_d2.utils.errors import check_number, check_whole
 
-from ..interfaces import Visit
-from ..solution import Solution, SolveStats
+from ..interfaces import SampleStats, Solution, SolveStats, Visit
 from ..state import State, add, sample_norm, select
 from .base import CONVERGED, AffineStep
 
@@ -46,50 +45,59 @@ class NeumannSeries:
         self.growth_limit = growth_limit
 
     def solve(self, step: AffineStep, state: State, steps: int | None = None, visit: Visit | None = None) -> Solution:
-        """The partial sum; `state` is not looked at, the series starts with the step's offset g."""
+        """The partial sum; `state` is ignored, the series starts with the step's offset g."""
         g = step.offset
         first = sample_norm(g)
-        norm, before, smallest = first, first, first
+        limit = self.growth_limit * first
+        zero = tuple(part.new_zeros(()).expand_as(part) for part in g)
         # Many small terms would be lost in a sum of half precision.
-        total = best = tuple(map(widen, g))
-        term = g
-        previous = total
-        terms = torch.zeros(len(first), dtype=torch.long, device=first.device)
-        best_terms = terms
-        active = torch.ones_like(terms, dtype=torch.bool)
-        growing = torch.zeros_like(active)
-        nonfinite_step = torch.zeros_like(terms)
-        taken = 0
+        total = best = previous = tuple(map(widen, g))
+        term, smallest = g, first
+        active = within = torch.ones_like(first, dtype=torch.bool)
+        norms = [first]
         for _ in range(self.num_terms if steps is None else steps):
-            taken += 1
             term = step.linear(term)
-            norm, before = torch.where(active, sample_norm(term), norm), torch.where(active, norm, before)
+            norm = sample_norm(term)
+            norms.append(norm)
             # Written so that a NaN counts as too large.
-            too_large = active & ~(norm <= self.growth_limit * first)
-            nonfinite_step = torch.where(too_large & ~norm.isfinite(), taken, nonfinite_step)
-            active = active & ~too_large
-            growing = growing | too_large
-            term = _only(active, term)
-            previous, total = total, select(too_large, best, add(total, term))
-            terms = torch.where(too_large, best_terms, terms + active)
-            new_best = active & (norm <= smallest)
-            best = select(new_best, total, best)
-            best_terms = torch.where(new_best, terms, best_terms)
-            smallest = torch.where(new_best, norm, smallest)
+            within = within & (norm <= limit)
+            active = active & within if self.tol > 0 else within
+            term = select(active, term, zero)
+            previous, total = total, add(total, term)
+            smaller = active & (norm <= smallest)
+            best, smallest = select(smaller, total, best), torch.where(smaller, norm, smallest)
             if visit:
                 visit(_like(g, total))
             if self.tol > 0:
-                active = active & ~(torch.maximum(norm, before) <= self.tol * first)
-                term = _only(active, term)
+                active = active & ~(torch.maximum(norm, norms[-2]) <= self.tol * first)
+                term = select(active, term, zero)
                 if not active.any():
                     break
-        growing = growing | (active & (norm > first))
-        ratio = torch.where(first == 0, first, norm / first)
+        stats = SolveStats(len(norms) - 1, lambda: self._statistics(torch.stack(norms)))
+        return Solution(_like(g, previous), _like(g, select(within, total, best)), stats)
+
+    def _statistics(self, norms: Tensor) -> SampleStats:
+        """Statistics of a series whose terms have these norms, (T + 1) x N."""
+        count, first = len(norms) - 1, norms[0]
+        places = torch.arange(count + 1, device=norms.device)[:, None]
+        too_large = (places > 0) & ~(norms <= self.growth_limit * first)
+        ends = too_large | (places == count)
+        if self.tol > 0:
+            ends[1:] |= torch.maximum(norms[1:], norms[:-1]) <= self.tol * first
+        # The last term of each sample: the first that grew too large, or the second small one in a row.
+        last = ends.to(torch.uint8).argmax(dim=0)
+        cut = too_large.gather(0, last[None])[0]
+        norm, before = (norms.gather(0, index[None])[0] for index in (last, (last - 1).clamp(min=0)))
+        usable = torch.where((places <= last) & ~too_large, norms, torch.inf)
+        # Among equal norms the last one, whose sum holds more terms.
+        smallest = count - usable.flip(0).argmin(dim=0)
+        growing = cut | (norm > first)
         # A single small term may be followed by large ones, unless it is zero.
-        last = torch.where(norm == 0, norm, torch.maximum(norm, before))
-        converged = (last <= (self.tol or CONVERGED) * first) & ~growing
-        stats = SolveStats(taken, terms, ratio, converged, nonfinite_step, growing)
-        return Solution(_like(g, previous), _like(g, total), stats)
+        end = torch.where(norm == 0, norm, torch.maximum(norm, before))
+        converged = (end <= (self.tol or CONVERGED) * first) & ~growing
+        terms, ratio = torch.where(cut, smallest, last), torch.where(first == 0, first, norm / first)
+        nonfinite_step = torch.where(cut & ~norm.isfinite(), last, 0)
+        return SampleStats(terms, ratio, converged, nonfinite_step, growing)
 
     def __repr__(self) -> str:
         return f"NeumannSeries(num_terms={self.num_terms}, tol={self.tol})"
@@ -98,8 +106,3 @@ class NeumannSeries:
 def _like(g: State, total: State) -> State:
     """The sum in the precision of g."""
     return tuple(part.to(like.dtype) for part, like in zip(total, g, strict=True))
-
-
-def _only(active: Tensor, term: State) -> State:
-    """The term, zero for samples that are done."""
-    return select(active, term, tuple(part.new_zeros(()).expand_as(part) for part in term))

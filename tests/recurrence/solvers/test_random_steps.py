@@ -58,10 +58,12 @@ def test_training_draws_and_evaluation_runs_a_fixed_number(rule):
     taken = [recurrence(drive).stats.steps for _ in range(30)]
     assert taken == draws(RandomSteps(6, 18, 12), 30) and len(set(taken)) > 5
     torch.testing.assert_close(recurrence(drive, steps=9).state[0], iterate(cell, drive, 9)[0], rtol=0, atol=1e-15)
-    before = recurrence.solver.draws.item()
     with torch.no_grad():
-        assert recurrence(drive).stats.steps == 12
-    assert recurrence.eval()(drive).stats.steps == 12 and recurrence.solver.draws.item() == before == 30
+        assert recurrence.eval()(drive).stats.steps == 12
+    assert recurrence(drive).stats.steps == 12 and recurrence.solver.draws.item() == 30
+    # A solver that is replaced does not draw in evaluation either.
+    recurrence.solver = RandomSteps(1, 50, 12)
+    assert recurrence(drive).stats.steps == 12 and not recurrence.solver.draws
     assert list(recurrence.state_dict()) == ["cell.weight", "cell.input", "solver.draws"]
 
 

@@ -176,18 +176,6 @@ def test_scaling_the_problem_scales_the_answer_and_nothing_else(make, scale):
     assert torch.equal(scaled.stats.sample_steps, plain.stats.sample_steps)
 
 
-def test_a_solution_is_judged_by_another_tolerance():
-    cell = TanhCell(rate=0.9)
-    solution = solve(FixedSteps(12, tol=1e-9), cell, drive_for(cell))
-    residual = solution.stats.residual.max().item()
-    assert not solution.stats.converged.any() and not solution.report(0.5 * residual).converged.all()
-    assert solution.report(residual).converged.all() and torch.equal(
-        solution.report(1).residual, solution.stats.residual
-    )
-    nothing = Anderson(max_steps=4).solve(lambda state: (state[0] * torch.nan,), (torch.ones(2, 3),))
-    assert not nothing.report(1e-4).converged.any()
-
-
 def test_the_state_of_least_residual_is_kept_when_the_solve_does_not_converge():
     solver = Anderson(tol=1e-12, max_steps=7)
     cell = TanhCell(rate=3.0)
