@@ -10,7 +10,7 @@ from crbp_d2.layers.convolution import HorizontalConv2d
 from crbp_d2.layers.norms import build_norm
 from crbp_d2.utils.errors import SettingError
 
-METHODS = [("auto", 7), ("channels_last", 5), ("fft", 5), ("winograd", 3)]
+METHODS = [("auto", 7), ("fft", 5)]
 
 
 def layers(method, kernel_size):

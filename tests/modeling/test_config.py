@@ -33,7 +33,7 @@ def config(*options, file=None):
         ("CELL.CHANNELS", -4, "from 1"),
         ("CELL.KERNEL_SIZE", 4, "odd"),
         ("CELL.NORM", "IN", "GN"),
-        ("CELL.CONVOLUTION", "gemm", "auto, benchmark, direct, channels_last, fft, winograd"),
+        ("CELL.CONVOLUTION", "gemm", "auto, direct, fft"),
         ("TRUNCATION", 0, "from 1"),
         ("SOLVER.NAME", "Newton", "Anderson, Broyden"),
         ("SOLVER.TOL", 0.0, r"\(0, 1\)"),
@@ -82,10 +82,6 @@ def test_contradictions_are_refused():
         ),
         (["CHUNK_SIZE", 8, "CELL.NORM", "BN"], "CHUNK_SIZE is 8, but MODEL.RECURRENCE.CELL.NORM is 'BN': BatchNorm2d"),
         (["CHUNK_SIZE", 8, "RULE", "bptt"], "CHUNK_SIZE is 8, but MODEL.RECURRENCE.RULE is 'bptt'"),
-        (
-            ["CELL.CONVOLUTION", "winograd", "CELL.KERNEL_SIZE", 5],
-            "CELL.CONVOLUTION is 'winograd', but MODEL.RECURRENCE.CELL.KERNEL_SIZE is 5",
-        ),
         (
             ["EARLY_STOP.ENABLED", True, "CELL.NORM", "BN"],
             "MODEL.RECURRENCE.EARLY_STOP.ENABLED is True, but MODEL.RECURRENCE.CELL.NORM is 'BN': BatchNorm2d",
