@@ -158,9 +158,9 @@ def _kernel_of_products(g: Tensor, x: Tensor, size: Size, kernel: Size) -> Tenso
 
 @functools.lru_cache(maxsize=64)
 def _roots(length: int, extent: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """exp(2 pi i j k / length), j = 0 ... length - 1, k = -extent//2 ... extent//2; made on the device, kept, read-only.
+    """exp(2 pi i j k / length), j = 0 ... length - 1, k = -extent//2 ... extent//2; shared, so never written to.
 
-    A GPU would wait for the host at every copy of one.
+    Made on the device and kept: a GPU would wait for the host at every copy.
     """
     with torch.inference_mode(False):
         j = torch.arange(length, device=device)

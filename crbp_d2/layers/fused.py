@@ -23,7 +23,7 @@ from crbp_d2.utils.tracing import is_batched, is_traced
 
 from .bilinear import Join
 from .cache import serves_many_products
-from .tensors import is_channels_last, layout_of, widen
+from .tensors import empty_result, is_channels_last, widen
 
 Function = Callable[..., Tensor]
 Tensors = Sequence[Tensor]
@@ -42,16 +42,10 @@ def fused(fixed: Sequence[str] = ()) -> Callable[[Function], Function]:
     Args:
         fixed: names of the arguments that do not depend on the state of a recurrence, such as drives and parameters:
             a series of products does not ask for their gradients.
-
-    Raises:
-        ValueError: a name that is not an argument of the function.
     """
 
     def decorate(function: Function) -> Function:
-        names = list(inspect.signature(function).parameters)
-        if unknown := set(fixed).difference(names):
-            raise ValueError(f"fused: {', '.join(sorted(unknown))} is not an argument; arguments: {', '.join(names)}")
-        of_state = [name not in fixed for name in names]
+        of_state = [name not in fixed for name in inspect.signature(function).parameters]
 
         @functools.wraps(function)
         def call(*tensors: Tensor) -> Tensor:
@@ -78,7 +72,7 @@ def _can_be_sliced(tensors: Tensors) -> bool:
 def _evaluated(function: Function, tensors: Tensors) -> Tensor | None:
     """The value without a graph; None where it depends on more than the slices of the tensors."""
     shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
-    result, drawn = _empty(shape, tensors), torch.get_rng_state()
+    result, drawn = empty_result(shape, tensors), torch.get_rng_state()
     for out, *parts in _slices(shape, result, *(tensor.detach() for tensor in tensors)):
         try:
             value = function(*parts)
@@ -116,7 +110,7 @@ class _Gradients(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, function: Function, keep: bool, wanted: list[int], tensors: Tensors, saves: int, *own: Tensor):
+    def forward(ctx: Any, function: Function, keep: bool, wanted: list, tensors: Tensors, saves: int, *own: Tensor):
         ctx.function, ctx.keep, ctx.wanted, ctx.count, ctx.partials = function, keep, wanted, len(tensors), None
         ctx.save_for_backward(*(*tensors,) * saves)
         return own[0].new_zeros(()).expand(torch.broadcast_shapes(*(tensor.shape for tensor in tensors)))
@@ -154,7 +148,7 @@ def _sliced_gradients(function: Function, wanted: list[int], g: Tensor, tensors:
     """The same without a graph, a slice at a time."""
     shapes, reached = [tensors[k].shape for k in wanted], [False] * len(wanted)
     with torch.inference_mode(False), torch.no_grad(), _saving_as_usual():
-        results = [_empty(s, tensors) if s == g.shape else g.new_zeros(s) for s in shapes]
+        results = [empty_result(s, tensors) if s == g.shape else g.new_zeros(s) for s in shapes]
         for outs_and_parts in _slices(g.shape, *results, g, *tensors):
             outs, (g_part, *parts) = outs_and_parts[: len(wanted)], outs_and_parts[len(wanted) :]
             with torch.enable_grad():
@@ -173,18 +167,12 @@ def _sliced_gradients(function: Function, wanted: list[int], g: Tensor, tensors:
 
 
 def _saving_as_usual() -> ExitStack:
-    """A context in which tensors are saved without the hooks in force, such as those of a checkpoint around the call."""
+    """A context in which tensors are saved without the hooks in force, such as those of an outer checkpoint."""
     stack = ExitStack()
     with suppress(RuntimeError):  # Hooks are disabled, so none is in force.
         # Detached: a tensor that a hook returns as it is would keep its own graph alive.
         stack.enter_context(saved_tensors_hooks(torch.Tensor.detach, lambda tensor: tensor))
     return stack
-
-
-def _empty(shape: torch.Size, tensors: Tensors) -> Tensor:
-    """An uninitialized result, in the memory format of the first tensor of that shape."""
-    like = next((tensor for tensor in tensors if tensor.shape == shape), tensors[0])
-    return torch.empty(shape, dtype=like.dtype, memory_format=layout_of(like))
 
 
 def _slices(shape: torch.Size, *tensors: Tensor) -> Iterator[list[Tensor]]:
@@ -198,10 +186,8 @@ def _slices(shape: torch.Size, *tensors: Tensor) -> Iterator[list[Tensor]]:
     for starts in itertools.product(*(range(0, size, step) for size, step in zip(sizes, lengths, strict=False))):
         parts = views
         for dim, start, length in zip(order, starts, lengths, strict=False):
-            parts = [
-                part if part.shape[dim] == 1 else part.narrow(dim, start, min(length, shape[dim] - start))
-                for part in parts
-            ]
+            length = min(length, shape[dim] - start)
+            parts = [part if part.shape[dim] == 1 else part.narrow(dim, start, length) for part in parts]
         yield parts
 
 
@@ -218,8 +204,6 @@ def softplus(x: Tensor) -> Tensor:
     """
     if x.device.type != "cpu" or not x.is_floating_point() or is_traced(x):
         return F.softplus(x)
-    if not (torch.is_grad_enabled() and x.requires_grad):
-        return _softplus(x)
     return _Softplus.apply(x)
 
 

@@ -1,13 +1,14 @@
 """Precision, layout and memory of tensors."""
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, channels_last, contiguous_format, memory_format
 
 
 def widen(tensor: Tensor) -> Tensor:
-    """Half precision to float32, other precisions as they are: sums over a state overflow or stall in half precision."""
+    """Half precision to float32, in which sums over a state do not overflow or stall; other precisions as they are."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
@@ -26,6 +27,12 @@ def is_channels_last(x: Tensor) -> bool:
 def layout_of(x: Tensor) -> memory_format:
     """The memory format of images, the contiguous one where they have both."""
     return channels_last if is_channels_last(x) else contiguous_format
+
+
+def empty_result(shape: torch.Size, tensors: Sequence[Tensor]) -> Tensor:
+    """An uninitialized tensor, in the memory format of the first of the tensors that has its shape."""
+    like = next((tensor for tensor in tensors if tensor.shape == shape), tensors[0])
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout_of(like))
 
 
 @functools.cache

@@ -123,7 +123,8 @@ def test_traced_and_transformed_calls_are_direct(method, monkeypatch):
 
 @pytest.mark.parametrize("graph", [True, False])
 def test_a_weight_is_used_in_the_layout_of_the_images(graph):
-    conv, x = layer("direct", kernel_size=3, bias=True), normal(2, 3, 5, 6).contiguous(memory_format=torch.channels_last)
+    conv = layer("direct", kernel_size=3, bias=True)
+    x = normal(2, 3, 5, 6).contiguous(memory_format=torch.channels_last)
     with torch.set_grad_enabled(graph):
         y, truth = conv(x), F.conv2d(x, conv.weight, conv.bias, padding=1)
     torch.testing.assert_close(y, truth)

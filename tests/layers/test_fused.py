@@ -304,11 +304,6 @@ def test_other_precisions(dtype):
     assert chain(tensors[0], tensors[1].double(), *tensors[2:]).dtype == torch.float64
 
 
-def test_unknown_names_are_rejected():
-    with pytest.raises(ValueError, match="mu is not an argument; arguments: h, z"):
-        fused(fixed=["mu"])(lambda h, z: h + z)
-
-
 class Layer(nn.Module):
     def forward(self, *tensors):
         return chain(*tensors)

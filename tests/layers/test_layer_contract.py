@@ -12,7 +12,6 @@ from torch.nn.utils import parametrize
 from crbp_d2.layers.convolution import METHODS, HorizontalConv2d
 
 
-
 class Dropped(nn.Module):
     """Another half of the values at every look."""
 
