@@ -153,7 +153,7 @@ def test_early_exit_is_on_off_or_left_to_the_rule():
         build_recurrence(config("MODEL.RECURRENCE.EARLY_STOP.ENABLED", "yes"), 4)
 
 
-@pytest.mark.parametrize("build,count", [(build_recurrence, 2), (build_feedforward, 6)])
+@pytest.mark.parametrize("build,count", [(build_recurrence, 4), (build_feedforward, 6)])
 def test_the_method_of_the_convolutions_reaches_all_of_them(build, count):
     for cfg, method in ((config(), "auto"), (config("MODEL.RECURRENCE.CELL.CONVOLUTION", "fft"), "fft")):
         cfg.MODEL.RECURRENCE.CELL.NAME = "HGRUCell"
