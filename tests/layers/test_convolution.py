@@ -10,7 +10,7 @@ from crbp_d2.cells import FeedforwardControl, HGRUCell, build_cell
 from crbp_d2.layers import convolution
 from crbp_d2.layers.convolution import METHODS, HorizontalConv2d, set_convolution
 from crbp_d2.layers.cost_model import Problem
-from crbp_d2.recurrence import LipschitzPenalty, learning_rule
+from crbp_d2.recurrence import learning_rule
 
 
 def normal(*shape, seed=0, dtype=torch.float64):
@@ -71,20 +71,6 @@ def test_training_with_the_penalty_has_the_same_gradients(name):
     assert truth[0] > 0
     for ours, expected in zip(training_step(cell, drive, "fft"), truth, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
-
-
-def test_second_gradients_through_the_penalty_only():
-    torch.manual_seed(0)
-    cell = HGRUCell(3, 7, norm="GN").double()
-    drive, h = normal(2, 3, 8, 5), normal(2, 3, 8, 5, seed=1).requires_grad_()
-    found = []
-    for method in ("direct", "fft"):
-        set_convolution(cell, method)
-        penalty = LipschitzPenalty(0.0)((h,), cell(drive, (h,)))
-        found.append(torch.autograd.grad(penalty, [h, cell.inhibition.weight, cell.excitation.weight]))
-    for truth, ours in zip(*found, strict=True):
-        assert truth.any()
-        torch.testing.assert_close(ours, truth, rtol=1e-9, atol=1e-12)
 
 
 def test_auto_asks_the_cost_model_for_the_shape_and_precision(monkeypatch):

@@ -1,4 +1,4 @@
-"""What users may do with a convolution, by any method: parametrize it, write into its output, call it in threads."""
+"""A convolution by any method: parametrized, with an output that is written to, called in threads."""
 
 import copy
 import threading
