@@ -32,9 +32,9 @@ PRODUCTS = 2**20
 
 
 def transform_size(image: Size, kernel: Size) -> Size:
-    """L, M: the next numbers with no prime factor above 7 that leave E//2 zeros beside the image.
+    """L, M: the next numbers with no prime factor above 7 that leave E//2 zeros next to the image.
 
-    What a circular correlation wraps around then falls on these zeros, or on outputs outside the image.
+    The circular correlation then wraps around into these zeros, or on outputs outside the image.
     """
     height, width = (_smooth(extent + size // 2) for extent, size in zip(image, kernel, strict=True))
     return height, width

@@ -78,7 +78,7 @@ def _evaluated(function: Function, tensors: Tensors) -> Tensor | None:
             value = function(*parts)
         except RuntimeError:  # A tensor that the function holds fits the whole only.
             return None
-        # With a graph, which none of the parts has, the function holds a tensor that requires a gradient.
+        # The parts have no graph: if the value has one, the function holds a tensor that requires a gradient.
         if value.requires_grad or value.shape != out.shape or value.dtype != out.dtype:
             return None
         out.copy_(value)
@@ -169,7 +169,7 @@ def _sliced_gradients(function: Function, wanted: list[int], g: Tensor, tensors:
 def _saving_as_usual() -> ExitStack:
     """A context in which tensors are saved without the hooks in force, such as those of an outer checkpoint."""
     stack = ExitStack()
-    with suppress(RuntimeError):  # Hooks are disabled, so none is in force.
+    with suppress(RuntimeError):  # Hooks are disabled, so there are none.
         # Detached: a tensor that a hook returns as it is would keep its own graph alive.
         stack.enter_context(saved_tensors_hooks(torch.Tensor.detach, lambda tensor: tensor))
     return stack

@@ -31,7 +31,7 @@ def test_a_step_keeps_the_shape_of_every_tensor_of_the_state(name, norm):
 def test_any_cell_goes_with_any_rule(name, rule):
     """Truncated to one step, or with a series of no term, every rule has the plain gradient of its last step.
 
-    deq has one term more. What progressive_mixed reads besides does not reach into the last step.
+    deq has one term more. The other states read by progressive_mixed do not reach into the last step.
     """
     torch.manual_seed(0)
     cell = build_cell(name, 4, kernel_size=3).double()

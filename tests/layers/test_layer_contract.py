@@ -110,10 +110,10 @@ def test_threads_share_a_layer_and_a_graph():
         return torch.autograd.grad(y, (images[0], conv.weight), weights[k], retain_graph=True)
 
     for work in (forward, backward):
-        alone = [work(k) for k in range(4)]
+        single = [work(k) for k in range(4)]
         for _ in range(3):
             together = in_threads(*(partial(work, k) for k in range(4)))
-            for ours, truth in zip(together, alone, strict=True):
+            for ours, truth in zip(together, single, strict=True):
                 for a, b in zip(ours, truth, strict=True):
                     assert torch.equal(a, b)
 

@@ -65,7 +65,7 @@ def test_few_channels_are_products_of_matrices(convolved):
     x = image(2, torch.contiguous_format)
     for channels in (2, FEW_WEIGHTS):
         pointwise(channels).double()(x)
-    assert convolved == [2]  # of the many channels alone
+    assert convolved == [2]  # only of the many channels
 
 
 @pytest.mark.parametrize("bias", [False, True])
