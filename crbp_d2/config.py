@@ -51,8 +51,8 @@ def add_crbp_config(cfg: CN) -> None:
     # Of the HGRUCell: the paper's printed equations, or those of the authors' released parameters ("released").
     node.CELL.FORM = "printed"
     # How its convolutions, and those of the feedforward control, are computed: a name in
-    # crbp_d2.layers.convolution.METHODS. "auto" goes by a cost model, a function of the shapes, the precision and the
-    # kind of device; "benchmark" by a timing, so that two runs with one seed need not give the same weights.
+    # crbp_d2.layers.convolution.METHODS: "direct"; "fft", by Fourier transform; "auto", by a cost model, a function of
+    # the shapes, the precision and the kind of device.
     node.CELL.CONVOLUTION = "auto"
     # Compile the steps that no series of products is computed through, by torch.compile.
     node.CELL.COMPILE = False

@@ -29,7 +29,7 @@ def build_cell(name: str, channels: int, **settings: Any) -> nn.Module:
     """The cell of a name in CELLS.
 
     Args:
-        settings: of the cell's constructor, where they are not to be its own defaults.
+        settings: arguments of the cell's constructor that differ from its defaults.
 
     Raises:
         SettingError: an unknown name, or a value that is invalid for the cell.

@@ -6,27 +6,41 @@ N: RoIs; C: channels; H x W: RoI size; E: kernel size.
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.layers.convolution import PointwiseConv2d, horizontal_convolution
-from crbp_d2.layers.elementwise import elementwise
+from crbp_d2.layers.convolution import HorizontalConv2d
+from crbp_d2.layers.fused import fused, softplus
 from crbp_d2.layers.norms import build_norm
-from crbp_d2.layers.softplus import softplus
 from crbp_d2.recurrence.state import State
-from crbp_d2.utils.errors import SettingError, check_choice, check_whole
+from crbp_d2.utils.errors import SettingError
 
-from .horizontal import HorizontalCell
-from .init import STARTS, chrono_bias
+from .init import check_cell, chrono_bias, gain
+
+sp = fused()(softplus)
 
 
-class GalaHGRUCell(HorizontalCell):
+@fused(fixed=["bias"])
+def _gated(h: Tensor, channel: Tensor, spatial: Tensor, bias: Tensor) -> Tensor:
+    return h * torch.sigmoid(channel * spatial + bias)
+
+
+@fused(fixed=["drive", "alpha", "mu"])
+def _suppressed(h: Tensor, inhibition: Tensor, drive: Tensor, alpha: Tensor, mu: Tensor) -> Tensor:
+    return softplus(drive - inhibition * (alpha * h + mu))
+
+
+@fused()
+def _updated(h: Tensor, gate: Tensor, excitation: Tensor) -> Tensor:
+    return h + torch.sigmoid(gate) * (softplus(excitation) - h)
+
+
+class GalaHGRUCell(nn.Module):
     """Horizontal gated recurrent unit with a global-and-local attention gate on its input.
 
-        gate = sig( (V2 sp(V1 h)) . (P2 sp(P1 h + p)) + b )
-        S    = sp( z - norm(W_S (h . gate)) . (alpha h + mu) )
-        G    = sig( U S )
-        h'   = (1 - G) h + G . sp( norm(W_F S) )
+        gated = h . sig( (V2 sp(V1 h)) . (P2 sp(P1 h)) + b )
+        S     = sp( z - norm(W_S gated) . (alpha h + mu) )
+        h'    = (1 - sig(U S)) . h + sig(U S) . sp( norm(W_F S) )
 
     sp is softplus, sig the logistic function, z the drive. V1, V2 and U are 1x1 convolutions
-    (C to C/4 to C, C to C), P1, P2 and W are E x E (C to C/2 to 1, C to C).
+    (C to C/4 to C, C to C), P1, P2 and W are E x E (C to C/2 to 1, C to C); V1, P1 and U have a bias.
     Source: Linsley et al. 2020, supplementary section on panoptic segmentation.
 
     Args:
@@ -34,33 +48,32 @@ class GalaHGRUCell(HorizontalCell):
         kernel_size: E, odd.
         norm: name for `build_norm`.
         timescale: steps the recurrence is meant to run; sets the chrono initialization of both gates.
-        start: h_0, "zero" or "drive": sp( norm(W_F S) ) of the S that a state of zeros has, to which h would settle if
+        start: h_0, "zero" or "drive": sp( norm(W_F S) ) with the S of a state of zeros, to which h would converge if
             the connections saw no other state; it costs half a step.
 
     Raises:
-        ValueError: channels, kernel size, norm, timescale or start outside these.
+        SettingError: invalid channels, kernel size, norm, timescale or start.
     """
 
     def __init__(self, channels: int, kernel_size: int = 3, norm: str = "GN", timescale: int = 20, start: str = "zero"):
         super().__init__()
-        check_whole("GalaHGRUCell", channels=channels, timescale=timescale)
+        check_cell("GalaHGRUCell", channels, timescale, start)
         if channels % 4:
             raise SettingError("channels", channels, "multiples of 4", "GalaHGRUCell")
-        check_choice("GalaHGRUCell", STARTS, start=start)
         self.channels = channels
         self.start = start
-        self.channel_gate_1 = PointwiseConv2d(channels, channels // 4)
-        self.channel_gate_2 = PointwiseConv2d(channels // 4, channels, bias=False)
-        self.spatial_gate_1 = horizontal_convolution(channels, channels // 2, kernel_size, bias=True)
-        self.spatial_gate_2 = horizontal_convolution(channels // 2, 1, kernel_size)
+        self.channel_gate_1 = HorizontalConv2d(channels, channels // 4, 1, bias=True)
+        self.channel_gate_2 = HorizontalConv2d(channels // 4, channels, 1)
+        self.spatial_gate_1 = HorizontalConv2d(channels, channels // 2, kernel_size, bias=True)
+        self.spatial_gate_2 = HorizontalConv2d(channels // 2, 1, kernel_size)
         self.gate_bias = nn.Parameter(torch.empty(channels, 1, 1))
-        self.inhibition = horizontal_convolution(channels, channels, kernel_size)
+        self.inhibition = HorizontalConv2d(channels, channels, kernel_size)
         self.inhibition_norm = build_norm(norm, channels)
-        self.excitation = horizontal_convolution(channels, channels, kernel_size)
+        self.excitation = HorizontalConv2d(channels, channels, kernel_size)
         self.excitation_norm = build_norm(norm, channels)
-        self.update_gate = PointwiseConv2d(channels, channels)
-        self.alpha = nn.Parameter(torch.full((channels, 1, 1), 0.1))
-        self.mu = nn.Parameter(torch.ones(channels, 1, 1))
+        self.update_gate = HorizontalConv2d(channels, channels, 1, bias=True)
+        self.alpha = gain(channels, 0.1)
+        self.mu = gain(channels, 1.0)
         self._initialize(timescale)
 
     @torch.no_grad()
@@ -76,48 +89,17 @@ class GalaHGRUCell(HorizontalCell):
 
     def initial_state(self, drive: Tensor) -> State:
         """h_0, of the drive's shape."""
-        if self.start == "zero":
-            return (torch.zeros_like(drive),)
-
-        def settled(drive: Tensor, _: State) -> State:
-            return (elementwise(softplus, (self._excited_by(self._suppressed_of_zeros(drive)),)),)
-
-        (h,) = settled(drive, ())
-        return (h.to(drive.dtype),)
+        h = torch.zeros_like(drive)
+        if self.start == "drive":
+            s = _suppressed(h, self.inhibition_norm(h), drive, self.alpha, self.mu)
+            h = sp(self.excitation_norm(self.excitation(s))).to(drive.dtype)
+        return (h,)
 
     def forward(self, drive: Tensor, state: State) -> State:
         """One step. drive: N x C x H x W; state: one tensor of the same shape."""
-        return self._step(drive, state)
-
-    def first_step(self, drive: Tensor, state: State) -> State:
-        """The step from the initial state, without what zeros make zero."""
-        if self.start != "zero":
-            return self(drive, state)
-
-        def step(drive: Tensor, _: State) -> State:
-            return self._updated(drive.new_zeros(()), self._suppressed_of_zeros(drive))
-
-        return step(drive, ())
-
-    def _step(self, drive: Tensor, state: State) -> State:
         (h,) = state
-        channel = self.channel_gate_2(elementwise(softplus, (self.channel_gate_1(h),)))
-        spatial = self.spatial_gate_2(elementwise(softplus, (self.spatial_gate_1(h),)))
-        gated = elementwise(_gated, (h, channel, spatial), (self.gate_bias,))
-        inhibition = self.inhibition_norm(self.inhibition(gated))
-        return self._updated(h, self._suppressed(drive, h, inhibition))
-
-    @staticmethod
-    def _suppression(h: Tensor, inhibition: Tensor, drive: Tensor, alpha: Tensor, mu: Tensor) -> Tensor:
-        return softplus(drive - inhibition * (alpha * h + mu))
-
-    def _updated(self, h: Tensor, suppressed: Tensor) -> State:
-        return (elementwise(_updated, (h, self.update_gate(suppressed), self._excited_by(suppressed))),)
-
-
-def _gated(h: Tensor, channel: Tensor, spatial: Tensor, bias: Tensor) -> Tensor:
-    return h * torch.sigmoid(channel * spatial + bias)
-
-
-def _updated(h: Tensor, gate: Tensor, excitation: Tensor) -> Tensor:
-    return h + torch.sigmoid(gate) * (softplus(excitation) - h)
+        channel = self.channel_gate_2(sp(self.channel_gate_1(h)))
+        spatial = self.spatial_gate_2(sp(self.spatial_gate_1(h)))
+        gated = _gated(h, channel, spatial, self.gate_bias)
+        s = _suppressed(h, self.inhibition_norm(self.inhibition(gated)), drive, self.alpha, self.mu)
+        return (_updated(h, self.update_gate(s), self.excitation_norm(self.excitation(s))),)

@@ -3,25 +3,47 @@
 N: batch; C: channels; H x W: image size; E: kernel size.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.layers.convolution import PointwiseConv2d, horizontal_convolution
-from crbp_d2.layers.elementwise import elementwise
+from crbp_d2.layers.convolution import HorizontalConv2d
+from crbp_d2.layers.fused import fused, softplus
 from crbp_d2.layers.norms import build_norm
-from crbp_d2.layers.softplus import softplus
 from crbp_d2.recurrence.state import State
-from crbp_d2.utils.errors import check_choice, check_whole
+from crbp_d2.utils.errors import check_choice
 
-from .horizontal import HorizontalCell
-from .init import STARTS, chrono_bias
+from .init import check_cell, chrono_bias, gain
 
 FORMS = ("printed", "released")
+GAINS = ("kappa", "gamma", "omega")
 
 
-class HGRUCell(HorizontalCell):
+@fused()
+def _gated(gate: Tensor, h: Tensor) -> Tensor:
+    return h * torch.sigmoid(gate)
+
+
+@fused(fixed=["drive", "alpha", "mu"])
+def _suppressed(h: Tensor, inhibition: Tensor, drive: Tensor, alpha: Tensor, mu: Tensor) -> Tensor:
+    return softplus(drive - softplus((alpha * h + mu) * inhibition))
+
+
+@fused(fixed=GAINS)
+def _candidate(c: Tensor, s: Tensor, kappa: Tensor, gamma: Tensor, omega: Tensor) -> Tensor:
+    return softplus(kappa * s + gamma * c + omega * c * s)
+
+
+@fused(fixed=GAINS)
+def _updated(h: Tensor, gate: Tensor, c: Tensor, s: Tensor, kappa: Tensor, gamma: Tensor, omega: Tensor) -> Tensor:
+    return h + torch.sigmoid(gate) * (_candidate(c, s, kappa, gamma, omega) - h)
+
+
+@fused(fixed=GAINS)
+def _released(h: Tensor, gate: Tensor, c: Tensor, s: Tensor, kappa: Tensor, gamma: Tensor, omega: Tensor) -> Tensor:
+    return softplus(_updated(h, gate, c, s, kappa, gamma, omega))
+
+
+class HGRUCell(nn.Module):
     """Horizontal gated recurrent unit (Linsley et al. 2020, supplementary section 3.1).
 
         G    = sig( U_S h )
@@ -32,7 +54,7 @@ class HGRUCell(HorizontalCell):
         h'   = (1 - G_F) h + G_F H
 
     sp is softplus, sig the logistic function, z the drive. U_S, U_F are 1x1 convolutions with bias, W_S,
-    W_F E x E without. The authors' released parameters belong to another form:
+    W_F E x E without. The authors' released parameters have another form:
 
         H    = sp( kappa S + gamma C_F + omega C_F . S )
         h'   = sp( (1 - G_F) h + G_F H )
@@ -43,11 +65,11 @@ class HGRUCell(HorizontalCell):
         norm: name for `build_norm`.
         timescale: steps the recurrence is meant to run; sets the chrono initialization of both gates.
         form: "printed" or "released".
-        start: h_0, "zero" or "drive": H of the S that a state of zeros has (the released form's: sp(H)), to which h
-            would settle if the connections saw no other state; it costs half a step.
+        start: h_0, "zero" or "drive": H with the S of a state of zeros (the released form's: sp(H)), to which h would
+            converge if the connections saw no other state; it costs half a step.
 
     Raises:
-        ValueError: channels, kernel size, norm, timescale, form or start outside these.
+        SettingError: invalid channels, kernel size, norm, timescale, form or start.
     """
 
     def __init__(
@@ -60,27 +82,22 @@ class HGRUCell(HorizontalCell):
         start: str = "zero",
     ):
         super().__init__()
-        check_whole("HGRUCell", channels=channels, timescale=timescale)
+        check_cell("HGRUCell", channels, timescale, start)
         check_choice("HGRUCell", FORMS, form=form)
-        check_choice("HGRUCell", STARTS, start=start)
         self.channels = channels
         self.start = start
         self.form = form
-
-        def gain(value: float) -> nn.Parameter:
-            return nn.Parameter(torch.full((channels, 1, 1), value))
-
-        self.input_gate = PointwiseConv2d(channels, channels)
-        self.inhibition = horizontal_convolution(channels, channels, kernel_size)
+        self.input_gate = HorizontalConv2d(channels, channels, 1, bias=True)
+        self.inhibition = HorizontalConv2d(channels, channels, kernel_size)
         self.inhibition_norm = build_norm(norm, channels)
-        self.update_gate = PointwiseConv2d(channels, channels)
-        self.excitation = horizontal_convolution(channels, channels, kernel_size)
+        self.update_gate = HorizontalConv2d(channels, channels, 1, bias=True)
+        self.excitation = HorizontalConv2d(channels, channels, kernel_size)
         self.excitation_norm = build_norm(norm, channels)
-        self.alpha, self.mu, self.omega = gain(0.1), gain(1.0), gain(0.5)
+        self.alpha, self.mu, self.omega = gain(channels, 0.1), gain(channels, 1.0), gain(channels, 0.5)
         if form == "printed":
-            self.nu = gain(0.5)
+            self.nu = gain(channels, 0.5)
         else:
-            self.kappa, self.gamma = gain(0.5), gain(1.0)
+            self.kappa, self.gamma = gain(channels, 0.5), gain(channels, 1.0)
         self._initialize(timescale)
 
     @torch.no_grad()
@@ -92,50 +109,25 @@ class HGRUCell(HorizontalCell):
         self.input_gate.bias.copy_(bias)  # type: ignore[union-attr]
         self.update_gate.bias.copy_(-bias)  # type: ignore[union-attr]
 
+    @property
+    def _gains(self) -> tuple[Tensor, Tensor, Tensor]:
+        """kappa, gamma and omega; the printed form has nu in the place of the first two."""
+        return (self.nu, self.nu, self.omega) if self.form == "printed" else (self.kappa, self.gamma, self.omega)
+
     def initial_state(self, drive: Tensor) -> State:
         """h_0, of the drive's shape."""
-        if self.start == "zero":
-            return (torch.zeros_like(drive),)
-        suppressed = self._suppressed_of_zeros(drive)
-        h = self._output(_candidate, self._excited_by(suppressed), suppressed)
-        return (h.to(drive.dtype),)
+        h = torch.zeros_like(drive)
+        if self.start == "drive":
+            s = _suppressed(h, self.inhibition_norm(h), drive, self.alpha, self.mu)
+            h = _candidate(self.excitation_norm(self.excitation(s)), s, *self._gains)
+            h = (h if self.form == "printed" else softplus(h)).to(drive.dtype)
+        return (h,)
 
     def forward(self, drive: Tensor, state: State) -> State:
         """One step. drive: N x C x H x W; state: one tensor of the same shape."""
         (h,) = state
-        gated = elementwise(_gated, (self.input_gate(h), h))
-        inhibition = self.inhibition_norm(self.inhibition(gated))
-        return self._updated(h, self._suppressed(drive, h, inhibition))
-
-    def first_step(self, drive: Tensor, state: State) -> State:
-        """The step from the initial state, without what zeros make zero."""
-        if self.start != "zero":
-            return self(drive, state)
-        return self._updated(drive.new_zeros(()), self._suppressed_of_zeros(drive))
-
-    @staticmethod
-    def _suppression(h: Tensor, inhibition: Tensor, drive: Tensor, alpha: Tensor, mu: Tensor) -> Tensor:
-        return softplus(drive - softplus((alpha * h + mu) * inhibition))
-
-    def _updated(self, h: Tensor, suppressed: Tensor) -> State:
-        gate, excitation = self.update_gate(suppressed), self._excited_by(suppressed)
-        return (self._output(_updated, h, gate, excitation, suppressed),)
-
-    def _output(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        """A function of tensors and the gains, with the softplus of the released form."""
-        if self.form == "printed":
-            return elementwise(function, tensors, (self.nu, self.nu, self.omega))
-        gains = (self.kappa, self.gamma, self.omega)
-        return elementwise(lambda *values: softplus(function(*values)), tensors, gains)
-
-
-def _gated(gate: Tensor, h: Tensor) -> Tensor:
-    return h * torch.sigmoid(gate)
-
-
-def _candidate(excitation: Tensor, suppressed: Tensor, kappa: Tensor, gamma: Tensor, omega: Tensor) -> Tensor:
-    return softplus(kappa * suppressed + gamma * excitation + omega * excitation * suppressed)
-
-
-def _updated(h: Tensor, gate: Tensor, excitation: Tensor, suppressed: Tensor, *gains: Tensor) -> Tensor:
-    return h + torch.sigmoid(gate) * (_candidate(excitation, suppressed, *gains) - h)
+        gated = _gated(self.input_gate(h), h)
+        s = _suppressed(h, self.inhibition_norm(self.inhibition(gated)), drive, self.alpha, self.mu)
+        gate, c = self.update_gate(s), self.excitation_norm(self.excitation(s))
+        updated = _updated if self.form == "printed" else _released
+        return (updated(h, gate, c, s, *self._gains),)

@@ -1,9 +1,25 @@
-"""Chrono initialization of the gates' biases."""
+"""How the cells are initialized, and where their runs start.
+
+N: batch; C: channels; H x W: image size.
+"""
 
 import torch
 from torch import Tensor, nn
 
-from crbp_d2.utils.errors import check_whole
+from crbp_d2.utils.errors import check_choice, check_whole
+
+# h_0 of a run: zeros, or where the drive leads while the connections within the state are given zeros.
+STARTS = ("zero", "drive")
+
+
+def check_cell(owner: str, channels: int, timescale: int, start: str) -> None:
+    """Check the settings that all cells have.
+
+    Raises:
+        SettingError: a value outside the allowed ones.
+    """
+    check_whole(owner, channels=channels, timescale=timescale)
+    check_choice(owner, STARTS, start=start)
 
 
 def chrono_bias(channels: int, timescale: int) -> Tensor:
@@ -13,16 +29,12 @@ def chrono_bias(channels: int, timescale: int) -> Tensor:
     are spread up to `timescale` steps. Zero for timescale <= 2: all gates start half open.
 
     Raises:
-        ValueError: channels or timescale is not a whole number of at least 1.
+        SettingError: channels or timescale is not a positive integer.
     """
     check_whole("chrono_bias", channels=channels, timescale=timescale)
     return torch.empty(channels).uniform_(1, max(timescale - 1, 1)).log()
 
 
-# "zero", or "drive": where the drive leads while the connections within the state see zeros.
-STARTS = ("zero", "drive")
-
-
-def of_zeros(norm: nn.Module, drive: Tensor, channels: int) -> Tensor:
-    """What a norm makes of a convolution of zeros, C x 1 x 1: its bias."""
-    return norm(drive.new_zeros(2, channels, 2, 2))[0, :, :1, :1]
+def gain(channels: int, value: float) -> nn.Parameter:
+    """A factor for each channel, C x 1 x 1."""
+    return nn.Parameter(torch.full((channels, 1, 1), value))

@@ -12,6 +12,7 @@ The three bilinear maps
 are each other's derivatives, so autograd never has to look inside a transform.
 """
 
+import functools
 import math
 
 import torch
@@ -22,7 +23,6 @@ from torch.nn.grad import conv2d_weight
 from crbp_d2.utils.tracing import is_batched
 
 from .bilinear import bilinear
-from .cache import WeightTransform, outside_autograd
 from .tensors import widen
 
 Size = tuple[int, int]
@@ -32,9 +32,9 @@ PRODUCTS = 2**20
 
 
 def transform_size(image: Size, kernel: Size) -> Size:
-    """L, M: the next numbers with no prime factor above 7 that leave E//2 zeros beside the image.
+    """L, M: the next numbers with no prime factor above 7 that leave E//2 zeros next to the image.
 
-    What a circular correlation wraps around then falls on these zeros, or on outputs outside the image.
+    The circular correlation then wraps around into these zeros, or on outputs outside the image.
     """
     height, width = (_smooth(extent + size // 2) for extent, size in zip(image, kernel, strict=True))
     return height, width
@@ -51,61 +51,41 @@ def _smooth(number: int) -> int:
         number += 1
 
 
-class Spectrum(WeightTransform):
-    """The conjugate transform of a weight, computed at first use.
-
-    Args:
-        weight: K x C x E x E.
-        size: L, M.
-    """
-
-    def __init__(self, weight: Tensor, size: Size):
-        super().__init__(weight)
-        self.size = size
-        self._values: Tensor | None = None
-
-    @property
-    def values(self) -> Tensor:
-        """F x K x C, complex, in the weight's precision or float32."""
-        if self._values is None:
-            with outside_autograd():
-                self._values = _transform_kernel(self.snapshot, self.size)
-        return self._values
-
-
-def correlate(x: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
+def correlate(x: Tensor, weight: Tensor, spectrum: Tensor) -> Tensor:
     """The convolution of F.conv2d with padding E//2.
 
     Args:
         x: N x C x H x W, N at least 1, float32 or float64.
         weight: K x C x E x E, of the same precision.
-        spectrum: of the weight, of transform_size((H, W), (E, E)).
+        spectrum: F x K x C, see kernel_spectrum.
 
     Returns:
         N x K x H x W.
     """
-    size, kernel = spectrum.size, weight.shape[-2:]
+    image, kernel = x.shape[-2:], weight.shape[-2:]
     if is_batched((x, weight)):
         return F.conv2d(x, weight, padding=kernel[0] // 2)
+    size = transform_size(image, kernel)
     return bilinear(
         x,
         weight,
-        lambda: _invert(_transform(x, size) @ spectrum.values.mT, size, x.shape[-2:]),
+        lambda: _invert(_transform(x, size) @ spectrum.mT, size, image),
         lambda g, weight: transpose(g, weight, spectrum),
         lambda g, x: kernel_gradient(x, g, kernel),
     )
 
 
-def transpose(g: Tensor, weight: Tensor, spectrum: Spectrum) -> Tensor:
+def transpose(g: Tensor, weight: Tensor, spectrum: Tensor) -> Tensor:
     """The gradient of `correlate` in x. g: N x K x H x W; the result: N x C x H x W."""
-    size, kernel = spectrum.size, weight.shape[-2:]
+    image, kernel = g.shape[-2:], weight.shape[-2:]
     if is_batched((g, weight)):
         # Torch cannot vectorize all steps of a transform.
         return F.conv_transpose2d(g, weight, padding=kernel[0] // 2)
+    size = transform_size(image, kernel)
     return bilinear(
         g,
         weight,
-        lambda: _invert(_transform(g, size, conjugate=True) @ spectrum.values, size, g.shape[-2:], conjugate=True),
+        lambda: _invert(_transform(g, size, conjugate=True) @ spectrum, size, image, conjugate=True),
         lambda u, weight: correlate(u, weight, spectrum),
         lambda u, g: kernel_gradient(u, g, kernel),
     )
@@ -120,8 +100,8 @@ def kernel_gradient(x: Tensor, g: Tensor, kernel: Size) -> Tensor:
         x,
         g,
         lambda: _kernel_of_products(_transform(g, size, conjugate=True), _transform(x, size), size, kernel),
-        lambda v, g: transpose(g, v, Spectrum(v, size)),
-        lambda v, x: correlate(x, v, Spectrum(v, size)),
+        lambda v, g: transpose(g, v, kernel_spectrum(v, size)),
+        lambda v, x: correlate(x, v, kernel_spectrum(v, size)),
     )
 
 
@@ -141,15 +121,16 @@ def _invert(y: Tensor, size: Size, image: Size, conjugate: bool = False) -> Tens
     return torch.fft.irfft(y[:height].permute(2, 3, 0, 1), n=size[1])[..., :width].contiguous()
 
 
-def _transform_kernel(weight: Tensor, size: Size) -> Tensor:
-    """K x C x E x E -> F x K x C, the conjugate, of the kernel with its centre at 0.
+@torch.no_grad()
+def kernel_spectrum(weight: Tensor, size: Size) -> Tensor:
+    """K x C x E x E -> F x K x C: the conjugate transform of a kernel with its centre at 0, in float32 or wider.
 
     A kernel is much smaller than the transform, so that two products with E columns of the Fourier
     matrices take less time than a fast transform of all the zeros, and leave the frequencies first.
     """
     maps, kernel = weight.shape[:2], weight.shape[-2:]
     weight = widen(weight)
-    rows, columns = (_roots(length, extent, weight) for length, extent in zip(size, kernel, strict=True))
+    rows, columns = (_roots(*sizes, weight.dtype, weight.device) for sizes in zip(size, kernel, strict=True))
     half = columns[: size[1] // 2 + 1] @ weight.permute(2, 3, 0, 1).flatten(2).to(columns.dtype)
     return (rows @ half.flatten(1)).view(-1, *maps)
 
@@ -161,8 +142,8 @@ def _kernel_of_products(g: Tensor, x: Tensor, size: Size, kernel: Size) -> Tenso
     rows of frequencies at a time, and summed up.
     """
     maps, channels = g.shape[-1], x.shape[-1]
-    rows, columns = (_roots(length, extent, x.real) for length, extent in zip(size, kernel, strict=True))
-    columns = columns[: size[1] // 2 + 1]
+    rows, columns = (_roots(*sizes, x.real.dtype, x.device) for sizes in zip(size, kernel, strict=True))
+    columns = columns[: size[1] // 2 + 1].clone()
     # The other half of the frequencies are conjugates, which double the real part.
     columns[1 : (size[1] + 1) // 2] *= 2
     count = len(columns)
@@ -175,10 +156,15 @@ def _kernel_of_products(g: Tensor, x: Tensor, size: Size, kernel: Size) -> Tenso
     return weight.view(*kernel, maps, channels).permute(2, 3, 0, 1).contiguous()
 
 
-def _roots(length: int, extent: int, like: Tensor) -> Tensor:
-    """exp(2 pi i j k / length), j = 0 ... length - 1, k = -extent//2 ... extent//2; precision and device of `like`."""
-    j = torch.arange(length, device="cpu")
-    k = torch.arange(extent, device="cpu") - extent // 2
-    # Whole turns are taken off in whole numbers, and the rest in float64, or large j k would cost digits.
-    angle = (j[:, None] * k % length).double() * (2 * math.pi / length)
-    return torch.polar(torch.ones_like(angle), angle).to(like.device, like.dtype.to_complex())
+@functools.lru_cache(maxsize=64)
+def _roots(length: int, extent: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """exp(2 pi i j k / length), j = 0 ... length - 1, k = -extent//2 ... extent//2; shared, so never written to.
+
+    Made on the device and kept: a GPU would wait for the host at every copy.
+    """
+    with torch.inference_mode(False):
+        j = torch.arange(length, device=device)
+        k = torch.arange(extent, device=device) - extent // 2
+        # Whole turns are taken off in integers, and the rest in float64, or large j k would cost digits.
+        angle = (j[:, None] * k % length).double() * (2 * math.pi / length)
+        return torch.polar(torch.ones_like(angle), angle).to(dtype.to_complex())

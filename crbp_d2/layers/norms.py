@@ -1,4 +1,4 @@
-"""Norms of the cells. They are applied at every step, so none keeps running averages."""
+"""Norms of the cells; they are applied at every step, so they keep no running averages."""
 
 from collections.abc import Callable
 
@@ -34,7 +34,7 @@ def build_norm(name: str, channels: int, scale: float = 0.1) -> nn.Module:
         scale: initial value of the weight.
 
     Raises:
-        SettingError: an unknown name, channels that are no whole number of at least 1.
+        SettingError: an unknown name, channels that are not a positive integer.
     """
     check_whole("build_norm", channels=channels)
     norm = NORMS[name](channels)

@@ -14,7 +14,7 @@ from fvcore.nn import sigmoid_focal_loss
 from torch import Tensor, nn
 
 from crbp_d2.cells import FeedforwardControl
-from crbp_d2.layers.convolution import PointwiseConv2d
+from crbp_d2.layers.convolution import HorizontalConv2d
 from crbp_d2.layers.norms import NORMS, build_norm
 from crbp_d2.recurrence import Recurrence
 from crbp_d2.utils.errors import ContradictionError, SettingError, check_choice, check_number
@@ -60,7 +60,7 @@ class ContourReadout(nn.Module, ABC):
         check_number(owner, "(0, 1)", prior_prob=prior_prob)
         check_number(owner, "[0, inf)", focal_gamma=focal_gamma, loss_weight=loss_weight)
         self.norm = build_norm(readout_norm, channels, scale=1.0)
-        self.predictor = PointwiseConv2d(channels, len(CLASSES))
+        self.predictor = HorizontalConv2d(channels, len(CLASSES), 1, bias=True)
         nn.init.normal_(self.predictor.weight, std=0.01)
         with torch.no_grad():
             self.predictor.bias.copy_(torch.tensor([math.log(1 - prior_prob), math.log(prior_prob)]))

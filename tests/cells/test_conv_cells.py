@@ -69,7 +69,7 @@ def test_weights_of_each_gate_start_orthogonal():
             torch.testing.assert_close(rows @ rows.T, torch.eye(5), rtol=0, atol=1e-5)
 
 
-def test_feedforward_control_is_six_layers_of_convolution_norm_and_relu():
+def test_feedforward_control_is_convolutions_norms_and_relus():
     torch.manual_seed(0)
     network = FeedforwardControl(5, 3).double()
     drive = torch.randn(2, 5, 6, 7).double()

@@ -5,7 +5,6 @@ import torch
 
 from crbp_d2.cells import CELLS, build_cell
 from crbp_d2.layers.norms import NORMS
-from crbp_d2.modeling.build import build_recurrence
 from crbp_d2.recurrence import learning_rule
 
 
@@ -33,7 +32,7 @@ def perturbed(cell):
 @pytest.mark.parametrize(
     "name,settings", [*((name, {}) for name in CELLS), ("HGRUCell", {"form": "released"})], ids=str
 )
-def test_a_start_from_the_drive_is_where_a_cell_without_connections_settles(name, settings, norm):
+def test_a_start_from_the_drive_is_a_fixed_point_without_others(name, settings, norm):
     """A fixed point of such a cell, also of the released form where the state does not enter its own softplus."""
     torch.manual_seed(0)
     cell = cut(
@@ -52,7 +51,7 @@ def test_a_start_from_the_drive_is_where_a_cell_without_connections_settles(name
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_it_is_nearer_and_leads_to_the_same_fixed_point(name):
+def test_it_is_nearer_to_the_same_fixed_point(name):
     torch.manual_seed(0)
     cells = {
         start: build_cell(name, 8, kernel_size=3, norm="GN", start=start, timescale=8) for start in ("zero", "drive")
@@ -99,23 +98,3 @@ def test_a_start_is_one_of_two():
     for name in CELLS:
         with pytest.raises(ValueError, match="start is 'one'.*zero.*drive"):
             build_cell(name, 8, start="one")
-
-
-def test_the_start_is_that_of_the_config(config):
-    assert build_recurrence(config("MODEL.RECURRENCE.CELL.START", "drive"), 4).cell.start == "drive"
-    assert build_recurrence(config(), 4).cell.start == "zero"
-
-
-@pytest.fixture
-def config():
-    from detectron2.config import get_cfg
-
-    from crbp_d2 import add_crbp_config
-
-    def build(*options):
-        cfg = get_cfg()
-        add_crbp_config(cfg)
-        cfg.merge_from_list([*options])
-        return cfg
-
-    return build

@@ -141,7 +141,7 @@ def test_a_flag_behind_the_keys_is_called_that(tmp_path):
         (["MODEL.SEM_SEG_HEAD.NAME", "RecurrentSemSegHed"], "RecurrentSemSegHead"),
         (["MODEL.RECURRENCE.SOLVER.NAME", "Andersen"], "Anderson"),
         (["MODEL.RECURRENCE.PENALTY.NAME", "Lipshitz"], "Lipschitz"),
-        (["MODEL.RECURRENCE.CELL.CONVOLUTION", "winogrand"], "winograd"),
+        (["MODEL.RECURRENCE.CELL.CONVOLUTION", "dirct"], "direct"),
         (["--eval-only", "--untrained", "DATASETS.TEST", "('toy_panoptic_vall',)"], "toy_panoptic_val"),
     ],
 )

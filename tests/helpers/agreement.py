@@ -8,7 +8,7 @@ from crbp_d2.cells import build_cell
 from crbp_d2.layers.convolution import set_convolution
 from crbp_d2.recurrence import learning_rule
 
-METHODS = [("auto", 3), ("direct", 3), ("channels_last", 5), ("fft", 5), ("winograd", 3)]
+METHODS = [("auto", 3), ("direct", 3), ("fft", 5)]
 # weights and drive; autocast; largest relative error of states, and of gradients
 PRECISIONS = {
     "float32": (torch.float32, None, 1e-4, 1e-3),

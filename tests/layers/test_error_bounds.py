@@ -1,18 +1,17 @@
-"""The errors of every method against its bounds, and the bounds against what would be a fault."""
+"""The errors of both methods against their bounds, and the bounds against a lower precision."""
 
 import pytest
 import torch
+from helpers.error_bounds import error_bound, typical_error
 from torch.nn import functional as F
 
 from crbp_d2.layers.convolution import HorizontalConv2d
-from crbp_d2.layers.error_bounds import error_bound, typical_error
 
 # method, kernel size, channels, image size, batch
 CASES = [
     (method, *problem)
     for problem in ((3, 3, 9, 2), (3, 64, 14, 4), (5, 25, 30, 2), (7, 8, 48, 2), (15, 25, 40, 1))
-    for method in ("direct", "channels_last", "fft", "winograd")
-    if method != "winograd" or problem[0] == 3
+    for method in ("direct", "fft")
 ]
 
 
@@ -47,32 +46,14 @@ def test_errors_are_within_the_bounds(method, kernel_size, channels, image, batc
 
 
 @pytest.mark.parametrize("method,kernel_size,channels,image,batch", CASES)
-def test_products_in_a_lower_precision_would_exceed_what_is_typical(method, kernel_size, channels, image, batch):
+def test_products_in_a_lower_precision_exceed_the_typical_error(method, kernel_size, channels, image, batch):
     x, weight = problem(kernel_size, channels, image, batch)
     # A precision of 11 bits, as of TF32 and float16.
     _, usual = error(by(method, x.half().float(), weight.half().float()), x, weight)
     assert usual > typical_error(method, x, weight)
 
 
-@pytest.mark.parametrize("method,kernel_size", [("direct", 5), ("fft", 5), ("winograd", 3)])
-def test_the_guarantee_is_above_what_is_typical_and_goes_with_the_scales(method, kernel_size):
-    x, weight = problem(kernel_size, 8, 12, 2)
-    bound, typical = error_bound(method, x, weight), typical_error(method, x, weight)
-    assert bound > typical > 0
-    for function, value in ((error_bound, bound), (typical_error, typical)):
-        assert function(method, -3 * x, weight) == pytest.approx(3 * value)
-        assert function(method, x, 0.5 * weight) == pytest.approx(0.5 * value)
-        assert function(method, x.double(), weight) < 1e-8 * value
-
-
-def test_the_worst_image_for_a_direct_convolution():
-    x = torch.ones(1, 2, 5, 5)
-    weight = torch.full((1, 2, 3, 3), 0.25)
-    count = 2**-24 * 18
-    assert error_bound("direct", x, weight) == pytest.approx(count / (1 - count) * 18 * 0.25)
-
-
-def test_a_bright_pixel_costs_a_fourier_transform_the_digits_of_dim_ones():
+def test_a_bright_pixel_costs_a_transform_the_digits_of_dim_ones():
     """The error of "fft" is relative to the largest value of the image, that of "direct" to those a kernel reaches."""
     x, weight = problem(5, 4, 32, 1)
     far = (slice(None), slice(None), slice(20, 32), slice(20, 32))
@@ -83,9 +64,3 @@ def test_a_bright_pixel_costs_a_fourier_transform_the_digits_of_dim_ones():
         errors[scale] = {m: (by(m, x, weight) - truth)[far].abs().max().item() for m in ("direct", "fft")}
     assert errors[1e6]["fft"] > 1000 * errors[1.0]["fft"]
     assert errors[1e6]["direct"] == errors[1.0]["direct"]
-
-
-def test_other_methods_have_no_bound():
-    x, weight = problem(3, 2, 5, 1)
-    with pytest.raises(ValueError, match="gemm"):
-        error_bound("gemm", x, weight)

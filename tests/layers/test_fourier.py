@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from crbp_d2.layers import fourier
-from crbp_d2.layers.fourier import Spectrum, correlate, kernel_gradient, transform_size, transpose
+from crbp_d2.layers.fourier import correlate, kernel_gradient, kernel_spectrum, transform_size, transpose
 
 # H, W, E: odd and even, not square, smaller than the kernel, a single pixel; transforms of odd and even length.
 SIZES = [(1, 1, 1), (7, 10, 1), (6, 9, 3), (11, 8, 5), (13, 13, 7), (3, 4, 9), (16, 5, 11), (1, 20, 13), (10, 12, 15)]
@@ -16,7 +16,7 @@ def normal(*shape, seed=0, dtype=torch.float64):
 
 
 def fft(x, weight):
-    return correlate(x, weight, Spectrum(weight, transform_size(x.shape[-2:], weight.shape[-2:])))
+    return correlate(x, weight, kernel_spectrum(weight, transform_size(x.shape[-2:], weight.shape[-2:])))
 
 
 @pytest.mark.parametrize("height,width,extent", SIZES)
@@ -36,7 +36,7 @@ def test_every_map_is_differentiable_twice(height, width, extent):
     weight = normal(1, 2, extent, extent, seed=2).requires_grad_()
     for function, inputs in (
         (fft, (x, weight)),
-        (lambda g, weight: transpose(g, weight, Spectrum(weight, size)), (g, weight)),
+        (lambda g, weight: transpose(g, weight, kernel_spectrum(weight, size)), (g, weight)),
         (lambda x, g: kernel_gradient(x, g, (extent, extent)), (x, g)),
     ):
         assert torch.autograd.gradcheck(function, inputs)
@@ -67,3 +67,13 @@ def test_the_products_for_a_kernels_gradient_are_made_in_parts(monkeypatch):
     for products in (10**6, 300, 1):
         monkeypatch.setattr(fourier, "PRODUCTS", products)
         torch.testing.assert_close(fourier.kernel_gradient(x, g, (5, 5)), truth, rtol=1e-11, atol=1e-11)
+
+
+def test_fourier_matrices_are_made_once_and_never_written_to():
+    x, weight = normal(2, 2, 9, 8).requires_grad_(), normal(2, 2, 5, 5, seed=1).requires_grad_()
+    fourier._roots.cache_clear()
+    first = torch.autograd.grad(fft(x, weight).square().sum(), (x, weight))
+    made = fourier._roots.cache_info().misses
+    second = torch.autograd.grad(fft(x, weight).square().sum(), (x, weight))
+    assert made == fourier._roots.cache_info().misses == 2
+    assert all(map(torch.equal, first, second))

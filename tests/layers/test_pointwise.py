@@ -5,7 +5,12 @@ import torch
 from torch.nn import functional as F
 from torch.nn.utils.parametrize import register_parametrization
 
-from crbp_d2.layers.convolution import FEW_WEIGHTS, FULL_BATCH, PointwiseConv2d
+from crbp_d2.layers import convolution
+from crbp_d2.layers.convolution import FEW_WEIGHTS, FULL_BATCH, HorizontalConv2d
+
+
+def pointwise(channels=2, bias=True):
+    return HorizontalConv2d(5, channels, 1, bias=bias)
 
 
 def image(batch, layout, height=3):
@@ -17,7 +22,7 @@ def image(batch, layout, height=3):
 @pytest.mark.parametrize("batch", [0, 1, 2, FULL_BATCH - 1, FULL_BATCH])
 @pytest.mark.parametrize("bias", [False, True])
 def test_values_and_gradients(bias, batch, layout):
-    conv, x = PointwiseConv2d(5, 2, bias=bias).double(), image(batch, layout)
+    conv, x = pointwise(bias=bias).double(), image(batch, layout)
     found, truth = conv(x), F.conv2d(x, conv.weight, conv.bias)
     torch.testing.assert_close(found, truth)
     assert found.stride() == truth.stride() or not batch
@@ -29,7 +34,7 @@ def test_values_and_gradients(bias, batch, layout):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("bias", [False, True])
 def test_second_derivatives(bias, layout):
-    conv, x = PointwiseConv2d(5, 2).double(), image(2, layout)
+    conv, x = pointwise().double(), image(2, layout)
     if not bias:
         conv.bias = None
     inputs = (x, *conv.parameters())
@@ -44,13 +49,13 @@ def test_second_derivatives(bias, layout):
 def convolved(monkeypatch):
     """Batches that torch's convolution gets."""
     batches = []
-    forward = torch.nn.Conv2d.forward
-    monkeypatch.setattr(torch.nn.Conv2d, "forward", lambda self, x: batches.append(len(x)) or forward(self, x))
+    plain = F.conv2d
+    monkeypatch.setattr(convolution.F, "conv2d", lambda x, *more: batches.append(len(x)) or plain(x, *more))
     return batches
 
 
 def test_few_images_are_computed_as_rows(convolved):
-    conv = PointwiseConv2d(5, 2).double()
+    conv = pointwise().double()
     for batch in (1, 2, FULL_BATCH):
         conv(image(batch, torch.channels_last, height=14))
     assert convolved == [14, 28, FULL_BATCH]
@@ -59,13 +64,13 @@ def test_few_images_are_computed_as_rows(convolved):
 def test_few_channels_are_products_of_matrices(convolved):
     x = image(2, torch.contiguous_format)
     for channels in (2, FEW_WEIGHTS):
-        PointwiseConv2d(5, channels).double()(x)
-    assert convolved == [2]  # of the many channels alone
+        pointwise(channels).double()(x)
+    assert convolved == [2]  # only of the many channels
 
 
 @pytest.mark.parametrize("bias", [False, True])
 def test_under_autocast_it_computes_as_any_convolution_does(bias):
-    conv, x = PointwiseConv2d(5, 2, bias=bias), image(2, torch.contiguous_format).detach().float()
+    conv, x = pointwise(bias=bias), image(2, torch.contiguous_format).detach().float()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found, truth = conv(x), F.conv2d(x, conv.weight, conv.bias)
     assert found.dtype == truth.dtype
@@ -82,7 +87,7 @@ def test_the_weight_is_read_once(layout):
             looks.append(weight)
             return 2 * weight
 
-    conv, x = PointwiseConv2d(5, 2).double(), image(2, layout)
+    conv, x = pointwise().double(), image(2, layout)
     truth = F.conv2d(x, 2 * conv.weight, conv.bias)
     register_parametrization(conv, "weight", Counted())
     looks.clear()
@@ -90,22 +95,22 @@ def test_the_weight_is_read_once(layout):
     assert len(looks) == 1
 
 
-def test_another_precision_is_refused_in_torchs_words():
+def test_another_precision_is_rejected_as_by_torch():
     x = image(2, torch.contiguous_format)
     with pytest.raises(RuntimeError) as truth:
         torch.nn.Conv2d(5, 2, 1)(x)
     with pytest.raises(RuntimeError) as found:
-        PointwiseConv2d(5, 2)(x)
+        pointwise()(x)
     assert str(found.value) == str(truth.value)
 
 
 @pytest.mark.parametrize("shape", [(2, 4, 3, 4), (5,)])
-def test_what_does_not_fit_is_refused_in_torchs_words(shape):
+def test_mismatched_shapes_are_rejected_by_torch(shape):
     with pytest.raises(RuntimeError, match="conv|channels"):
-        PointwiseConv2d(5, 2)(torch.zeros(shape))
+        pointwise()(torch.zeros(shape))
 
 
 def test_it_is_exported_as_one_convolution():
-    conv, x = PointwiseConv2d(5, 2), image(2, torch.channels_last).detach().float()
+    conv, x = pointwise(), image(2, torch.channels_last).detach().float()
     nodes = torch.export.export(conv, (x,)).graph.nodes
     assert [node.target for node in nodes if node.op == "call_function"] == [torch.ops.aten.conv2d.default]

@@ -6,14 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from crbp_d2.layers.convolution import METHODS, PLAIN, HorizontalConv2d
+from crbp_d2.layers.convolution import METHODS, HorizontalConv2d
 
-CASES = [
-    (method, kernel_size)
-    for method in METHODS
-    for kernel_size in (1, 3, 5, 15)
-    if method != "winograd" or kernel_size == 3
-]
+CASES = [(method, kernel_size) for method in METHODS for kernel_size in (1, 3, 15)]
 # precision of weights and input, of autocast, of the result; largest relative error in the Euclidean norm
 PRECISIONS = {
     "float64": (torch.float64, None, torch.float64, 1e-13),
@@ -42,7 +37,7 @@ def relative_error(found, truth):
 @pytest.mark.parametrize("method,kernel_size", CASES)
 def test_values_and_gradients(method, kernel_size, precision):
     dtype, autocast, result, tolerance = PRECISIONS[precision]
-    if result == torch.bfloat16 and method in PLAIN:
+    if result == torch.bfloat16 and (method != "fft" or kernel_size == 1):
         # For some processors, torch's own convolution adds up in bfloat16.
         tolerance *= 2
     conv, x, g = problem(method, kernel_size, dtype)
@@ -79,7 +74,7 @@ def test_second_derivatives(method, kernel_size, dtype, tolerance):
         assert relative_error(ours, expected) < tolerance
 
 
-@pytest.mark.parametrize("method,kernel_size", CASES)
+@pytest.mark.parametrize("method,kernel_size", [case for case in CASES if case[1] > 1])
 def test_backward_under_autocast_computes_in_float32_too(method, kernel_size):
     conv, x, g = problem(method, kernel_size, torch.float32)
     outside = torch.autograd.grad(conv(x), (x, conv.weight), g)
@@ -91,7 +86,7 @@ def test_backward_under_autocast_computes_in_float32_too(method, kernel_size):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_precisions_that_do_not_go_together_are_torchs_to_refuse(method):
+def test_mixed_precisions_are_rejected_by_torch(method):
     conv, x, _ = problem(method, 3, torch.float32)
     with pytest.raises(RuntimeError, match="type"):
         conv(x.double())

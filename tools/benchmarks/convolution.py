@@ -15,13 +15,13 @@ from torch import nn
 
 from crbp_d2.cells import HGRUCell
 from crbp_d2.layers.cache import solve_scope
-from crbp_d2.layers.convolution import HorizontalConv2d, horizontal_convolution, set_convolution
+from crbp_d2.layers.convolution import HorizontalConv2d, set_convolution
 from crbp_d2.layers.cost_model import Problem, choose_method, supports
 from tools.page import markdown_table
 
 from .plots import Panel
 
-METHODS = ("direct", "channels_last", "fft", "winograd")
+METHODS = ("direct", "fft")
 STEP_METHODS = ("direct", "fft", "auto")
 KERNELS, IMAGES, CHANNELS, BATCH = (3, 5, 7, 9, 11, 15), (48, 150), 25, 4
 
@@ -91,7 +91,7 @@ def measure_methods(
             .to(device, dtype)
             .requires_grad_()
         )
-        convolution = horizontal_convolution(problem.in_channels, problem.out_channels, problem.kernel_size)
+        convolution = HorizontalConv2d(problem.in_channels, problem.out_channels, problem.kernel_size)
         convolution = convolution.to(device, dtype)
         convolution.requires_grad_(False)
         g = torch.rand(problem.batch, problem.out_channels, problem.height, problem.width).to(device, dtype)

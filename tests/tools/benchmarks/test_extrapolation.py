@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from crbp_d2.layers.convolution import horizontal_convolution
+from crbp_d2.layers.convolution import HorizontalConv2d
 from tools.benchmarks.extrapolation import (
     COCO,
     PUBLISHED,
@@ -85,7 +85,7 @@ def test_the_section_follows_from_the_parts():
 
 
 def test_operations_are_two_a_multiply_add_forward_and_backward():
-    convolution = horizontal_convolution(2, 2, 3)
+    convolution = HorizontalConv2d(2, 2, 3)
     x = torch.zeros(1, 2, 5, 5, requires_grad=True)
     forward = 2 * 2 * 2 * 9 * 25
     assert count_operations(lambda: convolution(x)) == forward

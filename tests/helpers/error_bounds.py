@@ -1,14 +1,10 @@
-"""How far rounding can take each method from the exact convolution, for any order of its sums.
+"""Bounds of each method's rounding error against the exact convolution, for any order of its sums.
 
 With the unit roundoff u (2^-24 in float32), n roundings on the way from an input to an output multiply a product by
 1 + d with |d| <= gamma(n) = n u / (1 - n u) (Higham 2002, section 3.1). Guaranteed is then
 
 direct        Sums of n = C E^2 products:   |error| <= gamma(n) sum |w| |x| <= gamma(n) W X,
               with X = max |x| and W = max over k of sum |w_k|, the norm of the convolution.
-winograd      y = A^T [sum over c of (G w G^T) . (B^T x B)] A per tile. With absolute values throughout,
-              |error| <= gamma(C + 20) max |A|^T [sum over c of (|G| |w| |G|^T) . (b b^T)] |A| X,   b = |B|^T 1,
-              where 20 counts the roundings in the three transforms, 8 with those of G itself, 6 and 6. As max b = 10
-              and max |A|^T 1 = 19, this is up to 860 times W X, and 256 times where all taps are alike.
 fft           A transform of n values errs by at most t = 10 u log2(n) in the Euclidean norm (Higham 2002, section 24.1,
               with a constant for factors up to 7). The spectrum of a kernel is two sums of E terms, |spectrum| <= S =
               sum |w|, and y = F^-1 [sum over c of (F w) . (F x)], so that
@@ -28,26 +24,22 @@ import math
 import torch
 from torch import Tensor
 
-from .fourier import transform_size
-from .winograd import INPUT, KERNEL, OUTPUT
+from crbp_d2.layers.fourier import transform_size
 
 
 def error_bound(method: str, x: Tensor, weight: Tensor) -> float:
-    """What the error of no output of a convolution without bias can exceed.
+    """Upper bound of the error of any output of a convolution without bias.
 
     Args:
-        method: "direct", "channels_last", "fft" or "winograd".
+        method: "direct" or "fft".
         x: N x C x H x W in the precision that is computed in, float32 or float64.
-        weight: K x C x E x E; 3 x 3 for "winograd".
-
-    Raises:
-        ValueError: another method.
+        weight: K x C x E x E.
     """
     return _bound(method, x, weight, power=1)
 
 
 def typical_error(method: str, x: Tensor, weight: Tensor) -> float:
-    """What the root mean square error over the outputs hardly exceeds; arguments as for `error_bound`."""
+    """Typical upper bound of the root mean square error over the outputs; arguments as for `error_bound`."""
     return _bound(method, x, weight, power=2)
 
 
@@ -60,23 +52,11 @@ def _bound(method: str, x: Tensor, weight: Tensor, power: int) -> float:
     def roundings(count: float) -> float:
         return count * unit / (1 - count * unit) if power == 1 else count**0.5 * unit
 
-    if method in ("direct", "channels_last"):
+    if method == "direct":
         size = taps.flatten(1).sum(dim=1).amax() * image.amax()
         return roundings(channels * extent**2) * size.item() ** (1 / power)
-    if method == "winograd":
-        return roundings(channels + 20) * (_winograd_norm(taps, power) * image.amax()).item() ** (1 / power)
-    if method == "fft":
-        elements = math.prod(transform_size(x.shape[-2:], weight.shape[-2:]))
-        relative = roundings(3 * extent + 2 * channels + 10) + 20 * unit * math.log2(elements) ** (1 / power)
-        # A guarantee must assume that one output takes it all; typically all have their part.
-        norms = image.square().sum(dim=(2, 3)).sqrt() if power == 1 else image.mean(dim=(2, 3))
-        return relative * (norms @ taps.sum(dim=(2, 3)).T).amax().item() ** (1 / power)
-    raise ValueError(f"no error bound for the method {method!r}; known: direct, channels_last, fft, winograd")
-
-
-def _winograd_norm(taps: Tensor, power: int) -> Tensor:
-    """Largest output of the transforms' absolute values, to a power, for an image of ones. taps: K x C x 3 x 3."""
-    output, kernel, image = (taps.new_tensor(matrix).abs() ** power for matrix in (OUTPUT, KERNEL, INPUT))
-    coefficients = torch.einsum("ae,kef,bf->kab", kernel, taps.sum(dim=1), kernel)
-    ones = image.sum(dim=1)
-    return torch.einsum("ia,kab,a,b,jb->kij", output, coefficients, ones, ones, output).amax()
+    elements = math.prod(transform_size(x.shape[-2:], weight.shape[-2:]))
+    relative = roundings(3 * extent + 2 * channels + 10) + 20 * unit * math.log2(elements) ** (1 / power)
+    # A guarantee must assume that one output takes it all; typically all have their part.
+    norms = image.square().sum(dim=(2, 3)).sqrt() if power == 1 else image.mean(dim=(2, 3))
+    return relative * (norms @ taps.sum(dim=(2, 3)).T).amax().item() ** (1 / power)
