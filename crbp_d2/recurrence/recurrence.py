@@ -13,7 +13,7 @@ from crbp_d2.utils.errors import check_whole
 from crbp_d2.utils.tracing import is_exported, refuse_transform
 
 from .cell_step import CellStep, begin
-from .interfaces import Cell, Gradient, Penalty, Solver
+from .interfaces import Cell, Gradient, Penalty, Solver, Visit
 from .solution import SolveStats
 from .solvers.base import warn_unconverged
 from .state import State
@@ -117,7 +117,7 @@ class Recurrence(nn.Module):
 
     @solve_scope()
     def forward(
-        self, drive: Tensor, state: State | None = None, steps: int | None = None, record: bool = False
+        self, drive: Tensor, state: State | None = None, steps: int | None = None, record: bool | Visit = False
     ) -> RecurrenceOutput:
         """Run the recurrence.
 
@@ -126,7 +126,7 @@ class Recurrence(nn.Module):
             state: where to start; default the cell's initial state.
             steps: evaluations of the cell (at most, for a solver that stops at a tolerance); default the
                 solver's own number.
-            record: keep the state after every step.
+            record: keep the state after every step; a function sees each of these states instead.
 
         Raises:
             ValueError: steps < 1; a drive or state of another shape than the cell's; a state that the cell
@@ -142,7 +142,9 @@ class Recurrence(nn.Module):
         with torch.set_grad_enabled(torch.is_grad_enabled() and not exported):
             return self._run(drive, state, steps, record)
 
-    def _measured(self, drive: Tensor, state: State | None, steps: int | None, record: bool) -> RecurrenceOutput:
+    def _measured(
+        self, drive: Tensor, state: State | None, steps: int | None, record: bool | Visit
+    ) -> RecurrenceOutput:
         """A training pass without gradients, of which losses are wanted: the penalty needs the last step's graph."""
         refuse_transform(
             (drive, *(state if isinstance(state, tuple | list) else ())),
@@ -158,7 +160,7 @@ class Recurrence(nn.Module):
         supervised = [(weight, _detached(h)) for weight, h in output.supervised]
         return RecurrenceOutput(last, output.penalty.detach(), output.stats, states, supervised)
 
-    def _run(self, drive: Tensor, state: State | None, steps: int | None, record: bool) -> RecurrenceOutput:
+    def _run(self, drive: Tensor, state: State | None, steps: int | None, record: bool | Visit) -> RecurrenceOutput:
         reads = [(steps, 1.0)]
         if steps is None:
             steps = self.solver.next_steps()
@@ -171,8 +173,10 @@ class Recurrence(nn.Module):
         step = CellStep(self.cell, drive, inference, initial=state if given is None else None)
         # The mean over no samples is none.
         penalty = self.penalty if differentiated and len(drive) else None
-        states: list[State] | None = [] if record or self.supervision == "every" else None
+        states: list[State] | None = [] if record is True or self.supervision == "every" else None
         visit = None if states is None else states.append
+        if callable(record):
+            visit = record if visit is None else _both(visit, record)
         first, *others = reads
         run = self.gradient.run(step, state, self.solver, first[0], None if others else penalty, visit)
         supervised = [(first[1], run.state)]
@@ -193,15 +197,20 @@ class Recurrence(nn.Module):
         return RecurrenceOutput(run.state, penalty_value, run.stats, states, supervised)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the statistics of the last run, whose callback belongs to the process, and without a recorder.
-
-        A `forward` set on the instance, as `record_states` does, would run the recurrence that was copied.
-        """
-        return {**{name: value for name, value in self.__dict__.items() if name != "forward"}, "last_stats": None}
+        """Without the statistics of the last run, whose callback belongs to the process."""
+        return {**self.__dict__, "last_stats": None}
 
     def extra_repr(self) -> str:
         penalty = f", penalty={self.penalty!r}" if self.penalty is not None else ""
         return f"solver={self.solver!r}, gradient={self.gradient!r}{penalty}, supervision={self.supervision!r}"
+
+
+def _both(first: Visit, second: Visit) -> Visit:
+    def visit(state: State) -> None:
+        first(state)
+        second(state)
+
+    return visit
 
 
 def _detached(state: State) -> State:

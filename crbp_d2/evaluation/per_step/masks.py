@@ -48,8 +48,8 @@ class MaskPrecisionByStep:
 
     def add(self, image_id, prediction: PredictionsByStep) -> None:
         """Compare the instances of one image with the true ones."""
-        scores = prediction.instances.scores.cpu().numpy()
-        classes = prediction.instances.pred_classes.cpu().numpy()
+        scores = prediction.instances.scores.numpy()
+        classes = prediction.instances.pred_classes.numpy()
         for k in np.unique(classes).tolist():
             of_class = np.flatnonzero(classes == k)
             order = of_class[np.argsort(-scores[of_class], kind="stable")][:MOST]
