@@ -64,9 +64,12 @@ def test_contexts_nest_and_each_keeps_its_own_steps():
     recurrence = learning_rule("bptt", cell, steps=4).eval()
     with torch.no_grad():
         truth = states_by_hand(cell, drive, 9)
-        with record_states(recurrence) as own, record_states(recurrence, (2, 9)) as far:
-            with record_states(recurrence, 6, read=lambda state: state[0].sum()) as near:
-                output, recorded = recurrence(drive), recurrence(drive, None, 3, record=True)
+        with (
+            record_states(recurrence) as own,
+            record_states(recurrence, (2, 9)) as far,
+            record_states(recurrence, 6, read=lambda state: state[0].sum()) as near,
+        ):
+            output, recorded = recurrence(drive), recurrence(drive, None, 3, record=True)
         again = recurrence(drive)
     assert torch.equal(output.state[0], truth[3][0]) and output.states is None and again.states is None
     assert [torch.equal(a[0], b[0]) for a, b in zip(recorded.states, truth[:3], strict=True)] == [True] * 3
@@ -108,7 +111,7 @@ def test_only_the_steps_asked_for_are_kept():
 
     def states_alive(cell, args, output):
         references.append(weakref.ref(output[0]))
-        return None
+        return
 
     recurrence.cell.register_forward_hook(states_alive)
     with torch.no_grad(), record_states(recurrence, (2, 40)):

@@ -26,7 +26,7 @@ Part = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class MergeLimits:
-    """How PanopticFPN merges instances and semantic map; see combine_semantic_and_instance_outputs."""
+    """Thresholds by which PanopticFPN merges instances and semantic map; see combine_semantic_and_instance_outputs."""
 
     overlap: float
     stuff_area: float
@@ -40,11 +40,11 @@ class PredictionsByStep(Mapping):
     counts would not fit into memory on large images; `pasted` has what the evaluation needs of them.
 
     Args:
-        steps: the T step counts.
-        instances: N of the image at its output size, with pred_boxes, scores and pred_classes.
+        steps: T step counts.
+        instances: N instances of the image at its output size, with pred_boxes, scores and pred_classes.
         masks: N x T x M x M probabilities in the boxes.
         semantic: H x W, the semantic class of each pixel.
-        limits: of the merge.
+        limits: thresholds of the merge.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class PredictionsByStep(Mapping):
 def paste(masks: Tensor, box: Tensor, size: tuple[int, int], threshold: float = 0.5) -> tuple[np.ndarray, Part]:
     """T masks of one box, T x M x M probabilities, as T x h x w booleans in a part of an H x W image.
 
-    detectron2's pasting with all masks of a box at once; outside the part they are empty.
+    As detectron2 pastes, with all masks of a box at once; outside the part they are empty.
     """
     boxes = box.expand(len(masks), 4)
     pasted, part = _do_paste_mask(masks[:, None], boxes, *size, skip_empty=True)
@@ -154,7 +154,7 @@ class StepwisePanoptic(Stepwise):
             of_image.pred_masks, of_image.pred_masks_by_step = usual, torch.cat(masks, dim=1)
 
 
-# Counters that are filled at a time, for the memory of large images.
+# Number of counters filled at a time, which bounds the memory for large images.
 CHUNK = 2**21
 
 
@@ -163,7 +163,7 @@ class PanopticQualityByStep:
 
     Args:
         name: a registered panoptic data set.
-        steps: the T step counts.
+        steps: T step counts.
     """
 
     def __init__(self, name: str, steps: tuple[int, ...]):
@@ -172,7 +172,7 @@ class PanopticQualityByStep:
         self.reset()
 
     def reset(self) -> None:
-        # image id -> what `match` gives
+        # image id -> result of `match`
         self.counts: dict[object, dict[Class, np.ndarray]] = {}
 
     def add(self, image_id, prediction: PredictionsByStep) -> None:
@@ -206,18 +206,16 @@ class PanopticQualityByStep:
         overlaps = np.concatenate(counts)
         small = overlaps[:, stuff:].sum(axis=2) < prediction.limits.stuff_area
         overlaps[:, stuff:][small] = 0
-        # Class 0 of a semantic map stands for all things, which are there as instances.
+        # Class 0 of a semantic map means all things, which are present as instances.
         overlaps[:, stuff] = 0
         things = [(True, prediction.instances.pred_classes[n].item()) for n in instances]
         return overlaps, [None, *things, None, *((False, k) for k in range(1, predicted - stuff))]
 
     def results(self, counts: dict | None = None) -> dict[str, np.ndarray]:
-        """PQ, SQ and RQ over all classes that occur, with suffix _th and _st over things and stuff: T each.
-
-        In percent, not a number where no class of a group occurs.
+        """PQ, SQ and RQ in percent over all classes that occur, as group_means gives them: T each.
 
         Args:
-            counts: of several processes; default what was added here.
+            counts: counts of several processes; default those added here.
         """
         return group_means(total(self.counts if counts is None else counts), len(self.steps))
 
@@ -226,7 +224,7 @@ def merge_instances(prediction: PredictionsByStep) -> tuple[np.ndarray, list[int
     """detectron2's merge of overlapping instances at all step counts together.
 
     Returns:
-        T x H x W: k + 1 where the k-th instance of the list is, else 0; the instances by descending score.
+        T x H x W: k + 1 at the k-th instance of the list, else 0; the instances by descending score.
     """
     limits = prediction.limits
     scores = prediction.instances.scores
