@@ -1,5 +1,8 @@
 """Models applied to images without a data set: channels, and states carried from one to the next."""
 
+import logging
+
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -9,8 +12,9 @@ from detectron2.layers import ShapeSpec
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.cells import ConvGRUCell
+from crbp_d2.evaluation.drawing import drawable
 from crbp_d2.modeling import RecurrentSemSegHead
-from crbp_d2.predict.pictures import Predictions
+from crbp_d2.predict.pictures import Predictions, find_inputs
 from crbp_d2.predict.predictor import Predictor
 from crbp_d2.recurrence import learning_rule
 
@@ -110,6 +114,22 @@ def test_a_carried_state_survives_bad_frames_and_inner_contexts():
 
 def test_no_formula_is_read_into_class_names():
     names = ["$a$ $", "", "b \\$"]
-    from crbp_d2.evaluation.drawing import drawable
-
     assert drawable(Metadata(stuff_classes=names)).stuff_classes == ["\\$a\\$ \\$", "class 1", "b \\$"]
+
+
+def test_a_video_that_ends_early_is_told(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("crbp_d2"), "propagate", True)
+    whole = tmp_path / "whole.avi"
+    writer = cv2.VideoWriter(str(whole), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for k in range(8):
+        writer.write(np.random.default_rng(k).integers(0, 255, (48, 64, 3), dtype=np.uint8))
+    writer.release()
+    content = whole.read_bytes()
+    (tmp_path / "cut.avi").write_bytes(content[: len(content) // 2])
+    (tmp_path / "out").mkdir()
+    strip = Predictions(config(3), Segmenter(3).eval(), Metadata(stuff_classes=["a", "b", "c"]), str(tmp_path / "out"))
+    for name, told in (("whole.avi", 0), ("cut.avi", 1)):
+        caplog.clear()
+        assert strip.run(find_inputs([str(tmp_path / name)])) == []
+        assert len([message for message in caplog.messages if name in message and "of its 8 frames" in message]) == told
+        assert (tmp_path / "out" / name).with_suffix(".mp4").exists()
