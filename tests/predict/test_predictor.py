@@ -133,3 +133,20 @@ def test_a_video_that_ends_early_is_told(tmp_path, caplog, monkeypatch):
         assert strip.run(find_inputs([str(tmp_path / name)])) == []
         assert len([message for message in caplog.messages if name in message and "of its 8 frames" in message]) == told
         assert (tmp_path / "out" / name).with_suffix(".mp4").exists()
+
+
+def test_a_video_begins_anew(tmp_path):
+    strip, found = predictions(steps=[2]), []
+    predict = strip.predict
+    strip.predict = lambda one: found.append(predict(one)) or found[-1]
+    strip.folder = tmp_path
+    paths = []
+    for name in ("a.avi", "b.avi"):
+        writer = cv2.VideoWriter(str(tmp_path / name), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+        for k in (1, 2):
+            writer.write(np.full((48, 64, 3), 90 * k, np.uint8))
+        writer.release()
+        paths.append(str(tmp_path / name))
+    assert strip.run(find_inputs(paths)) == []
+    first, second = [output["sem_seg"] for _, output in found[:2]], [output["sem_seg"] for _, output in found[2:]]
+    assert len(second) == 2 and all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import numpy as np
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -9,7 +10,13 @@ from detectron2.structures import Boxes, Instances
 
 from crbp_d2.cells import ConvGRUCell
 from crbp_d2.evaluation import record_states
-from crbp_d2.evaluation.per_step.settling import SettlingStatistics, recorded_settling, settling_steps, unpadded
+from crbp_d2.evaluation.per_step.settling import (
+    SettlingStatistics,
+    image_map,
+    recorded_settling,
+    settling_steps,
+    unpadded,
+)
 from crbp_d2.modeling import ContourSegHead, RecurrentMaskHead
 from crbp_d2.recurrence import learning_rule
 
@@ -114,3 +121,16 @@ def test_settling_is_of_the_models_own_steps():
             head(features)
         maps = first if isinstance(first, list) else second
         assert torch.equal(maps[0], alone[0]) and alone[0].max() > 2
+
+
+def test_rois_settle_with_their_last_pixel_and_overlap_by_the_later():
+    settling = torch.tensor([[[1, 4], [1, 1]], [[2, 2], [2, 2]]])
+    boxes = Boxes(torch.tensor([[0.0, 0, 4, 4], [2, 0, 6, 4]]))
+    instances = Instances((4, 8), pred_boxes=boxes, settling=settling)
+    statistics = SettlingStatistics(torch.nn.Identity())
+    statistics.reset()
+    statistics.process([{}], [{"instances": instances}])
+    assert statistics.evaluate()["settling"] == {"mean_steps": 3, "max_steps": 4}
+    nan = float("nan")
+    expected = [[1, 1, 4, 4, 2, 2, nan, nan]] * 2 + [[1, 1, 2, 2, 2, 2, nan, nan]] * 2
+    np.testing.assert_array_equal(image_map({"instances": instances}, [], (4, 8)), expected)

@@ -26,7 +26,7 @@ from crbp_d2.evaluation import (
     metric_tables,
 )
 from crbp_d2.evaluation.per_step.masks import MaskPrecisionByStep
-from crbp_d2.evaluation.per_step.panoptic import MergeLimits, PanopticQualityByStep, PredictionsByStep
+from crbp_d2.evaluation.per_step.panoptic import MergeLimits, PanopticQualityByStep, PredictionsByStep, merge_instances
 from tools.data_sets import free
 
 TOY = ROOT / "configs/quick/panoptic_R18_crbp_toy.yaml"
@@ -221,6 +221,16 @@ def test_quality_equals_pq_compute_and_cocoeval_with_void_and_crowd(crowded_set,
         assert ap[k] == pytest.approx(coco["AP"], abs=1e-9, nan_ok=True)
     if count == 9:
         assert found["PQ_th"][0] > 1 and ap[0] > 1
+
+
+def test_an_overlap_of_exactly_the_limit_is_kept():
+    """As in detectron2: the second instance is half covered by the first."""
+    instances = Instances((8, 12), pred_boxes=Boxes(torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8]])))
+    instances.scores, instances.pred_classes = torch.tensor([0.9, 0.8]), torch.tensor([0, 1])
+    semantic = torch.zeros(8, 12, dtype=torch.long)
+    prediction = PredictionsByStep((1,), instances, torch.ones(2, 1, 4, 4), semantic, MergeLimits(0.5, 1, 0.5))
+    owners, _ = merge_instances(prediction)
+    assert np.array_equal(np.unique(owners), [1, 2]) and np.array_equal(owners[0], prediction[1]["panoptic_seg"][0])
 
 
 def test_large_images_are_counted_in_parts(crowded_set, monkeypatch):
