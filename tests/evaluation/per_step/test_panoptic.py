@@ -147,7 +147,7 @@ def test_each_step_count_is_what_a_separate_evaluation_finds(scenes, tmp_path):
     assert f"{panoptic['PQ@4']:.2f}" in table[-1] and f"{segm['AP@4']:.2f}" in table[-1]
 
 
-def test_outputs_keep_the_usual_entries_and_have_detectron2s_for_each_step(scenes):
+def test_outputs_have_detectron2s_entries_for_each_step(scenes):
     cfg = config()
     model, _ = model_that_knows_boxes(cfg)
     (inputs,) = [batch for batch in build_test_loader(cfg, "toy_panoptic_val") if batch[0]["image_id"] == 0]
@@ -200,7 +200,7 @@ def random_prediction(seed, steps, count=9):
 
 
 @pytest.mark.parametrize("seed,count", [(0, 9), (1, 9), (2, 4), (3, 0)])
-def test_quality_equals_pq_compute_and_cocoeval_with_void_and_crowd(crowded_set, seed, count):
+def test_quality_equals_pq_compute_and_cocoeval(crowded_set, seed, count):
     steps = (2, 5, 7)
     predictions = {image_id: random_prediction(10 * seed + image_id, steps, count) for image_id in (4, 2)}
     quality, precision = PanopticQualityByStep("tiny", steps), MaskPrecisionByStep("tiny", steps)

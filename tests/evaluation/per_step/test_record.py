@@ -23,7 +23,7 @@ def states_by_hand(cell, drive, steps):
 
 @pytest.mark.parametrize("longest", [0, 7])
 @pytest.mark.parametrize("cell", [HGRUCell(3, 3), ConvLSTMCell(3, 3)], ids=["hgru", "lstm"])
-def test_every_state_is_recorded_and_the_caller_gets_what_it_asked_for(cell, longest):
+def test_every_state_is_recorded_behind_the_callers_back(cell, longest):
     torch.manual_seed(0)
     drive = torch.randn(2, 3, 6, 6)
     recurrence = learning_rule("bptt", cell, steps=4).eval()

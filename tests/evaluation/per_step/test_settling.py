@@ -123,7 +123,7 @@ def test_settling_is_of_the_models_own_steps():
         assert torch.equal(maps[0], alone[0]) and alone[0].max() > 2
 
 
-def test_rois_settle_with_their_last_pixel_and_overlap_by_the_later():
+def test_rois_settle_with_their_last_pixel():
     settling = torch.tensor([[[1, 4], [1, 1]], [[2, 2], [2, 2]]])
     boxes = Boxes(torch.tensor([[0.0, 0, 4, 4], [2, 0, 6, 4]]))
     instances = Instances((4, 8), pred_boxes=boxes, settling=settling)
