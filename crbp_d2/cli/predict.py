@@ -11,9 +11,9 @@ from pathlib import Path
 from crbp_d2.predict.pictures import Predictions, find_inputs, output_folder
 from crbp_d2.predict.run_folder import load_run
 
-# Of an instance in a picture.
+# Minimum score of an instance in a picture.
 DRAWN_SCORE = 0.5
-# Where detectron2's models drop instances by their score.
+# Keys of the thresholds by which detectron2's models drop instances.
 SCORE_KEYS = (
     "MODEL.ROI_HEADS.SCORE_THRESH_TEST",
     "MODEL.RETINANET.SCORE_THRESH_TEST",
@@ -30,11 +30,16 @@ def argument_parser() -> argparse.ArgumentParser:
         "--weights", default="", help="default: model_best.pth, model_ema.pth, model_final.pth or the newest checkpoint"
     )
     parser.add_argument("--steps", type=int, nargs="+", default=[], metavar="T", help="a strip over these step counts")
-    parser.add_argument("--score", type=float, metavar="S", help="least score of an instance, in all that is written "
+    parser.add_argument("--score", type=float, metavar="S", help="minimum score of an instance, in all that is written "
                         "(default: 0.5 in pictures, the run's own thresholds in --json)")  # fmt: skip
     parser.add_argument("--settling", action="store_true", help="a map of the steps until each pixel settles")
     parser.add_argument("--json", action="store_true", help="COCO results, panoptic JSON and PNGs beside the pictures")
-    parser.add_argument("--image-info", default="", metavar="JSON", help="take the ids of images for --json from here")
+    parser.add_argument(
+        "--image-info",
+        default="",
+        metavar="JSON",
+        help="take the ids of images for --json from here, by the ends of their paths",
+    )
     parser.add_argument("--carry-state", action="store_true",
                         help="start each frame of a video, or picture of the list, from the state of the one before "
                              "(semantic heads; pictures of one size)")  # fmt: skip
@@ -43,24 +48,28 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def score_options(score: float | None) -> list:
-    """Keys and values that make `score` the least one of an instance; None: the config's own."""
+    """Keys and values that make `score` the minimum score of an instance; None: the config's own."""
     return [] if score is None else [part for key in SCORE_KEYS for part in (key, score)]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Raises SystemExit with one line on what is wrong; pictures that cannot be read do not stop the others."""
+    """Predict on the inputs; one that cannot be used does not stop the others.
+
+    Raises:
+        SystemExit: with one line for invalid arguments or files, or one for each input that could not be used.
+    """
     parser = argument_parser()
     args = parser.parse_args(arguments)
     if any(t < 1 for t in args.steps):
         parser.error(f"--steps are whole numbers from 1, got {' '.join(map(str, args.steps))}")
     if args.score is not None and not 0 <= args.score <= 1:
-        parser.error(f"--score lies in [0, 1], got {args.score}")
+        parser.error(f"--score must be in [0, 1], got {args.score}")
     if args.image_info and not args.json:
-        parser.error("--image-info goes with --json")
+        parser.error("--image-info needs --json")
     name = Path(sys.argv[0]).name
     try:
         inputs = find_inputs(args.inputs)
-        output_folder(args.output, inputs)
+        output_folder(args.output, inputs, args.json, args.image_info)
         cfg, model, metadata = load_run(args.run, args.weights, [*score_options(args.score), *args.opts])
         predictions = Predictions(
             cfg,

@@ -1,4 +1,4 @@
-"""The evaluators of a data set, by its kind."""
+"""Evaluators of a data set, by its kind."""
 
 import os
 
@@ -17,7 +17,7 @@ from PIL import Image
 
 from crbp_d2.modeling.compiled import has_compiled_part
 
-from .drawing import CatalogPictures, FirstPictures, PanopticPictures
+from .drawing import CatalogPictures, PanopticPictures
 from .instances import (
     BoxAndMaskEvaluator,
     CityscapesInstances,
@@ -35,12 +35,12 @@ from .per_step.report import StepwiseEvaluator
 def build_instance_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
     """Box, mask and keypoint AP of a data set of the kind coco, lvis or pascal_voc, and pictures.
 
-    The predictions are left in `folder` as the test servers take them.
+    The predictions are written to `folder` in the form that the test servers take.
     """
     PathManager.mkdirs(folder)
     kind = MetadataCatalog.get(name).evaluator_type
     if kind == "lvis":
-        scores = LargeVocabularyEvaluator(name, output_dir=folder)
+        scores = LargeVocabularyEvaluator(name, output_dir=folder, max_dets_per_image=_detections(cfg, 300))
     elif kind == "pascal_voc":
         scores = PascalVOCDetectionEvaluator(name)
     else:
@@ -51,25 +51,26 @@ def build_instance_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEva
             output_dir=folder,
             use_fast_impl=has_compiled_part(),
             kpt_oks_sigmas=cfg.TEST.KEYPOINT_OKS_SIGMAS,
+            max_dets_per_image=_detections(cfg),
         )
-    return _with_pictures(CatalogPictures(name, *_pictures(cfg, folder)), [scores])
+    return _with_pictures(CatalogPictures, cfg.TEST.PICTURES, name, folder, [scores])
 
 
 def build_semantic_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
     """mIoU and accuracies of a data set of the kind sem_seg, and pictures."""
     PathManager.mkdirs(folder)
     semantic = SemSegEvaluator(name, output_dir=folder, sem_seg_loading_fn=_read_labels)
-    return _with_pictures(CatalogPictures(name, *_pictures(cfg, folder)), [semantic])
+    return _with_pictures(CatalogPictures, cfg.TEST.PICTURES, name, folder, [semantic])
 
 
 def _read_labels(path: str, copy: bool = False, dtype: type = np.uint8) -> np.ndarray:
-    """detectron2's own reader asks numpy 2 for what it does not do."""
+    """Labels of an image file; detectron2's own reader fails with numpy 2."""
     with PathManager.open(path, "rb") as file:
         return np.asarray(Image.open(file)).astype(dtype)
 
 
 def build_cityscapes_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
-    """Cityscapes' own figures of what the data set and the model have, and pictures."""
+    """Cityscapes' own metrics for the kinds of labels that the data set and the model have, and pictures."""
     kind = MetadataCatalog.get(name).evaluator_type
     PathManager.mkdirs(folder)
     evaluators: list[DatasetEvaluator] = []
@@ -79,16 +80,24 @@ def build_cityscapes_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetE
         evaluators.append(IfPredicted("instances", CityscapesInstances(name)))
     if kind == "cityscapes_panoptic_seg":
         evaluators.append(IfPredicted("panoptic_seg", COCOPanopticEvaluator(name, folder)))
-    return _with_pictures(CatalogPictures(name, *_pictures(cfg, folder)), evaluators)
+    return _with_pictures(CatalogPictures, cfg.TEST.PICTURES, name, folder, evaluators)
 
 
-def _pictures(cfg: CfgNode, folder: str) -> tuple[str, int]:
-    return os.path.join(folder, "pictures"), cfg.TEST.PICTURES
+def _detections(cfg: CfgNode, least: int = 100) -> int:
+    """Number of detections of an image that count: the usual one, or more if the model gives more."""
+    return max(least, cfg.TEST.DETECTIONS_PER_IMAGE)
 
 
-def _with_pictures(pictures: FirstPictures, evaluators: list[DatasetEvaluator]) -> DatasetEvaluators:
+def _with_pictures(
+    kind: type[CatalogPictures] | type[PanopticPictures],
+    count: int,
+    name: str,
+    folder: str,
+    evaluators: list[DatasetEvaluator],
+) -> DatasetEvaluators:
     # First, because some evaluators change the predictions they are given.
-    return DatasetEvaluators([pictures, *evaluators] if pictures.count > 0 else evaluators)
+    pictures = [kind(name, os.path.join(folder, "pictures"), count)] if count > 0 else []
+    return DatasetEvaluators([*pictures, *evaluators])
 
 
 def build_panoptic_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEvaluator:
@@ -100,23 +109,31 @@ def build_panoptic_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEva
         pictures=cfg.TEST.PICTURES,
         steps=tuple(cfg.TEST.STEPS_TO_EVALUATE),
         marked=recurrence.TEST_STEPS or recurrence.STEPS,
+        detections=_detections(cfg),
     )
 
 
 def panoptic_evaluator(
-    name: str, folder: str, *, pictures: int = 8, steps: tuple[int, ...] = (), marked: int = 0
+    name: str,
+    folder: str,
+    *,
+    pictures: int = 8,
+    steps: tuple[int, ...] = (),
+    marked: int = 0,
+    detections: int = 100,
 ) -> DatasetEvaluator:
-    """Panoptic quality, box and mask AP, mIoU and pictures of a data set, of what the model predicts.
+    """Panoptic quality, box and mask AP, mIoU and pictures of a data set, as far as the model predicts them.
 
-    AP is measured against the data set's instances JSON, or where it has none against instances derived from the
-    panoptic PNGs.
+    AP is measured against the data set's instances JSON, or without one against instances derived from the panoptic
+    PNGs.
 
     Args:
         name: a registered panoptic data set.
-        folder: where files go.
-        pictures: how many images are drawn.
+        folder: folder of the files.
+        pictures: number of images that are drawn.
         steps: step counts after each of which panoptic quality and mask AP are measured too; see StepwisePanoptic.
         marked: the model's own step count, marked in the figure of `steps`.
+        detections: maximum number of detections of an image that count in AP.
     """
     PathManager.mkdirs(folder)
     shadow = _shadow(name, folder)
@@ -124,25 +141,32 @@ def panoptic_evaluator(
     metadata = MetadataCatalog.get(name)
     if metadata.thing_classes:
         instances = BoxAndMaskEvaluator(
-            shadow, tasks=("bbox", "segm"), output_dir=folder, use_fast_impl=has_compiled_part()
+            shadow,
+            tasks=("bbox", "segm"),
+            output_dir=folder,
+            use_fast_impl=has_compiled_part(),
+            max_dets_per_image=detections,
         )
         evaluators.append(IfPredicted("instances", instances))
-    if metadata.stuff_classes[1:]:  # the first is that of all things
+    if metadata.stuff_classes[1:]:  # the first means all things
         semantic = SemSegEvaluator(shadow, output_dir=folder, sem_seg_loading_fn=_read_labels)
         evaluators.append(IfPredicted("sem_seg", semantic))
-    usual = _with_pictures(PanopticPictures(name, os.path.join(folder, "pictures"), pictures), evaluators)
+    usual = _with_pictures(PanopticPictures, pictures, name, folder, evaluators)
     if not steps:
         return usual
     return StepwiseEvaluator(
-        usual, PanopticQualityByStep(name, steps), MaskPrecisionByStep(shadow, steps), folder, marked=marked
+        usual,
+        PanopticQualityByStep(name, steps),
+        MaskPrecisionByStep(shadow, steps, detections),
+        folder,
+        marked=marked,
     )
 
 
 def _shadow(name: str, folder: str) -> str:
-    """A registered copy of the data set that has what detectron2's evaluators read from files.
+    """Register a copy of the data set with the files that detectron2's evaluators look up in the catalog.
 
-    detectron2 takes the path of the instances and of each semantic map from the catalog. The copy
-    leaves the data set's own entries as they are.
+    The data set's own entries stay as they are.
     """
     records = DatasetCatalog.get(name)
     metadata = MetadataCatalog.get(name).as_dict()

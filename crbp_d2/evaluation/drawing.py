@@ -1,9 +1,10 @@
-"""Predictions drawn on their image, by what the model gives: panoptic segments, instances or a semantic map.
+"""Predictions drawn on their image: panoptic segments, instances or a semantic map, whichever the model gives.
 
 H x W: image size; K: classes.
 """
 
 import logging
+import re
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from detectron2.structures import Instances
 from detectron2.utils import comm
 from torch import Tensor
 
-from crbp_d2.data.images import local
+from crbp_d2.data.images import local, one_line
 from crbp_d2.data.images import read_image as read_sized_image
 from crbp_d2.data.panoptic.reader import segment_indices, truth_records
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 # Shorter side of a panel in pixels, so that class names are readable on small images too.
 PANEL_SIDE = 480
-# No side is longer, whatever the shape of the image.
+# Maximum side of a panel, whatever the shape of the image.
 MOST_PIXELS = 1920
 
 
@@ -38,10 +39,10 @@ def draw_prediction(image: np.ndarray, output: dict, metadata: Metadata, score: 
         image: H x W x 3 uint8 RGB.
         output: of a detectron2 model.
         metadata: with the class names that the output needs; colours and other names may be absent.
-        score: least score of an instance; panoptic segments are drawn as the model chose them.
+        score: minimum score of an instance; panoptic segments are drawn as the model chose them.
 
     Raises:
-        ValueError: an output of none of these kinds.
+        ValueError: an output of another kind.
     """
     if "panoptic_seg" in output:
         ids, segments = output["panoptic_seg"]
@@ -56,14 +57,35 @@ def draw_prediction(image: np.ndarray, output: dict, metadata: Metadata, score: 
 
 
 def visualizer(image: np.ndarray, metadata: Metadata) -> "Visualizer":
-    """detectron2's, which brings matplotlib: imported where something is drawn, as most starts draw nothing."""
+    """detectron2's Visualizer, imported on use since it needs matplotlib."""
     from detectron2.utils.visualizer import Visualizer
 
-    return Visualizer(image, metadata)
+    return Visualizer(image, drawable(metadata))
+
+
+def drawable(metadata: Metadata) -> Metadata:
+    """Metadata whose class names matplotlib draws as they are: "$" would start a formula, "" would draw nothing."""
+    content = metadata.as_dict()
+    for key in ("thing_classes", "stuff_classes"):
+        if key in content:
+            names = enumerate(content[key])
+            content[key] = [re.sub(r"\\?\$", r"\\$", name) if name.strip() else f"class {k}" for k, name in names]
+    return Metadata(**content)
+
+
+def file_stem(image_id: object) -> str:
+    """A file name for an image's id, within its folder whatever the id is."""
+    return f"{image_id:06d}" if isinstance(image_id, int) else re.sub(r"[^\w.-]", "_", str(image_id))
 
 
 def draw_segments(image: np.ndarray, segmentation: np.ndarray, segments: list[dict], metadata: Metadata) -> np.ndarray:
-    """Panoptic segments: H x W ids, and of each `id`, `isthing`, `category_id` and perhaps `score`."""
+    """Panoptic segments on the image, with class names.
+
+    Args:
+        segmentation: H x W ids.
+        segments: `id`, `isthing`, `category_id` and perhaps `score` of each.
+    """
+    metadata = drawable(metadata)
     large = resize(image)
     labels = cv2.resize(segmentation.astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     drawn = visualizer(large, metadata)
@@ -83,7 +105,7 @@ def draw_segments(image: np.ndarray, segmentation: np.ndarray, segments: list[di
 
 
 def draw_instances(image: np.ndarray, instances: Instances, metadata: Metadata, score: float = 0.0) -> np.ndarray:
-    """Boxes, masks and keypoints with at least this score."""
+    """Boxes, masks and keypoints of the instances with at least this score."""
     large = resize(image)
     kept = instances[instances.scores >= score]
     scale = large.shape[1] / image.shape[1], large.shape[0] / image.shape[0]
@@ -105,7 +127,7 @@ def draw_instances(image: np.ndarray, instances: Instances, metadata: Metadata, 
 
 
 def draw_semantic(image: np.ndarray, classes: Tensor, metadata: Metadata) -> np.ndarray:
-    """H x W classes, each under its name."""
+    """H x W classes on the image, with class names."""
     large = resize(image)
     labels = cv2.resize(classes.cpu().numpy().astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_NEAREST)
     drawn = visualizer(large, metadata).draw_sem_seg(labels.astype(np.int64), area_threshold=0, alpha=0.6)
@@ -134,15 +156,15 @@ def side_by_side(panels: dict[str, np.ndarray]) -> np.ndarray:
     return np.concatenate([title(panel, name) for name, panel in panels.items()], axis=1)
 
 
-# Least score of an instance in a picture.
+# Minimum score of an instance in a picture.
 SHOWN_SCORE = 0.5
 
 
 class FirstPictures(DatasetEvaluator, ABC):
-    """Writes one PNG for each of the first images of an evaluation.
+    """Writes one PNG for each of the first images of an evaluation, except those that cannot be drawn.
 
     Args:
-        folder: where the PNGs go.
+        folder: folder of the PNGs.
         count: number of images; in a distributed evaluation those of the main process.
     """
 
@@ -160,16 +182,23 @@ class FirstPictures(DatasetEvaluator, ABC):
             return
         for record, output in zip(inputs, outputs, strict=True):
             if self._done < self.count:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                path, panels = self.draw(record, output)
-                picture = cv2.imencode(".png", side_by_side(panels)[..., ::-1])[1]
-                Path(local(str(self._unused(path, record.get("image_id"))))).write_bytes(picture.tobytes())
+                try:
+                    self._write(record, output)
+                except Exception as error:  # a picture never ends an evaluation, whatever stops it
+                    image, reason = record.get("image_id"), one_line(error)
+                    logging.getLogger(__name__).warning("Image %r could not be drawn: %s", image, reason)
                 self._done += 1
 
+    def _write(self, record: dict, output: dict) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path, panels = self.draw(record, output)
+        picture = cv2.imencode(".png", side_by_side(panels)[..., ::-1])[1]
+        Path(local(str(self._unused(path, record.get("image_id"))))).write_bytes(picture.tobytes())
+
     def _unused(self, path: Path, image_id: object) -> Path:
-        """`path`, with the image's id where one of the same name in another folder was drawn before."""
+        """`path`, with the image's id if an image of the same name in another folder was drawn before."""
         if path in self._drawn:
-            path = path.with_name(f"{path.stem}_{image_id}{path.suffix}")
+            path = path.with_name(f"{path.stem}_{file_stem(image_id)}{path.suffix}")
         self._drawn.add(path)
         return path
 
@@ -180,11 +209,11 @@ class FirstPictures(DatasetEvaluator, ABC):
 
     @abstractmethod
     def draw(self, record: dict, output: dict) -> tuple[Path, dict[str, np.ndarray]]:
-        """Where the picture goes, and its panels by title from left to right, each H x W x 3 uint8 RGB."""
+        """The path of the picture, and its panels by title from left to right, each H x W x 3 uint8 RGB."""
 
 
 class PanopticPictures(FirstPictures):
-    """Input | ground truth | prediction (panoptic, or what the model predicts instead), with class names.
+    """Input | ground truth | prediction (panoptic, or the model's own kind), with class names.
 
     Args:
         name: a registered panoptic data set.
@@ -214,7 +243,7 @@ class PanopticPictures(FirstPictures):
 
 
 class CatalogPictures(FirstPictures):
-    """Input | ground truth | prediction of any of detectron2's data sets, the ground truth as its catalog gives it.
+    """Input | ground truth | prediction for any of detectron2's data sets, the ground truth from its catalog.
 
     Args:
         name: a registered data set.

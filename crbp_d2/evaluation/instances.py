@@ -1,7 +1,6 @@
-"""The JSON of instances that box and mask AP of a panoptic data set are measured against."""
+"""Box and mask AP: the instances JSON of a panoptic data set, and adapters of detectron2's evaluators."""
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,23 +15,23 @@ from detectron2.evaluation import (
     LVISEvaluator,
 )
 from detectron2.utils import comm
-from detectron2.utils.file_io import PathManager
 
 from crbp_d2.data import write_instances_json
 from crbp_d2.data.images import is_file, read_json
 from crbp_d2.data.panoptic.faults import DatasetError
 from crbp_d2.data.panoptic.instance_checks import check_instances_json
+from crbp_d2.utils.files import write_json
 
-# Of what does not count here: AP takes the areas as they are, and annotations get numbers of their own.
+# Faults without an effect here: AP takes the areas as they are, and annotations get numbers of their own.
 PASSED = (("area", "annotations[].area"), ("box", "annotations[].bbox"), ("instances", "annotations[].id"))
 
 
 def set_instances(name: str, metadata: dict, folder: str) -> None:
-    """Write the instances of the data set's own JSON, or without one those of the PNGs, into `folder`.
+    """Write the instances from the data set's own JSON, or without one from the PNGs, into `folder`.
 
-    Sets in `metadata` what evaluators need: `json_file`, `thing_dataset_id_to_contiguous_id`, and `image_numbers`,
-    image id -> number in the JSON. pycocotools sorts ids, takes 0 for no match and opens files by the locale, so the
-    ids there are the data set's own only where all are integers.
+    Sets the keys in `metadata` that evaluators need: `json_file`, `thing_dataset_id_to_contiguous_id`, and
+    `image_numbers`, image id -> number in the JSON. pycocotools sorts ids, takes 0 for no match and opens files by the
+    locale, so the ids there are the data set's own only if all are integers.
 
     Raises:
         DatasetError: the data set's own JSON is not one of the same images and classes.
@@ -57,13 +56,12 @@ def set_instances(name: str, metadata: dict, folder: str) -> None:
         for number, annotation in enumerate(data["annotations"], start=1):
             image, category = metadata["image_numbers"][annotation["image_id"]], numbers[annotation["category_id"]]
             annotation.update(id=number, image_id=image, category_id=category)
-        with PathManager.open(path, "w") as file:
-            json.dump(data, file)
+        write_json(path, data)
     comm.synchronize()
 
 
 def _sortable(ids: Iterable) -> dict:
-    """id -> itself, or its number from 1 where numpy could not sort them all as integers."""
+    """id -> itself, or its number from 1 if numpy could not sort them all as integers."""
     ids = list(ids)
     if all(type(value) is int and abs(value) < 2**62 for value in ids):
         return {value: value for value in ids}
@@ -71,7 +69,7 @@ def _sortable(ids: Iterable) -> dict:
 
 
 def _checked(path: str, panoptic_json: str) -> dict:
-    """The content of a detection JSON, of the images that the panoptic one has."""
+    """The content of a detection JSON, restricted to the images of the panoptic one."""
     data, panoptic = read_json(path), read_json(panoptic_json)
     found = check_instances_json(data, path)
     if not any(fault.kind in ("json", "missing-key", "value") for fault in found):
@@ -85,11 +83,11 @@ def _checked(path: str, panoptic_json: str) -> dict:
 
 
 class IfPredicted(DatasetEvaluator):
-    """An evaluator for models that predict `key`; without results for those that do not.
+    """An evaluator for models that predict `key`; no results for those that do not.
 
     Args:
-        key: of the outputs, for instance "panoptic_seg".
-        evaluator: gets the inputs and outputs that have it.
+        key: key of the outputs, for instance "panoptic_seg".
+        evaluator: gets the inputs and outputs with this key.
     """
 
     def __init__(self, key: str, evaluator: DatasetEvaluator):
@@ -116,9 +114,9 @@ class IfPredicted(DatasetEvaluator):
 
 
 class BoxAndMaskEvaluator(COCOEvaluator):
-    """detectron2's COCOEvaluator; box AP alone where the instances have no masks.
+    """detectron2's COCOEvaluator; only box AP if the instances have no masks.
 
-    Metadata with `image_numbers` give the numbers that images have in the JSON.
+    The metadata may have `image_numbers`, the numbers of the images in the JSON.
     """
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
@@ -136,9 +134,9 @@ def _in1d(values: np.ndarray, among: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def former_numpy() -> Iterator[None]:
-    """While it lasts, numpy has again what packages of scores ask for.
+    """Restore former names of numpy while the context is open.
 
-    That is `float` for lvis (0.5.3), gone in numpy 1.24, and `in1d` for cityscapesscripts (2.3.0), gone in 2.4.
+    `float`, removed in numpy 1.24, is used by lvis (0.5.3), `in1d`, removed in 2.4, by cityscapesscripts (2.3.0).
     """
     with contextlib.ExitStack() as stack:
         for name, value in (("float", float), ("in1d", _in1d)):
@@ -149,7 +147,7 @@ def former_numpy() -> Iterator[None]:
 
 
 class _WithFormerNumpy:
-    """Has an evaluator's package run with a numpy of today."""
+    """Runs an evaluator's package with the current numpy."""
 
     def evaluate(self) -> dict | None:
         with former_numpy():
@@ -170,6 +168,6 @@ class CityscapesInstances(_WithFormerNumpy, CityscapesInstanceEvaluator):
     def evaluate(self) -> dict | None:
         from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling
 
-        # What it writes for the next time holds integers of numpy, which its JSON does not take.
+        # Its cache of matches has integers of numpy, which JSON does not take.
         with mock.patch.object(evalInstanceLevelSemanticLabeling, "writeDict2JSON"):
             return super().evaluate()

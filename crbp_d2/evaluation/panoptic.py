@@ -1,9 +1,8 @@
-"""Panoptic quality, also per class.
+"""Panoptic quality, over all classes and per class.
 
 H x W: image size; P: predicted, G: true segments of an image.
 """
 
-import json
 import logging
 import os
 from collections import OrderedDict
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from crbp_d2.data.images import encode_ids, local, read_json
 from crbp_d2.data.panoptic.reader import locate, segment_indices, truth_records
-from crbp_d2.utils.files import write_text
+from crbp_d2.utils.files import write_json
 
 Class = tuple[bool, int]
 GROUPS = {"": (True, False), "_th": (True,), "_st": (False,)}
@@ -31,10 +30,10 @@ def match(
     """Match the segments of one image.
 
     Args:
-        overlaps: T x P x (G + 1) pixels, those of no true segment first.
-        predicted: the classes of the P segments, None for what is none.
-        segments: the G true ones of a record.
-        areas: their G numbers of pixels.
+        overlaps: T x P x (G + 1) pixels, those outside of all true segments first.
+        predicted: classes of the P segments, None for one without a class.
+        segments: the G true segments of a record.
+        areas: G pixel counts of the true segments.
 
     Returns:
         class -> T x 4: sum of the IoUs of the matched, true positives, false positives, false negatives.
@@ -53,7 +52,7 @@ def match(
     steps, pairs = np.nonzero(hit)
     matched[steps, p[pairs]] = True
     missed[steps, g[pairs]] = False
-    # A segment that lies mostly where nothing is annotated, or in the crowd of its class, is neither right nor wrong.
+    # A segment that is mostly outside of annotated regions, or in the crowd of its class, is neither right nor wrong.
     ignored = void.astype(np.int64)
     last_crowd = {of_true[k]: k for k in np.flatnonzero(crowd)}
     for code, k in last_crowd.items():
@@ -78,7 +77,7 @@ def total(images: Mapping[object, Mapping[Class, np.ndarray]]) -> dict[Class, np
 
 
 def quality(counts: np.ndarray) -> dict[str, np.ndarray]:
-    """PQ, SQ and RQ in percent of C x T x 4 counts: C x T each, not a number where a class does not occur."""
+    """PQ, SQ and RQ in percent from C x T x 4 counts: C x T each, NaN for a class that does not occur."""
     iou, tp, fp, fn = np.moveaxis(counts.astype(np.float64), -1, 0)
     halves = tp + (fp + fn) / 2
     occurs = np.where(halves > 0, 100.0, np.nan)
@@ -87,10 +86,7 @@ def quality(counts: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def group_means(counts: Mapping[Class, np.ndarray], steps: int) -> dict[str, np.ndarray]:
-    """Means over the classes that occur, with suffix _th and _st over things and stuff: T each.
-
-    Not a number where no class of a group occurs.
-    """
+    """Means over the classes that occur, with suffix _th and _st over things and stuff: T each, NaN without any."""
     results = {}
     for suffix, kinds in GROUPS.items():
         of_group = [found for (isthing, _), found in counts.items() if isthing in kinds]
@@ -108,13 +104,13 @@ class PanopticEvaluator(DatasetEvaluator):
     """Panoptic quality against the ground truth that training reads, paired by image id.
 
     `evaluate` returns {"panoptic_seg": {...}} in percent: PQ, SQ, RQ, the same with suffix _th and
-    _st for things and stuff (not a number without any of them), and "PQ-name", "SQ-name", "RQ-name" of every class
-    that occurs.
+    _st for things and stuff (NaN without any of them), and "PQ-name", "SQ-name", "RQ-name" of every class that
+    occurs.
 
     Args:
         name: a registered panoptic data set.
-        output_dir: where panoptic_predictions.json goes, in COCO-panoptic format, and the folder of its PNGs, named
-            like those of the ground truth; None for neither.
+        output_dir: folder for panoptic_predictions.json, in COCO-panoptic format, and for its PNGs, named like those
+            of the ground truth; None for neither.
     """
 
     def __init__(self, name: str, output_dir: str | None = None):
@@ -124,7 +120,7 @@ class PanopticEvaluator(DatasetEvaluator):
         self.reset()
 
     def reset(self) -> None:
-        # image id -> what `match` gives, and the predicted annotation
+        # image id -> result of `match`, and the predicted annotation
         self._counts: dict[object, dict[Class, np.ndarray]] = {}
         self._annotations: dict[object, dict] = {}
 
@@ -183,7 +179,7 @@ class PanopticEvaluator(DatasetEvaluator):
         if self.output_dir:
             truth = read_json(self.metadata.panoptic_json)
             predictions = {**truth, "annotations": [annotations[image_id] for image_id in self.truth]}
-            write_text(os.path.join(self.output_dir, f"{PREDICTIONS}.json"), json.dumps(predictions))
+            write_json(os.path.join(self.output_dir, f"{PREDICTIONS}.json"), predictions)
         return OrderedDict(panoptic_seg=self._results(total(counts)))
 
     def _results(self, counts: dict[Class, np.ndarray]) -> dict[str, float]:
@@ -193,23 +189,23 @@ class PanopticEvaluator(DatasetEvaluator):
             for k, name in enumerate(getattr(self.metadata, f"{kind}_classes")):
                 of_class = quality(counts.get((isthing, k), np.zeros((1, 4)))[None])
                 if not np.isnan(of_class["PQ"]).any():
-                    figures = {measure: float(value[0, 0]) for measure, value in of_class.items()}
-                    results.update({f"{measure}-{name}": value for measure, value in figures.items()})
-                    rows.append([name, *figures.values()])
+                    metrics = {measure: float(value[0, 0]) for measure, value in of_class.items()}
+                    results.update({f"{measure}-{name}": value for measure, value in metrics.items()})
+                    rows.append([name, *metrics.values()])
         table = tabulate(rows, headers=["class", "PQ", "SQ", "RQ"], tablefmt="pipe", floatfmt=".1f")
         logging.getLogger(__name__).info("Panoptic quality of the classes that occur:\n%s", table)
         return results
 
 
 def count(ids: np.ndarray, segments: list[dict], truth: dict) -> dict[Class, np.ndarray]:
-    """What `match` gives for one prediction, H x W ids and its P segments, and the record of an image."""
+    """The result of `match` for one prediction, H x W ids and its P segments, and the record of an image."""
     true = segment_indices(truth)
     if ids.shape != true.shape:
         raise ValueError(f"the prediction of image {truth['image_id']!r} is {ids.shape}, but its PNG {true.shape}")
     found, unknown, _ = locate(ids, [segment["id"] for segment in segments])
     if len(unknown):
         raise ValueError(
-            f"the prediction of image {truth['image_id']!r} has pixels of {unknown[0]}, which is no segment"
+            f"the prediction of image {truth['image_id']!r} has pixels of {unknown[0]}, an unlisted segment"
         )
     size = len(segments) + 1, len(truth["segments_info"]) + 1
     both = found.astype(np.int64) * size[1] + true
@@ -219,7 +215,7 @@ def count(ids: np.ndarray, segments: list[dict], truth: dict) -> dict[Class, np.
 
 
 def _prediction(ids: Tensor, segments: list[dict] | None, metadata) -> tuple[np.ndarray, list[dict]]:
-    """H x W ids, 0 for void, and segments, of either form in which detectron2's models give them."""
+    """H x W ids, 0 for void, and segments, from either form that detectron2's models give."""
     ids = ids.cpu().numpy().astype(np.int64)
     if segments is None:
         # class * label_divisor + number of the instance, -1 for void

@@ -1,4 +1,4 @@
-"""Scores of contour tracing.
+"""Scores and pictures of contour tracing.
 
 H x W: image size; t: a number of steps.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crbp_d2.data.pathfinder.mapper import load_stimulus
 
-from .drawing import FirstPictures, resize
+from .drawing import FirstPictures, file_stem, resize
 
 SCORES = ("F1", "IoU", "precision", "recall", "balanced_accuracy")
 
@@ -31,8 +31,8 @@ class PathfinderEvaluator(DatasetEvaluator):
     A score whose denominator is zero is 1 where there was nothing to find and nothing was found, else 0.
 
     Args:
-        dataset_name: a registered data set; gives the label that is ignored.
-        distributed: gather the counts of all processes; if not, those of this one are scored.
+        dataset_name: a registered data set, for the label that is ignored.
+        distributed: gather the counts of all processes; otherwise those of this one are scored.
     """
 
     def __init__(self, dataset_name: str, distributed: bool = True):
@@ -47,24 +47,20 @@ class PathfinderEvaluator(DatasetEvaluator):
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         """inputs: from PathfinderDatasetMapper; outputs: `sem_seg`, 2 x H x W logits."""
         for record, output in zip(inputs, outputs, strict=True):
-            target = record["sem_seg"] if "sem_seg" in record else torch.from_numpy(load_stimulus(record)[1])
+            target = record["sem_seg"].numpy() if "sem_seg" in record else load_stimulus(record)[1]
             predictions = {"": output["sem_seg"]}
             predictions |= {f"@{t}": logits for t, logits in output.get("sem_seg_by_step", {}).items()}
-            for suffix, logits in predictions.items():
+            labels = _labels(list(predictions.values()))
+            if labels.shape[1:] != target.shape:
+                raise ValueError(f"the prediction is {labels.shape[1:]}, but its target {target.shape}")
+            for suffix, found in zip(predictions, labels == 1, strict=True):
                 counts = self._counts.setdefault(suffix, {})
-                counts[record.get("image_id", len(counts))] = self._count(logits, target)
+                counts[record.get("image_id", len(counts))] = self._count(found, target)
 
-    def _count(self, logits: Tensor, target: Tensor) -> np.ndarray:
-        if logits.shape[1:] != target.shape:
-            raise ValueError(f"the prediction is {tuple(logits.shape[1:])}, but its target {tuple(target.shape)}")
-        if not logits.isfinite().all():
-            raise FloatingPointError("a prediction is not finite")
-        target = target.to(logits.device)
-        found, known = logits.argmax(dim=0) == 1, target != self.ignore_label
-        wanted = target == 1
-        return torch.stack(
-            [(a & b & known).sum() for a, b in ((found, wanted), (found, ~wanted), (~found, wanted), (~found, ~wanted))]
-        ).cpu().numpy()  # fmt: skip
+    def _count(self, found: np.ndarray, target: np.ndarray) -> np.ndarray:
+        known, wanted = target != self.ignore_label, target == 1
+        pairs = ((found, wanted), (found, ~wanted), (~found, wanted), (~found, ~wanted))
+        return np.array([np.count_nonzero(a & b & known) for a, b in pairs])
 
     def evaluate(self) -> OrderedDict | None:
         """Results on the main process, None on the others.
@@ -91,6 +87,19 @@ class PathfinderEvaluator(DatasetEvaluator):
         return OrderedDict(pathfinder=results)
 
 
+def _labels(logits: list[Tensor]) -> np.ndarray:
+    """Classes of several 2 x H x W predictions, moved to the host together.
+
+    Raises:
+        FloatingPointError: a prediction that is not finite.
+    """
+    stacked = torch.stack(logits)
+    labels = torch.where(stacked.isfinite().all(dim=1), stacked.argmax(dim=1), -1).to(torch.int8).cpu().numpy()
+    if (labels < 0).any():
+        raise FloatingPointError("a prediction is not finite")
+    return labels
+
+
 def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Each of SCORES for M rows of true positives, false positives, false negatives, true negatives: M values."""
     tp, fp, fn, tn = counts.astype(np.float64).T
@@ -110,7 +119,7 @@ def scores(counts: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-# The pixels found, in this colour (RGB) on the dimmed stimulus.
+# Colour (RGB) of the pixels found, on the dimmed stimulus.
 FOUND = np.array([255, 140, 0], np.uint8)
 
 
@@ -119,7 +128,7 @@ class PathfinderPictures(FirstPictures):
 
     Args:
         folder, count: see FirstPictures.
-        steps: of the prediction `sem_seg`, for its title; None where the model has no steps.
+        steps: step count of the prediction `sem_seg`, for its title; None for a model without steps.
     """
 
     def __init__(self, folder: str, count: int = 8, steps: int | None = None):
@@ -135,11 +144,11 @@ class PathfinderPictures(FirstPictures):
             name = "prediction" if self.steps is None else f"prediction, t = {self.steps}"
             panels[name] = overlay(stimulus, output["sem_seg"])
         panels |= {f"prediction, t = {t}": overlay(stimulus, logits) for t, logits in sorted(by_step.items())}
-        number = record["image_id"]
-        path = self.folder / (f"{number:06d}.png" if isinstance(number, int) else f"{number}.png")
+        path = self.folder / f"{file_stem(record['image_id'])}.png"
         return path, {name: resize(panel) for name, panel in panels.items()}
 
 
 def overlay(stimulus: np.ndarray, logits: Tensor) -> np.ndarray:
+    """The pixels of class 1 in 2 x H x W logits, on an H x W x 3 stimulus."""
     found = (logits.argmax(dim=0) == 1).cpu().numpy()[..., None]
     return np.where(found, FOUND, stimulus // 2)

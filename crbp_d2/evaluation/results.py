@@ -1,23 +1,22 @@
 """Results as tables in the model zoo's form, and as a file."""
 
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 
 from tabulate import tabulate
 
-from crbp_d2.utils.files import write_text
+from crbp_d2.utils.files import write_json
 
 MOST_NAMES = 16
 
 
 class UnknownFigure(ValueError):
-    """A setting that names a figure which an evaluation does not have."""
+    """A setting that names a metric which an evaluation does not have."""
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names of figures for a message, without those of classes and step counts where there are many."""
+    """Names of metrics for a message, without those of classes and step counts if there are many."""
     names = sorted(names)
     few = [name for name in names if "-" not in name and "@" not in name] if len(names) > MOST_NAMES else names
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
@@ -25,16 +24,16 @@ def listed(names: Iterable[str]) -> str:
 
 
 def check_expected(expected: Sequence[Sequence], results: Mapping[str, Mapping]) -> None:
-    """Check that an evaluation has the figures that TEST.EXPECTED_RESULTS names.
+    """Check that an evaluation has the metrics that TEST.EXPECTED_RESULTS names.
 
     Raises:
-        UnknownFigure: the first that it has not.
+        UnknownFigure: the first that is missing.
     """
     known = [f"{task}/{metric}" for task, of_task in results.items() for metric in of_task]
     for task, metric, *_ in expected:
         if f"{task}/{metric}" not in known:
             raise UnknownFigure(
-                f"TEST.EXPECTED_RESULTS names {task}/{metric}, which the evaluation has no figure for{listed(known)}"
+                f"TEST.EXPECTED_RESULTS names {task}/{metric}, which the evaluation does not measure{listed(known)}"
             )
 
 
@@ -69,12 +68,12 @@ PATHFINDER_COLUMNS = (
 
 
 def results_table(results: Mapping[str, Mapping[str, float]], name: str) -> str:
-    """A Markdown table with one row, in percent; "-" where a figure is missing or not a number."""
+    """A Markdown table with one row, in percent; "-" for a metric that is missing or NaN."""
     return _table(["", *(title for title, _, _ in COLUMNS)], [[name, *_figures(results, COLUMNS)]])
 
 
 def metric_tables(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Markdown tables: `results_table` of every data set, and one with a row for every step count if there are any.
+    """Markdown tables: `results_table` of every data set, and one row per step count if there are any.
 
     Args:
         results: data set -> results of its evaluators.
@@ -106,7 +105,7 @@ def pathfinder_table(results: Mapping[str, Mapping[str, Mapping[str, float]]], s
 
     Args:
         results: data set -> results of PathfinderEvaluator.
-        steps: t of the scores without a suffix; None where the model has no steps.
+        steps: t of the scores without a suffix; None for a model without steps.
     """
     rows = []
     for name, result in results.items():
@@ -122,12 +121,9 @@ def pathfinder_table(results: Mapping[str, Mapping[str, Mapping[str, float]]], s
 
 
 def write_results(results: Mapping[str, Mapping[str, float]], folder: str) -> str:
-    """Write every figure to `folder`/results.json, null for what is not a number; return the path."""
-    finite = {
-        task: {metric: float(value) if math.isfinite(value) else None for metric, value in metrics.items()}
-        for task, metrics in results.items()
-    }
+    """Write every metric to `folder`/results.json, null for NaN; return the path."""
+    numbers = {task: {metric: float(value) for metric, value in metrics.items()} for task, metrics in results.items()}
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, "results.json")
-    write_text(path, json.dumps(finite, indent=1, sort_keys=True) + "\n")
+    write_json(path, numbers, indent=1, sort_keys=True)
     return path

@@ -3,9 +3,9 @@
 fvcore counts one operation for a multiplication with its addition, in convolutions computed directly.
 """
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -14,15 +14,12 @@ from fvcore.nn import FlopCountAnalysis as PlainFlopCountAnalysis
 from torch import nn
 
 from crbp_d2.layers.convolution import set_convolution
-from crbp_d2.modeling.heads import recurrent_heads
+from crbp_d2.modeling.heads import recurrences, recurrent_heads
 
 
 @dataclass(frozen=True)
 class Part:
-    """One row.
-
-    name: of the module; parameters: their number; flops: for the input of the analysis.
-    """
+    """Parameters and operations of a module, for the input of the analysis."""
 
     name: str
     parameters: int
@@ -31,9 +28,9 @@ class Part:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Of a recurrence: what one cell evaluation costs on one sample (an RoI or an image).
+    """Cost of one cell evaluation on one sample (an RoI or an image).
 
-    name: of the module. drive: C x H x W of the sample. parameters: of the cell. flops: of a step.
+    name: name of the recurrence. drive: C x H x W of the sample. parameters: number in the cell. flops: per step.
     steps: cell evaluations in inference.
     """
 
@@ -44,64 +41,39 @@ class StepCost:
     steps: int
 
 
-class _Shapes:
-    """Drives that recurrences were given, by module."""
-
-    def __init__(self, model: nn.Module):
-        self.found: dict[nn.Module, torch.Size] = {}
-        self.handles = [
-            head.recurrence.register_forward_pre_hook(self._see, with_kwargs=True) for head in recurrent_heads(model)
-        ]
-
-    def _see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict) -> None:
-        self.found[module] = args[0].shape
-
-    def close(self) -> None:
-        for handle in self.handles:
-            handle.remove()
-
-
 def analyze(cfg: CfgNode, model: nn.Module, size: tuple[int, int]) -> tuple[list[Part], list[StepCost], int]:
     """The model's parts, the costs of a step of its recurrences, and how many RoIs its mask head was given.
 
     Args:
-        cfg: of the model.
-        model: in evaluation mode.
+        cfg: config of the model.
+        model: is left as it was, since a copy in evaluation mode is run.
         size: H x W of the image, which is noise; the number of RoIs is what the model finds in it.
     """
     generator = torch.Generator().manual_seed(0)
     channels = len(cfg.MODEL.PIXEL_MEAN)
     image = torch.randint(0, 256, (channels, *size), generator=generator, dtype=torch.uint8).to(model.device)
+    model = copy.deepcopy(model).eval()
     set_convolution(model, "direct")
-    shapes = _Shapes(model)
-    try:
-        with torch.no_grad():
-            counted = FlopCountAnalysis(model, [{"image": image}])
-            counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-            by_module = counted.by_module()
-    finally:
-        shapes.close()
+    drives: dict[nn.Module, torch.Size] = {}
+    for recurrence in recurrences(model).values():
+        recurrence.register_forward_pre_hook(lambda module, args: drives.update({module: args[0].shape}))
+    with torch.no_grad():
+        by_module = _counted(FlopCountAnalysis(model, [{"image": image}])).by_module()
     parts = [Part("model", _parameters(model), by_module[""])]
     # detectron2 wraps the model for tracing, as an attribute of this name.
     parts += [Part(name, _parameters(module), by_module[f"model.{name}"]) for name, module in _parts(model)]
-    names = {module: name for name, module in model.named_modules()}
+    heads = {head.recurrence: head for head in recurrent_heads(model)}
     costs, rois = [], 0
-    for head in recurrent_heads(model):
-        recurrence = head.recurrence
-        if recurrence not in shapes.found:
+    for name, recurrence in recurrences(model).items():
+        if recurrence not in drives:
             continue
-        shape = shapes.found[recurrence]
+        count, *drive = map(int, drives[recurrence])
+        head = heads.get(recurrence)
         if hasattr(head, "deconv"):
-            rois = shape[0]
-        costs.append(
-            StepCost(
-                names[recurrence],
-                tuple(shape[1:]),
-                _parameters(recurrence.cell),
-                step_flops(recurrence.cell, shape[1:]),
-                head.test_steps or recurrence.solver.steps,
-            )
-        )
+            rois = count
+        steps = getattr(head, "test_steps", None) or recurrence.solver.steps
+        flops = step_flops(recurrence.cell, tuple(drive))
+        costs.append(StepCost(name, tuple(drive), _parameters(recurrence.cell), flops, steps))
     return parts, costs, rois
 
 
@@ -110,9 +82,11 @@ def step_flops(cell: nn.Module, drive: tuple[int, ...]) -> float:
     device = next(cell.parameters()).device
     one = torch.zeros(1, *drive, device=device)
     with torch.no_grad():
-        counted = PlainFlopCountAnalysis(_Step(cell), (one, *cell.initial_state(one)))
-        counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
-        return float(counted.total())
+        return float(_counted(PlainFlopCountAnalysis(_Step(cell), (one, *cell.initial_state(one)))).total())
+
+
+def _counted(analysis: PlainFlopCountAnalysis) -> PlainFlopCountAnalysis:
+    return analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
 
 
 class _Step(nn.Module):

@@ -44,6 +44,11 @@ def check_readout_norm(head: nn.Module, norm: str, channels: int) -> None:
         )
 
 
+def recurrences(model: nn.Module) -> dict[str, Recurrence]:
+    """The recurrences of a model by name."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Recurrence)}
+
+
 def recurrent_heads(model: nn.Module) -> list[nn.Module]:
-    """Heads of a model that hold a recurrence and read its state out."""
-    return [m for m in model.modules() if isinstance(getattr(m, "recurrence", None), Recurrence)]
+    """The modules of a model that hold a recurrence and read out its state."""
+    return [module for module in model.modules() if isinstance(getattr(module, "recurrence", None), Recurrence)]

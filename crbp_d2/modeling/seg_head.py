@@ -3,8 +3,9 @@
 N: images of the batch; C: channels of the cell; K: classes; h x w: size at the common stride; H x W: of the images.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import torch
 from detectron2.config import CfgNode
@@ -16,12 +17,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from crbp_d2.recurrence import Recurrence
+from crbp_d2.recurrence.state import State, select, total
 
 from .build import build_recurrence, keyed, panoptic_head_settings
 from .heads import check_head, check_readout_norm
 from .solve_events import log_solve
 
-State = tuple[Tensor, ...]
+
+@dataclass
+class CarriedState:
+    """The state that a head carries from frame to frame.
+
+    state: of the last frame; None before the first.
+    tracks: states that are carried apart from it, by name.
+    """
+
+    state: State | None = None
+    tracks: "dict[Hashable, CarriedState]" = field(default_factory=dict)
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
@@ -80,8 +92,7 @@ class RecurrentSemSegHead(SemSegFPNHead):
         weight_init.c2_msra_fill(self.predictor)
         self.penalty_weight = penalty_weight
         self.test_steps = test_steps
-        self._carries = False
-        self._carried: State | None = None
+        self._carried: CarriedState | None = None
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -122,25 +133,35 @@ class RecurrentSemSegHead(SemSegFPNHead):
         return self.predictor(self.readout(state))
 
     @contextmanager
-    def carry_state(self) -> Iterator[None]:
+    def carry_state(self, track: Hashable = None) -> Iterator[None]:
         """While it lasts, each inference starts from the state that the one before ended with.
 
         For the frames of a video: what changes little needs few steps more, where the solver or the early exit stops
-        at a tolerance. A frame of another size, or another number of them, starts anew.
+        at a tolerance. A frame of another size, or another number of them, starts anew; one whose state is not finite
+        is passed over. An inner context begins anew and leaves the state of the outer one as it was.
+
+        Args:
+            track: within another context, a name of a state that the outer context keeps for all inner ones of that
+                name, so that several runs over the same frames do not mix.
         """
-        self._carries, self._carried = True, None
+        outer = self._carried
+        inner = CarriedState()
+        self._carried = inner if outer is None or track is None else outer.tracks.setdefault(track, inner)
         try:
             yield
         finally:
-            self._carries, self._carried = False, None
+            self._carried = outer
 
     def _infer(self, drive: Tensor) -> Tensor:
-        fits = self._carried is not None and _shapes(self._carried) == _shapes(
-            self.recurrence.cell.initial_state(drive)
-        )
-        output = self.recurrence(drive, state=self._carried if fits else None, steps=self.test_steps)
-        if self._carries:
-            self._carried = tuple(part.detach() for part in output.state)
+        carried = self._carried
+        before = carried.state if carried else None
+        if before and _shapes(before) != _shapes(self.recurrence.cell.initial_state(drive)):
+            before = None
+        output = self.recurrence(drive, state=before, steps=self.test_steps)
+        if carried:
+            state = tuple(part.detach() for part in output.state)
+            finite = total(state).isfinite()
+            carried.state = state if finite.all() else before and select(finite, state, before)
         return self.read_out(output.state[0])
 
     def _to_image(self, logits: Tensor) -> Tensor:

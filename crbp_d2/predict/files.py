@@ -1,8 +1,8 @@
 """Predictions in the forms that COCO's test servers and programs take."""
 
-import json
+import itertools
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
@@ -10,7 +10,7 @@ from detectron2.data import Metadata
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
 from crbp_d2.data.images import encode_ids, read_json
-from crbp_d2.utils.files import write_text
+from crbp_d2.utils.files import write_atomically, write_json
 
 INSTANCES = "coco_instances_results.json"
 PANOPTIC = "panoptic_predictions"
@@ -18,44 +18,77 @@ SEMANTIC = "semantic_predictions"
 IMAGES = "images.json"
 
 
+def read_image_info(path: str) -> dict[tuple[str, ...], int | str]:
+    """Ids of the images in a COCO JSON, by the parts of their file names.
+
+    Raises:
+        FileNotFoundError, ValueError: name the file, and the entry that has no file name or id, or one given before.
+    """
+    content = read_json(path)
+    images = content.get("images") if isinstance(content, dict) else None
+    if not isinstance(images, list):
+        raise ValueError(f"{path} has no list of `images`, as COCO's image_info files do")
+    ids: dict[tuple[str, ...], int | str] = {}
+    for k, image in enumerate(images):
+        name, number = (image.get("file_name"), image.get("id")) if isinstance(image, dict) else (None, None)
+        parts = PurePosixPath(name).parts if isinstance(name, str) else ()
+        if not parts or isinstance(number, bool) or not isinstance(number, int | str):
+            raise ValueError(f"{path}: images[{k}] needs a `file_name` and an `id`, got {name!r} and {number!r}")
+        if parts in ids:
+            raise ValueError(f"{path}: images[{k}] repeats the file_name {name!r}")
+        ids[parts] = number
+    if len(set(ids.values())) < len(ids):
+        raise ValueError(f"{path} gives several of its `images` the same id")
+    return ids
+
+
 class PredictionFiles:
     """Collects predictions and writes them: COCO results, panoptic JSON with its PNGs, semantic PNGs.
 
     Ids of classes are those of the data set that the model was trained on. Images are numbered from 1, or have the
-    ids of an image-info JSON.
+    ids of an image-info JSON, whose file names are the ends of the images' paths.
 
     Args:
         folder: where the files go.
         metadata: of the training data.
-        image_info: a COCO JSON whose `images` name the pictures; "" numbers them.
+        image_info: a COCO JSON with `images`; "" numbers them.
 
     Raises:
-        FileNotFoundError, ValueError: of `image_info`.
+        FileNotFoundError, ValueError: see read_image_info.
     """
 
     def __init__(self, folder: str, metadata: Metadata, image_info: str = ""):
         self.folder = folder
         self.metadata = metadata
-        self.ids: dict[str, object] | None = None
-        self.categories: list[dict] = []
-        if image_info:
-            content = read_json(image_info)
-            if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-                raise ValueError(f"{image_info} has no list of `images`, as COCO's image_info files do")
-            self.ids = {Path(image["file_name"]).name: image["id"] for image in content["images"]}
+        self.ids = read_image_info(image_info) if image_info else None
         self.images: list[dict] = []
         self.instances: list[dict] | None = None
         self.annotations: list[dict] | None = None
+        self._names: set[str] = set()
 
-    def check(self, path: str) -> None:
-        """Raises ValueError for a picture that the image-info JSON does not name."""
-        if self.ids is not None and Path(path).name not in self.ids:
+    def image_id(self, path: str) -> int | str:
+        """The id of the image at `path`, which is added next.
+
+        Raises:
+            ValueError: an image that the image-info JSON does not name, or that has the id of another one.
+        """
+        if self.ids is None:
+            return len(self.images) + 1
+        parts = Path(os.path.abspath(path)).parts
+        found = [self.ids[parts[k:]] for k in range(len(parts)) if parts[k:] in self.ids]
+        if not found:
             raise ValueError(f"{path} is not among the `images` of the --image-info file")
+        if others := [image["file_name"] for image in self.images if image["id"] == found[0]]:
+            raise ValueError(f"{path} and {others[0]} are the same image of the --image-info file, id {found[0]!r}")
+        return found[0]
 
     def add(self, path: str, stem: str, output: dict, size: tuple[int, int]) -> None:
-        """Add the output for the picture at `path`, H x W `size`; its PNG is named `stem`."""
-        image_id = self.ids[Path(path).name] if self.ids is not None else len(self.images) + 1
-        self.images.append({"id": image_id, "file_name": str(path), "height": size[0], "width": size[1]})
+        """Add the output for the image at `path`, H x W `size`; its PNG is named `stem`, numbered if that is taken."""
+        image_id = self.image_id(path)
+        names = itertools.chain([stem], (f"{stem}_{k}" for k in itertools.count(2)))
+        stem = next(name for name in names if name not in self._names)
+        self._names.add(stem)
+        self.images.append({"id": image_id, "file_name": path, "height": size[0], "width": size[1]})
         if "instances" in output:
             self.instances = self.instances or []
             for result in instances_to_coco_json(output["instances"].to("cpu"), image_id):
@@ -74,7 +107,8 @@ class PredictionFiles:
             self.annotations = self.annotations or []
             self.annotations.append({"image_id": image_id, "file_name": f"{stem}.png", "segments_info": infos})
         elif "sem_seg" in output:
-            labels = output["sem_seg"].argmax(dim=0).cpu().numpy().astype(np.uint8)
+            labels = output["sem_seg"].argmax(dim=0).cpu().numpy()
+            labels = labels.astype(np.uint8 if len(output["sem_seg"]) <= 256 else np.uint16)
             self._png(SEMANTIC, stem, cv2.imencode(".png", labels)[1].tobytes())
 
     def write(self) -> list[str]:
@@ -88,13 +122,13 @@ class PredictionFiles:
         for name, content in contents.items():
             if content is not None:
                 written.append(os.path.join(self.folder, name))
-                write_text(written[-1], json.dumps(content) + "\n")
+                write_json(written[-1], content)
         return written
 
     def _png(self, kind: str, stem: str, content: bytes) -> None:
         path = Path(self.folder, kind, f"{stem}.png")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+        write_atomically(path, lambda file: file.write(content))
 
     def _dataset_id(self, kind: str, number: int) -> object:
         ids = self.metadata.get(f"{kind}_dataset_id_to_contiguous_id") or {}

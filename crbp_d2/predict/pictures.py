@@ -1,17 +1,20 @@
-"""Pictures and videos in, drawn predictions and their files out.
+"""Images and videos in, drawn predictions and their files out.
 
-H x W: size of a picture.
+H x W: image size.
 """
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import Metadata
+from detectron2.data import detection_utils as utils
+from PIL import Image
 from torch import nn
 from tqdm import tqdm
 
@@ -22,18 +25,18 @@ from crbp_d2.evaluation.per_step.settling import image_map, recorded_settling
 from crbp_d2.modeling.heads import recurrent_heads
 from crbp_d2.utils.files import write_atomically
 
-from .files import PredictionFiles
-from .predictor import Predictor, carried_states
+from .files import IMAGES, INSTANCES, PANOPTIC, SEMANTIC, PredictionFiles
+from .predictor import Predictor, carried_states, carrying_heads
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 
 
 def find_inputs(paths: Sequence[str]) -> list[tuple[Path, str]]:
-    """Pictures and videos at the paths, folders opened (not those inside), each with a name of its own for its output.
+    """Images and videos at the paths, folders opened (not those inside), each with a unique name for its output.
 
     Raises:
-        FileNotFoundError: a path that is not there, or a folder without a picture.
+        FileNotFoundError: a path that does not exist, or a folder without an image.
     """
     found: list[Path] = []
     for path in map(Path, paths):
@@ -55,30 +58,36 @@ def find_inputs(paths: Sequence[str]) -> list[tuple[Path, str]]:
     return [(path, name) for name, path in named.items()]
 
 
-def output_folder(path: str, inputs: Sequence[tuple[Path, str]]) -> Path:
-    """The folder at `path` for the outputs of find_inputs, made where there is none.
+def output_folder(path: str, inputs: Sequence[tuple[Path, str]], json: bool = False, image_info: str = "") -> Path:
+    """The folder at `path` for the outputs of find_inputs, created if missing.
+
+    Args:
+        json, image_info: see Predictions.
 
     Raises:
-        OSError: there is a file, or the folder cannot be made.
+        OSError: `path` is a file, or the folder cannot be created.
         ValueError: an output would overwrite an input.
     """
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--output {path} is a file; name a folder")
     folder.mkdir(parents=True, exist_ok=True)
-    targets = {(folder / output_name(source, name)).resolve() for source, name in inputs}
-    if overwritten := [source for source, _ in inputs if source.resolve() in targets]:
-        raise ValueError(f"--output {path} would overwrite the input {overwritten[0]}; choose another folder")
+    written = {(folder / output_name(source, name)).resolve() for source, name in inputs}
+    if json:
+        written |= {(folder / name).resolve() for name in (IMAGES, INSTANCES, f"{PANOPTIC}.json", PANOPTIC, SEMANTIC)}
+    for source in (*(source for source, _ in inputs), *([Path(image_info)] if image_info else [])):
+        if written & {source.resolve(), source.resolve().parent}:
+            raise ValueError(f"--output {path} would overwrite the input {source}; choose another folder")
     return folder
 
 
 def output_name(source: Path, name: str) -> str:
-    """Of the drawn prediction for an input of find_inputs."""
+    """The file name of the drawn prediction for an input of find_inputs."""
     return f"{name}.mp4" if is_video(source) else f"{name}.png"
 
 
 def is_video(path: Path) -> bool:
-    """By its suffix."""
+    """Whether the suffix is that of a video."""
     return path.suffix.lower() in VIDEOS
 
 
@@ -87,12 +96,13 @@ class Predictions:
 
     Args:
         cfg, model, metadata: see load_run.
-        folder: where everything goes, that is there.
+        folder: an existing folder for all outputs.
         steps: cell evaluations to show side by side; none: the run's own number.
-        score: least score of an instance that is drawn, where the model gives no panoptic segments.
+        score: minimum score of an instance that is drawn, where the model gives no panoptic segments.
         settling: show the steps until each pixel settles, too.
         json, image_info: see PredictionFiles.
-        carry_state: start each input or frame from the last one's state.
+        carry_state: start each image or frame from the state of the one before, at each step count from its own; a
+            video begins anew.
 
     Raises:
         ValueError: step counts, settling or a carried state of a model without a recurrent head that has them.
@@ -103,6 +113,8 @@ class Predictions:
                  carry_state: bool = False):  # fmt: skip
         if (steps or settling) and not recurrent_heads(model):
             raise ValueError("--steps and --settling need a model with a recurrent head, which this run has not")
+        if carry_state:
+            carrying_heads(model)
         self.predictor = Predictor(cfg, model)
         self.metadata = metadata
         self.folder = Path(folder)
@@ -110,7 +122,15 @@ class Predictions:
         self.score = score
         self.settling = settling
         self.files = PredictionFiles(folder, metadata, image_info) if json else None
-        self.carried = carried_states(model) if carry_state else contextlib.nullcontext()
+        self.carry_state = carry_state
+
+    @property
+    def carried(self) -> contextlib.AbstractContextManager:
+        """A new context in which states are carried, if they are to be."""
+        return self._carried()
+
+    def _carried(self, track: int | str | None = None) -> contextlib.AbstractContextManager:
+        return carried_states(self.predictor.model, track) if self.carry_state else contextlib.nullcontext()
 
     def run(self, inputs: Sequence[tuple[Path, str]]) -> list[str]:
         """Predict on every input of find_inputs; returns a sentence for each that could not be used."""
@@ -118,6 +138,8 @@ class Predictions:
         with self.carried:
             for path, name in tqdm(inputs, desc="predicting", disable=len(inputs) < 2):
                 try:
+                    if self.files:
+                        self.files.image_id(str(path))
                     self._video(path, name) if is_video(path) else self._picture(path, name)
                 except (OSError, ValueError) as error:
                     failures.append(" ".join(str(error).split()))
@@ -126,8 +148,6 @@ class Predictions:
         return failures
 
     def _picture(self, path: Path, name: str) -> None:
-        if self.files:
-            self.files.check(str(path))
         with decoding(str(path)) as (_, header):
             width, height = header.shown
         image = read_image(str(path), self.predictor.format, width, height)
@@ -138,26 +158,27 @@ class Predictions:
             self.files.add(str(path), name, output, image.shape[:2])
 
     def predict(self, image: np.ndarray) -> tuple[np.ndarray, dict]:
-        """The drawn panels, RGB, and the output at the last step count, of a picture in the predictor's format."""
+        """The drawn panels, RGB, and the output at the last step count, of an image in the predictor's format."""
         shown = self._rgb(image)
-        panels = {"input": resize(shown)}
+        panels, settled = {"input": resize(shown)}, {}
         for t in self.steps or [None]:
-            output = self.predictor(image, t)
+            with self._carried(t or "own"), contextlib.ExitStack() as stack:
+                watched = self.settling and t == max(self.steps, default=None)
+                maps = stack.enter_context(recorded_settling(self.predictor.model)) if watched else []
+                output = self.predictor(image, t)
             panels["prediction" if t is None else f"t = {t}"] = self._draw(shown, output)
-        if self.settling:
-            with recorded_settling(self.predictor.model) as maps:
-                settled = self.predictor(image, max(self.steps, default=None))
-            size = self.predictor.inputs(image)[0]["image"].shape[-2:]
-            panels |= settling_panel(image_map(settled, maps, size), panels["input"].shape[1::-1])
-        return side_by_side(panels), output
+            if watched:
+                size = self.predictor.inputs(image)[0]["image"].shape[-2:]
+                settled = settling_panel(image_map(output, maps, size), panels["input"].shape[1::-1])
+        return side_by_side({**panels, **settled}), output
 
     def _rgb(self, image: np.ndarray) -> np.ndarray:
         if image.ndim == 2 or image.shape[2] == 1:
             return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
-        return image[..., ::-1] if self.predictor.format == "BGR" else image
+        return image if self.predictor.format == "RGB" else utils.convert_image_to_rgb(image, self.predictor.format)
 
     def _draw(self, image: np.ndarray, output: dict) -> np.ndarray:
-        if self.predictor.grey:
+        if self.predictor.contours:
             return resize(overlay(image, output["sem_seg"]))
         return draw_prediction(image, output, self.metadata, self.score)
 
@@ -165,38 +186,35 @@ class Predictions:
         frames, rate, count = read_video(path)
         target = self.folder / output_name(path, name)
         writer: cv2.VideoWriter | None = None
-        try:
-            for number, frame in enumerate(tqdm(frames, desc=path.name, total=count), start=1):
-                image = self._in_format(frame)
-                drawn, output = self.predict(image)
-                if writer is None:
-                    size = drawn.shape[1] // 2 * 2, drawn.shape[0] // 2 * 2
-                    writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
-                    if not writer.isOpened():
-                        raise ValueError(f"{target} cannot be written: this OpenCV has no encoder for mp4")
-                writer.write(np.ascontiguousarray(drawn[: size[1], : size[0], ::-1]))
-                if self.files and self.files.ids is None:
-                    self.files.add(f"{path}#{number}", f"{name}_{number:06d}", output, image.shape[:2])
-        finally:
-            if writer is not None:
-                writer.release()
+        number = 0
+        with self.carried, contextlib.closing(frames):
+            try:
+                for number, frame in enumerate(tqdm(frames, desc=path.name, total=count), start=1):
+                    image = utils.convert_PIL_to_numpy(Image.fromarray(frame[..., ::-1]), self.predictor.format)
+                    drawn, output = self.predict(image)
+                    if writer is None:
+                        size = drawn.shape[1] // 2 * 2, drawn.shape[0] // 2 * 2
+                        writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
+                        if not writer.isOpened():
+                            raise ValueError(f"{target} cannot be written: this OpenCV has no encoder for mp4")
+                    writer.write(np.ascontiguousarray(drawn[: size[1], : size[0], ::-1]))
+                    if self.files:
+                        self.files.add(f"{path}#{number}", f"{name}_{number:06d}", output, image.shape[:2])
+            finally:
+                if writer is not None:
+                    writer.release()
         if writer is None:
             raise ValueError(f"{path} holds no frame that can be read")
-
-    def _in_format(self, frame: np.ndarray) -> np.ndarray:
-        convert: dict[str, Callable] = {
-            "BGR": lambda bgr: bgr,
-            "RGB": lambda bgr: bgr[..., ::-1],
-            "L": lambda bgr: cv2.cvtColor(bgr, cv2.COLOR_BGR2GRAY)[..., None],
-        }
-        return convert[self.predictor.format](frame)
+        # Containers without an index estimate the count: a single frame does not tell.
+        if count and number < count - 1:
+            logging.getLogger(__name__).warning("%s ends after %d of its %d frames; is it cut?", path, number, count)
 
 
 def read_video(path: Path) -> tuple[Iterator[np.ndarray], float, int | None]:
-    """Frames of a video, H x W x 3 BGR, their number a second, and how many there are if that is known.
+    """Frames of a video, H x W x 3 BGR, their number per second, and their count if the header has it.
 
     Raises:
-        ValueError: no video that OpenCV reads.
+        ValueError: a file that OpenCV cannot read as a video.
     """
     video = cv2.VideoCapture(str(path))
     if not video.isOpened():
@@ -205,8 +223,8 @@ def read_video(path: Path) -> tuple[Iterator[np.ndarray], float, int | None]:
     def frames() -> Iterator[np.ndarray]:
         try:
             while True:
-                whole, frame = video.read()
-                if not whole:
+                read, frame = video.read()
+                if not read:
                     return
                 yield frame
         finally:
@@ -216,11 +234,11 @@ def read_video(path: Path) -> tuple[Iterator[np.ndarray], float, int | None]:
     return frames(), video.get(cv2.CAP_PROP_FPS) or 25.0, count if count > 0 else None
 
 
-def settling_panel(steps: np.ndarray, size: tuple[int, int]) -> dict[str, np.ndarray]:
-    """A map of steps as a panel of this size (width, height), its title with the range; white where there are none."""
-    known = np.isfinite(steps)
-    if not known.any():
+def settling_panel(steps: np.ndarray | None, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    """A map of steps as a panel of this size (width, height), its title with the range; white where it is NaN."""
+    if steps is None or not np.isfinite(steps).any():
         return {"settling: no recurrent region": np.full((size[1], size[0], 3), 255, np.uint8)}
+    known = np.isfinite(steps)
     low, high = steps[known].min(), steps[known].max()
     scaled = np.where(known, (steps - low) / max(high - low, 1), 0)
     colored = cv2.applyColorMap((scaled * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)[..., ::-1].copy()

@@ -1,9 +1,9 @@
-"""Predictions of a trained model on pictures that belong to no data set.
+"""Predictions of a trained model on images that belong to no data set.
 
-H x W: size of a picture; t: step counts.
+H x W: image size; C: channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -12,6 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.data import transforms as T
 from torch import nn
 
+from crbp_d2.modeling.contour_head import ContourReadout
 from crbp_d2.modeling.heads import recurrent_heads
 
 
@@ -30,23 +31,24 @@ def test_steps(model: nn.Module, steps: int | None) -> Iterator[None]:
 
 
 class Predictor:
-    """A model applied to single pictures, resized as in evaluation.
+    """A model applied to single images, resized as in evaluation.
 
     Args:
-        cfg: of the model.
+        cfg: config of the model.
         model: in evaluation mode.
     """
 
     def __init__(self, cfg: CfgNode, model: nn.Module):
         self.model = model
         self.grey = len(cfg.MODEL.PIXEL_MEAN) == 1
+        self.contours = isinstance(getattr(model, "sem_seg_head", None), ContourReadout)
         self.format = "L" if self.grey else cfg.INPUT.FORMAT
         # Stimuli of Pathfinder are never resized.
-        sides = [] if self.grey else [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
+        sides = [] if self.contours else [T.ResizeShortestEdge(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST)]
         self.augmentations = T.AugmentationList(sides)
 
     def inputs(self, image: np.ndarray) -> list[dict]:
-        """What the model takes, of an H x W x C uint8 picture in `format` (C absent for grey ones)."""
+        """The model's input for an H x W x C uint8 image in `format` (C may be absent if it is 1)."""
         inputs = T.AugInput(np.ascontiguousarray(image if image.ndim == 3 else image[..., None]))
         self.augmentations(inputs)
         pixels = torch.tensor(inputs.image.transpose(2, 0, 1).copy())
@@ -54,22 +56,32 @@ class Predictor:
 
     @torch.no_grad()
     def __call__(self, image: np.ndarray, steps: int | None = None) -> dict:
-        """The model's output for one picture, H x W x C uint8 in `format`, after `steps` cell evaluations."""
+        """The model's output for one image, H x W x C uint8 in `format`, after `steps` cell evaluations."""
         with test_steps(self.model, steps):
             return self.model(self.inputs(image))[0]
 
 
-def carried_states(model: nn.Module):
-    """A context in which the model's semantic heads start from the state that the last picture left.
+def carrying_heads(model: nn.Module) -> list[nn.Module]:
+    """The heads of a model that can carry their state from image to image.
 
     Raises:
-        ValueError: no head of the model can: the boxes of a mask head are others in each picture.
+        ValueError: no such head: the boxes of a mask head are others in each image.
     """
     heads = [head for head in recurrent_heads(model) if hasattr(head, "carry_state")]
     if not heads:
         names = ", ".join(type(head).__name__ for head in recurrent_heads(model)) or "no recurrent head"
         raise ValueError(f"--carry-state needs a RecurrentSemSegHead; this run has {names}")
-    stack = ExitStack()
-    for head in heads:
-        stack.enter_context(head.carry_state())
-    return stack
+    return heads
+
+
+@contextmanager
+def carried_states(model: nn.Module, track: Hashable = None) -> Iterator[None]:
+    """Have the model's semantic heads start from the state that the last image left; see their carry_state.
+
+    Raises:
+        ValueError: see carrying_heads.
+    """
+    with ExitStack() as stack:
+        for head in carrying_heads(model):
+            stack.enter_context(head.carry_state(track))
+        yield

@@ -1,4 +1,4 @@
-"""What a run's folder keeps beside its checkpoints, so that predictions need no data set: the names of the classes."""
+"""The folder of a run: class names kept beside its checkpoints, and the model loaded from both without a data set."""
 
 import json
 import os
@@ -18,11 +18,11 @@ from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import merge_config_file, merge_options
 from crbp_d2.data import register_builtin
 from crbp_d2.modeling.compiled import check_compiled_part
-from crbp_d2.utils.files import write_text
+from crbp_d2.utils.files import write_json
 
 METADATA = "metadata.json"
 CONFIG = "config.yaml"
-# Of detectron2's metadata, what drawing and writing of predictions need.
+# Parts of detectron2's metadata that drawing and writing of predictions need.
 KEPT = (
     "evaluator_type",
     "thing_classes",
@@ -34,12 +34,12 @@ KEPT = (
     "keypoint_names",
     "keypoint_connection_rules",
 )
-# JSON has no numbers as keys.
+# Stored as lists, since JSON has no numbers as keys.
 ID_MAPS = ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id")
 
 
 class KeepMetadata(HookBase):
-    """Writes class names, colours and ids of the data that a run trains on to metadata.json of its folder."""
+    """Writes class names, colours and ids of the training data to metadata.json in the run's folder."""
 
     def before_train(self) -> None:
         cfg = self.trainer.cfg
@@ -48,18 +48,18 @@ class KeepMetadata(HookBase):
 
 
 def write_metadata(name: str, folder: str) -> None:
-    """Write what a registered data set is called to `folder`/metadata.json."""
+    """Write class names, colours and ids of a registered data set to `folder`/metadata.json."""
     metadata = MetadataCatalog.get(name).as_dict()
     content = {"name": name, **{key: metadata[key] for key in KEPT if key in metadata}}
     content |= {key: list(metadata[key].items()) for key in ID_MAPS if key in metadata}
-    write_text(os.path.join(folder, METADATA), json.dumps(content, indent=1) + "\n")
+    write_json(os.path.join(folder, METADATA), content, indent=1)
 
 
 def read_metadata(folder: str, cfg: CfgNode) -> Metadata:
     """Metadata of the data that a run was trained on, with made-up names where the run kept none.
 
     Raises:
-        ValueError: a metadata.json that is none.
+        ValueError: an invalid metadata.json.
     """
     path = Path(folder, METADATA)
     if not path.is_file():
@@ -93,16 +93,16 @@ def load_run(folder: str, weights: str = "", opts: list[str] | None = None) -> t
     Args:
         folder: OUTPUT_DIR of the run.
         weights: a checkpoint; by default the first there is of model_best.pth, model_ema.pth, model_final.pth, newest.
-        opts: keys and values in turn that change the config.
+        opts: alternating keys and values that change the config.
 
     Raises:
-        FileNotFoundError: the folder is none of a run, or has no weights.
+        FileNotFoundError: the folder does not belong to a run, or has no weights.
         ValueError: its files cannot be used, or an unknown key.
     """
     path = os.path.join(folder, CONFIG)
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"{folder} is no folder of a run: it has no {CONFIG} (training writes it to OUTPUT_DIR)"
+            f"{folder} is not the folder of a run: it has no {CONFIG} (training writes it to OUTPUT_DIR)"
         )
     # The mark of a LazyConfig: a class to instantiate.
     if re.search(r"^\s*_target_:", Path(path).read_text(errors="replace"), flags=re.M):

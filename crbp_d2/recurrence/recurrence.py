@@ -12,7 +12,7 @@ from crbp_d2.utils.errors import check_whole
 from crbp_d2.utils.tracing import is_exported, refuse_transform
 
 from .cell_step import CellStep, begin, requires_gradient
-from .interfaces import Cell, Gradient, Penalty, Run, Solver, SolveStats
+from .interfaces import Cell, Gradient, Penalty, Run, Solver, SolveStats, Visit
 from .solvers.base import warn_unconverged
 from .state import State
 from .supervision import Supervision, check_supervision, read_after
@@ -128,7 +128,7 @@ class Recurrence(nn.Module):
     @torch.compiler.disable
     @solve_scope()
     def forward(
-        self, drive: Tensor, state: State | None = None, steps: int | None = None, record: bool = False
+        self, drive: Tensor, state: State | None = None, steps: int | None = None, record: bool | Visit = False
     ) -> RecurrenceOutput:
         """Run the recurrence.
 
@@ -137,7 +137,7 @@ class Recurrence(nn.Module):
             state: where to start; default: the cell's initial state.
             steps: evaluations of the cell (at most, for a solver that stops at a tolerance); default: the
                 solver's own number.
-            record: keep the state after every step.
+            record: keep the state after every step; a function is called with each of these states instead.
 
         Raises:
             ValueError: steps < 1; a drive or state of another shape than the cell's; a cell that returns a state of
@@ -169,15 +169,17 @@ class Recurrence(nn.Module):
         return read_after(self.supervision, self.solver.next_steps(), self.solver.steps)
 
     def _run(
-        self, drive: Tensor, state: State | None, reads: list[tuple[int, float]], record: bool
+        self, drive: Tensor, state: State | None, reads: list[tuple[int, float]], record: bool | Visit
     ) -> RecurrenceOutput:
         drive, state = begin(self.cell, drive, state)
         differentiated = torch.is_grad_enabled()
         # An empty batch has no mean.
         penalty = self.penalty if differentiated and len(drive) else None
-        states: list[State] | None = [] if record or self.supervision == "every" else None
+        states: list[State] | None = [] if record is True or self.supervision == "every" else None
+        visits = [record] if callable(record) else []
+        visits += [] if states is None else [states.append]
         step = CellStep(self.cell, drive, inference=not (self.training or differentiated))
-        run = Run(step, state, self.solver, 0, visit=None if states is None else states.append)
+        run = Run(step, state, self.solver, 0, visit=_all(visits))
         supervised: list[tuple[float, State]] = []
         taken, solution = 0, None
         for count, weight in reads:
@@ -203,6 +205,13 @@ class Recurrence(nn.Module):
     def extra_repr(self) -> str:
         penalty = f", penalty={self.penalty!r}" if self.penalty is not None else ""
         return f"solver={self.solver!r}, gradient={self.gradient!r}{penalty}, supervision={self.supervision!r}"
+
+
+def _all(visits: list[Visit]) -> Visit | None:
+    """One call of all; None where there are none."""
+    if len(visits) < 2:
+        return visits[0] if visits else None
+    return lambda state: [visit(state) for visit in visits] and None
 
 
 def _zero(state: State) -> Tensor:

@@ -1,10 +1,12 @@
 """Files that are written atomically: a kill or a full disk leaves the old file or the new one."""
 
 import contextlib
+import json
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -76,6 +78,27 @@ def _sync_folder(folder: Path) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically, as UTF-8."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: str | Path, content: Any, **settings: Any) -> None:
+    """Write strict JSON atomically: null for a number that is not finite.
+
+    Args:
+        settings: of json.dumps.
+    """
+    try:
+        text = json.dumps(content, allow_nan=False, **settings)
+    except ValueError:
+        text = json.dumps(_finite(content), allow_nan=False, **settings)
+    write_text(path, text + "\n")
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_figure(path: str | Path, figure, dpi: int = 120) -> None:

@@ -1,8 +1,10 @@
 """Evaluators against figures worked out by hand on a two-image panoptic set."""
 
 import json
+import logging
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -91,10 +93,10 @@ def output(things, stuff=(SKY, SEA), scores=None):
             "sem_seg": torch.as_tensor(semantic)}  # fmt: skip
 
 
-def evaluate(dataset, predictions, pictures=0):
+def evaluate(dataset, predictions, pictures=0, detections=100):
     cfg = get_cfg()
     add_crbp_config(cfg)
-    cfg.TEST.PICTURES = pictures
+    cfg.TEST.PICTURES, cfg.TEST.DETECTIONS_PER_IMAGE = pictures, detections
     evaluator = build_panoptic_evaluator(cfg, "eval_set", str(dataset / "out"))
     evaluator.reset()
     for record in DatasetCatalog.get("eval_set"):
@@ -150,6 +152,37 @@ def test_average_precision_equals_pycocotools_on_the_masks(dataset):
         assert results[kind]["AP"] == pytest.approx(100 * coco_eval.stats[0])
 
 
+@pytest.mark.parametrize("detections,found", [(100, False), (120, True)])
+def test_as_many_detections_count_as_the_model_gives(dataset, detections, found):
+    """The cat of image 2 is the last of 111, by its score."""
+    false = [(0, box(70, k % 90, 72, k % 90 + 2)) for k in range(110)]
+    predictions = {1: output(THINGS[1]), 2: output([*false, *THINGS[2]], scores=[0.9] * 110 + [0.1])}
+    results = evaluate(dataset, predictions, detections=detections)
+    # Two cats: one at once, the other after 110 false ones, or never. 51 of 101 recalls are below one half.
+    expected = (51 + (50 * 2 / 112 if found else 0)) / 101
+    for task in ("bbox", "segm"):
+        assert results[task]["AP-cat"] == pytest.approx(100 * expected)
+    cfg = get_cfg()
+    add_crbp_config(cfg)
+    cfg.TEST.STEPS_TO_EVALUATE, cfg.TEST.DETECTIONS_PER_IMAGE = (1, 2), detections
+    precision = build_panoptic_evaluator(cfg, "eval_set", str(dataset / "out")).precision
+    instances = predictions[2]["instances"]
+    scores, classes = instances.scores, instances.pred_classes
+    pasted = [(mask.numpy()[None].repeat(2, axis=0), (slice(0, SIZE), slice(0, SIZE))) for mask in instances.pred_masks]
+    steps = SimpleNamespace(instances=Instances((SIZE, SIZE), scores=scores, pred_classes=classes), pasted=pasted)
+    precision.add(2, steps)
+    # Of the only cat that was asked for so far, image 1 having no detection.
+    assert (precision.results()[0] > 0) == found
+
+
+def test_what_cannot_be_drawn_does_not_end_an_evaluation(dataset, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("crbp_d2"), "propagate", True)
+    monkeypatch.setattr("crbp_d2.evaluation.drawing.draw_segments", lambda *_: 1 / 0)
+    results = evaluate(dataset, {k: output(things) for k, things in THINGS.items()}, pictures=1)
+    assert results["panoptic_seg"]["PQ"] == 100
+    assert [message for message in caplog.messages if "Image 1" in message and "division" in message]
+
+
 def test_mean_iou_equals_the_formula(dataset):
     results = evaluate(dataset, {k: output(things) for k, things in FLAWED.items()})
     # Image 1 calls 180 of the 900 + 1200 + 1600 px of things sky; 4100 + 3800 px are sky.
@@ -171,7 +204,7 @@ def test_a_missing_image_is_named(dataset):
         evaluate(dataset, {1: output(THINGS[1])})
 
 
-def test_an_evaluation_leaves_the_catalog_as_it_was_and_can_be_repeated(dataset):
+def test_an_evaluation_leaves_the_catalog_and_can_be_repeated(dataset):
     before = MetadataCatalog.get("eval_set").as_dict()
     first = evaluate(dataset, {k: output(things) for k, things in FLAWED.items()})
     second = evaluate(dataset, {k: output(things) for k, things in FLAWED.items()})

@@ -13,6 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from helpers.panoptic_set import HEIGHT, SEGMENTS, WIDTH, ids_map, register, write_set
 
 from crbp_d2.evaluation import PanopticEvaluator
+from crbp_d2.evaluation.panoptic import match
 
 
 @pytest.fixture
@@ -128,3 +129,21 @@ def test_labels_of_class_and_instance_are_taken(root):
     segments = [{"id": 5, "isthing": True, "category_id": 1}]
     plain = {image_id: {"panoptic_seg": (listed, segments)} for image_id in (4, 2)}
     assert repr(evaluate(encoded, root / "a")) == repr(evaluate(plain, root / "b"))
+
+
+@pytest.mark.parametrize("rows,matched", [(20, False), (21, True)])
+def test_an_iou_of_exactly_one_half_is_no_match(rows, matched):
+    """A true segment of 40 pixels, found in 20 of its rows and nowhere else: an IoU of 20 / 40."""
+    true = [{"isthing": True, "category_id": 0, "iscrowd": False}]
+    overlaps = np.array([[[0, rows]]])
+    (counts,) = match(overlaps, [(True, 0)], true, np.array([40])).values()
+    expected = [rows / 40, 1, 0, 0] if matched else [0, 0, 1, 1]
+    assert counts.tolist() == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize("void,false", [(6, 0), (5, 1)])
+def test_more_than_half_in_the_void_is_ignored(void, false):
+    """Of 10 predicted pixels without a match; exactly one half counts as false, as in panopticapi."""
+    other = [{"isthing": False, "category_id": 1, "iscrowd": False}]
+    counts = match(np.array([[[void, 10 - void]]]), [(True, 0)], other, np.array([100]))
+    assert counts[True, 0].tolist() == [[0, 0, false, 0]] and counts[False, 1].tolist() == [[0, 0, 0, 1]]

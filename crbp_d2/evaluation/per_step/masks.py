@@ -1,6 +1,6 @@
 """Mask AP after several numbers of steps.
 
-The same figures as detectron2's COCOEvaluator on each of them: pycocotools matches and averages, but the IoUs
+The same metrics as detectron2's COCOEvaluator at each of them: pycocotools matches and averages, but the IoUs
 come from the masks directly, without run-length codes of every mask at every step count.
 
 T: step counts; D: detections, G: true instances of one category in an image; H x W: image size.
@@ -18,20 +18,20 @@ from pycocotools.cocoeval import COCOeval
 
 from .panoptic import Part, PredictionsByStep
 
-MOST = 100  # detections of an image and category that count
-
 
 class MaskPrecisionByStep:
     """Mask AP of one data set.
 
     Args:
         name: a registered data set with `json_file`.
-        steps: the T step counts.
+        steps: T step counts.
+        most: number of detections of an image and category that count.
     """
 
-    def __init__(self, name: str, steps: tuple[int, ...]):
+    def __init__(self, name: str, steps: tuple[int, ...], most: int = 100):
         metadata = MetadataCatalog.get(name)
         self.steps = steps
+        self.most = most
         self.image_numbers = metadata.get("image_numbers") or {}
         self.dataset_ids = {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()}
         with contextlib.redirect_stdout(io.StringIO()):
@@ -47,12 +47,12 @@ class MaskPrecisionByStep:
         self.found: dict[tuple, tuple[list[float], np.ndarray]] = {}
 
     def add(self, image_id, prediction: PredictionsByStep) -> None:
-        """Compare the instances of one image with the true ones."""
-        scores = prediction.instances.scores.cpu().numpy()
-        classes = prediction.instances.pred_classes.cpu().numpy()
+        """Compare the instances of one image with the ground truth."""
+        scores = prediction.instances.scores.numpy()
+        classes = prediction.instances.pred_classes.numpy()
         for k in np.unique(classes).tolist():
             of_class = np.flatnonzero(classes == k)
-            order = of_class[np.argsort(-scores[of_class], kind="stable")][:MOST]
+            order = of_class[np.argsort(-scores[of_class], kind="stable")][: self.most]
             key = self.image_numbers.get(image_id, image_id), self.dataset_ids[k]
             pasted = [prediction.pasted[n] for n in order]
             self.found[key] = scores[order].tolist(), self._ious(self.truth.get(key, []), pasted)
@@ -67,26 +67,26 @@ class MaskPrecisionByStep:
         return np.stack([iou(found, true[part], area, crowd) for found, part in pasted], axis=1)
 
     def results(self, found: dict | None = None) -> np.ndarray:
-        """AP in percent at each step count, T values; not a number without any detection.
+        """AP in percent at each step count, T values; NaN without any detection.
 
         Args:
-            found: of several processes; default what was added here.
+            found: detections of several processes; default those added here.
         """
         found = self.found if found is None else found
         if not found:
             return np.full(len(self.steps), np.nan)
         with contextlib.redirect_stdout(io.StringIO()):
-            matching = _Matching(self.coco, self.truth, found)
+            matching = _Matching(self.coco, self.truth, found, self.most)
             return np.array([matching.precision(k) for k in range(len(self.steps))])
 
 
 def iou(found: np.ndarray, true: np.ndarray, true_area: np.ndarray, crowd: np.ndarray) -> np.ndarray:
-    """T x G IoUs of one detection; with a crowd the fraction of the detection that lies in it.
+    """T x G IoUs of one detection; with a crowd, the fraction of the detection inside it.
 
     Args:
         found: T x h x w booleans, the detection's masks in its part of the image.
         true: h x w x G booleans in the same part.
-        true_area: G, of the whole image.
+        true_area: G, in the whole image.
         crowd: G booleans.
     """
     # Counts of pixels, exact in float32 up to 2^24.
@@ -98,12 +98,12 @@ def iou(found: np.ndarray, true: np.ndarray, true_area: np.ndarray, crowd: np.nd
 
 
 class _Matching(COCOeval):
-    """COCOeval of the area range and the number of detections that AP is about, with given IoUs."""
+    """COCOeval restricted to the area range and the number of detections of AP, with given IoUs."""
 
-    def __init__(self, coco: COCO, truth: dict, found: dict):
+    def __init__(self, coco: COCO, truth: dict, found: dict, most: int):
         super().__init__(coco, iouType="segm")
         self.params.areaRng, self.params.areaRngLbl = [[0, 1e10]], ["all"]
-        self.params.maxDets = [MOST]
+        self.params.maxDets = [most]
         self.found = found
         self._gts = truth
         self._dts = defaultdict(list)
@@ -114,7 +114,7 @@ class _Matching(COCOeval):
                 self._dts[key].append({"id": number, "score": score, "area": 0})
 
     def _prepare(self) -> None:
-        """Everything is."""
+        """Prepare nothing: ground truth and detections are given."""
 
     def computeIoU(self, image_id, category_id):  # noqa: N802  (its name in COCOeval)
         if (image_id, category_id) not in self.found or not self._gts[image_id, category_id]:

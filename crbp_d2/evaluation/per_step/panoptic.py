@@ -3,7 +3,7 @@
 N: instances; T: step counts; H x W: image size; h x w: size of a part of it; M: side of a mask head's output.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,19 +15,18 @@ from detectron2.modeling.meta_arch.panoptic_fpn import combine_semantic_and_inst
 from detectron2.modeling.roi_heads.mask_head import mask_rcnn_inference
 from detectron2.structures import Instances
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from crbp_d2.data.panoptic.reader import segment_indices, truth_records
 
 from ..panoptic import Class, group_means, match, total
-from .record import StateRecord, record_states
+from .record import StateRecord, Stepwise, record_states
 
 Part = tuple[slice, slice]
 
 
 @dataclass(frozen=True)
 class MergeLimits:
-    """How PanopticFPN merges instances and semantic map; see combine_semantic_and_instance_outputs."""
+    """Thresholds by which PanopticFPN merges instances and semantic map; see combine_semantic_and_instance_outputs."""
 
     overlap: float
     stuff_area: float
@@ -35,32 +34,32 @@ class MergeLimits:
 
 
 class PredictionsByStep(Mapping):
-    """{t: {"instances", "panoptic_seg"}} of an image, as PanopticFPN gives them after t steps.
+    """{t: {"instances", "panoptic_seg"}} of an image, as PanopticFPN gives them after t steps, on the CPU.
 
-    Only `masks` depend on t. An entry is worked out when it is asked for, since the full-size masks of all
-    instances at all step counts would not fit into memory on large images; what evaluation needs of all of
-    them is in `pasted`.
+    Only `masks` depend on t. An entry is computed on access: the full-size masks of all instances at all step
+    counts would not fit into memory on large images; `pasted` has what the evaluation needs of them.
 
     Args:
-        steps: the T step counts.
-        instances: N of the image at its output size, with pred_boxes, scores and pred_classes.
+        steps: T step counts.
+        instances: N instances of the image at its output size, with pred_boxes, scores and pred_classes.
         masks: N x T x M x M probabilities in the boxes.
         semantic: H x W, the semantic class of each pixel.
-        limits: of the merge.
+        limits: thresholds of the merge.
     """
 
     def __init__(
         self, steps: tuple[int, ...], instances: Instances, masks: Tensor, semantic: Tensor, limits: MergeLimits
     ):
         self.steps = steps
-        self.instances = instances
-        self.masks = masks
-        self.semantic = semantic
+        # Moved once per image: what follows reads them instance by instance.
+        self.instances = instances.to("cpu")
+        self.masks = masks.cpu()
+        self.semantic = semantic.cpu()
         self.limits = limits
 
     @cached_property
     def pasted(self) -> list[tuple[np.ndarray, Part]]:
-        """Of each instance its masks, T x h x w booleans, and the part of the image where they lie."""
+        """For each instance its masks, T x h x w booleans, and the part of the image that they cover."""
         return [
             paste(masks, box, self.instances.image_size)
             for masks, box in zip(self.masks, self.instances.pred_boxes.tensor, strict=True)
@@ -74,7 +73,7 @@ class PredictionsByStep(Mapping):
         full = torch.zeros(len(instances), *instances.image_size, dtype=torch.bool)
         for mask, (pasted, part) in zip(full, self.pasted, strict=True):
             mask[part] = torch.from_numpy(pasted[k])
-        instances.pred_masks = full.to(self.masks.device)
+        instances.pred_masks = full
         limits = self.limits
         return {
             "instances": instances,
@@ -93,7 +92,7 @@ class PredictionsByStep(Mapping):
 def paste(masks: Tensor, box: Tensor, size: tuple[int, int], threshold: float = 0.5) -> tuple[np.ndarray, Part]:
     """T masks of one box, T x M x M probabilities, as T x h x w booleans in a part of an H x W image.
 
-    detectron2's pasting with all masks of a box at once; outside the part they are empty.
+    As detectron2 pastes, with all masks of a box at once; outside the part they are empty.
     """
     boxes = box.expand(len(masks), 4)
     pasted, part = _do_paste_mask(masks[:, None], boxes, *size, skip_empty=True)
@@ -104,33 +103,24 @@ def _whole(part: slice) -> slice:
     return slice(int(part.start), int(part.stop))
 
 
-class StepwisePanoptic(nn.Module):
-    """A PanopticFPN with a RecurrentMaskHead, whose outputs hold the predictions after other step counts too.
+class StepwisePanoptic(Stepwise):
+    """A PanopticFPN with a RecurrentMaskHead; `by_step` of each output is its PredictionsByStep.
 
-    Each output has, beside the model's own entries, `by_step`: PredictionsByStep. Backbone, proposals, boxes
-    and semantic map are computed once, and the recurrence runs once.
+    Backbone, proposals, boxes and semantic map are computed once, and the recurrence runs once.
 
     Args:
-        model: the PanopticFPN, or that in DistributedDataParallel.
-        steps: each t, at least 1; none leaves the outputs as they are.
-
-    Raises:
-        ValueError: a mask head without steps.
+        model, steps: see Stepwise; the model is a PanopticFPN.
     """
 
-    def __init__(self, model: nn.Module, steps: tuple[int, ...]):
-        super().__init__()
-        self.model = model.module if isinstance(model, DistributedDataParallel) else model
-        self.steps = tuple(steps)
-        if self.steps and not hasattr(self.model.roi_heads.mask_head, "recurrence"):
-            raise ValueError(f"{type(self.model.roi_heads.mask_head).__name__} has no steps to evaluate")
+    def __init__(self, model: nn.Module, steps: Sequence[int]):
+        super().__init__(model, steps, "roi_heads.mask_head")
 
     def forward(self, inputs: list[dict]) -> list[dict]:
         if not self.steps:
             return self.model(inputs)
-        model, head = self.model, self.model.roi_heads.mask_head
-        with record_states(head.recurrence, max(self.steps)) as run:
-            hook = head.register_forward_hook(lambda head, _, instances: self._add_masks(head, instances, run))
+        model = self.model
+        with record_states(self.head.recurrence, self.steps) as run:
+            hook = self.head.register_forward_hook(lambda head, _, instances: self._add_masks(instances, run))
             try:
                 outputs = model(inputs)
             finally:
@@ -153,18 +143,18 @@ class StepwisePanoptic(nn.Module):
         return outputs
 
     @torch.no_grad()
-    def _add_masks(self, head: nn.Module, instances: list[Instances], run: StateRecord) -> None:
+    def _add_masks(self, instances: list[Instances], run: StateRecord) -> None:
         """Give the instances `pred_masks_by_step`, N x T x M x M, before detectron2 moves and drops some of them."""
-        kept = [of_image.pred_masks for of_image in instances]
+        own = [of_image.pred_masks for of_image in instances]
         by_step = []
         for t in self.steps:
-            mask_rcnn_inference(head.read_out(run.after(t)[0]), instances)
+            mask_rcnn_inference(self.head.read_out(run.after(t)[0]), instances)
             by_step.append([of_image.pred_masks for of_image in instances])
-        for of_image, own, *masks in zip(instances, kept, *by_step, strict=True):
-            of_image.pred_masks, of_image.pred_masks_by_step = own, torch.cat(masks, dim=1)
+        for of_image, usual, *masks in zip(instances, own, *by_step, strict=True):
+            of_image.pred_masks, of_image.pred_masks_by_step = usual, torch.cat(masks, dim=1)
 
 
-# Counters that are filled at a time, for the memory of large images.
+# Number of counters filled at a time, which bounds the memory for large images.
 CHUNK = 2**21
 
 
@@ -173,7 +163,7 @@ class PanopticQualityByStep:
 
     Args:
         name: a registered panoptic data set.
-        steps: the T step counts.
+        steps: T step counts.
     """
 
     def __init__(self, name: str, steps: tuple[int, ...]):
@@ -182,7 +172,7 @@ class PanopticQualityByStep:
         self.reset()
 
     def reset(self) -> None:
-        # image id -> what `match` gives
+        # image id -> result of `match`
         self.counts: dict[object, dict[Class, np.ndarray]] = {}
 
     def add(self, image_id, prediction: PredictionsByStep) -> None:
@@ -200,7 +190,7 @@ class PanopticQualityByStep:
     def _overlaps(self, prediction: PredictionsByStep, truth: np.ndarray, segments: int) -> tuple[np.ndarray, list]:
         """Pixels of each predicted segment in each true one, T x P x (G + 1), and the classes of the P."""
         owners, instances = merge_instances(prediction)
-        semantic = prediction.semantic.cpu().numpy()
+        semantic = prediction.semantic.numpy()
         stuff = 1 + len(instances)
         predicted = stuff + 1 + int(semantic.max())
         per_step = max(1, CHUNK // truth.size)
@@ -216,18 +206,16 @@ class PanopticQualityByStep:
         overlaps = np.concatenate(counts)
         small = overlaps[:, stuff:].sum(axis=2) < prediction.limits.stuff_area
         overlaps[:, stuff:][small] = 0
-        # Class 0 of a semantic map stands for all things, which are there as instances.
+        # Class 0 of a semantic map means all things, which are present as instances.
         overlaps[:, stuff] = 0
         things = [(True, prediction.instances.pred_classes[n].item()) for n in instances]
         return overlaps, [None, *things, None, *((False, k) for k in range(1, predicted - stuff))]
 
     def results(self, counts: dict | None = None) -> dict[str, np.ndarray]:
-        """PQ, SQ and RQ over all classes that occur, with suffix _th and _st over things and stuff: T each.
-
-        In percent, not a number where no class of a group occurs.
+        """PQ, SQ and RQ in percent over all classes that occur, as group_means gives them: T each.
 
         Args:
-            counts: of several processes; default what was added here.
+            counts: counts of several processes; default those added here.
         """
         return group_means(total(self.counts if counts is None else counts), len(self.steps))
 
@@ -236,7 +224,7 @@ def merge_instances(prediction: PredictionsByStep) -> tuple[np.ndarray, list[int
     """detectron2's merge of overlapping instances at all step counts together.
 
     Returns:
-        T x H x W: k + 1 where the k-th instance of the list is, else 0; the instances by descending score.
+        T x H x W: k + 1 at the k-th instance of the list, else 0; the instances by descending score.
     """
     limits = prediction.limits
     scores = prediction.instances.scores

@@ -1,86 +1,167 @@
-"""Every state of the runs of a recurrence, without a word to the head that runs it.
+"""States of a recurrence after chosen steps, observed by hooks: the head that runs it notices nothing.
 
-N: samples of the batch.
+N: samples of the batch; T: step counts.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from operator import attrgetter
+from typing import Any
 
+import torch
 from detectron2.config import CfgNode
 from detectron2.modeling.postprocessing import sem_seg_postprocess
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from crbp_d2.modeling.heads import recurrent_heads
 from crbp_d2.recurrence import Recurrence, RecurrenceOutput
 from crbp_d2.recurrence.state import State
 
 
-class StateRecord:
-    """What `record_states` has seen.
+class _Run:
+    """One run: shows each state to all records of the recurrence and keeps what its caller asked for."""
 
-    outputs: of every run so far, `states` filled.
+    def __init__(self, asked: int | None, record: bool):
+        self.asked, self.record = asked, record
+        self.count = 0
+        self.records: list[StateRecord] = []
+        self.states: list[State] = []
+
+    def __call__(self, state: State) -> None:
+        self.count += 1
+        if self.record and self.count <= (self.asked or math.inf):
+            self.states.append(state)
+        elif self.count == self.asked:
+            self.states = [state]
+        for record in self.records:
+            record._see(self, state)
+
+    def result(self, output: RecurrenceOutput) -> RecurrenceOutput:
+        """The output of a run that ended after the steps asked for."""
+        if self.asked is None or self.asked >= self.count:
+            return replace(output, states=[*self.states[:-1], output.state]) if self.record else output
+        states = output.states[: self.asked] if output.states else self.states
+        every = output.states is not None
+        supervised = [(1 / len(states), state) for state in states] if every else [(1.0, states[-1])]
+        return replace(output, state=states[-1], supervised=supervised, states=states if self.record or every else None)
+
+
+class StateRecord:
+    """States kept by `record_states`.
+
+    outputs: one per run, `states` holding what was kept, in the order of the steps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, recurrence: Recurrence, steps: Sequence[int] | int, read: Callable[[State], Any] | None):
         self.outputs: list[RecurrenceOutput] = []
+        self._recurrence: Recurrence | None = recurrence
+        self._wanted = None if isinstance(steps, int) else frozenset(steps)
+        self._longest = steps if isinstance(steps, int) else max(steps)
+        self._read = read
+        self._kept: dict[int, Any] = {}
+        self._end = 0
 
     @property
-    def states(self) -> list[State]:
-        """The state after every step of the last run.
+    def states(self) -> list:
+        """What was kept of the last run, in the order of the steps.
 
         Raises:
-            ValueError: nothing has run yet.
+            ValueError: no run yet.
         """
-        return self._last().states or []
+        self._check()
+        return list(self._kept.values())
 
-    def after(self, steps: int) -> State:
-        """The state after `steps` steps of the last run; one that has stopped stays where it was.
+    def after(self, steps: int) -> Any:
+        """The state (or what was read from it) after `steps` steps of the last run; its end, if it stopped earlier.
 
         Raises:
-            ValueError: nothing has run yet.
+            ValueError: no run yet, or a step that was not kept.
         """
-        return self._last().after(steps)
+        self._check()
+        step = min(steps, self._end)
+        if step not in self._kept:
+            raise ValueError(f"record_states: the state after {steps} steps was not kept, only {sorted(self._kept)}")
+        return self._kept[step]
 
-    def _last(self) -> RecurrenceOutput:
+    def _check(self) -> None:
         if not self.outputs:
             raise ValueError("record_states: the recurrence has not run yet")
-        return self.outputs[-1]
+
+    def __getstate__(self) -> dict:
+        """A copy of the recurrence runs unobserved."""
+        return {"_recurrence": None}
+
+    def _before(self, recurrence: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        if recurrence is not self._recurrence:
+            return None
+        call = {**dict(zip(("state", "steps", "record"), args[1:], strict=False)), **kwargs}
+        run = call.get("record")
+        if not isinstance(run, _Run):
+            run = call["record"] = _Run(call.get("steps"), bool(run))
+        run.records.append(self)
+        if self._longest:
+            run.asked = recurrence.solver.next_steps() if run.asked is None else run.asked
+            call["steps"] = max(run.asked, self._longest, call.get("steps") or 0)
+        self._kept = {}
+        return args[:1], call
+
+    def _see(self, run: _Run, state: State) -> None:
+        limit = max(run.asked, self._longest) if run.asked else math.inf
+        if run.count in self._wanted if self._wanted is not None else run.count <= limit:
+            self._keep(run.count, state)
+        self._end = min(run.count, limit)
+
+    @torch.no_grad()
+    def _keep(self, step: int, state: State) -> None:
+        self._kept[step] = self._read(state) if self._read else state
+
+    def _after(
+        self, recurrence: nn.Module, args: tuple, kwargs: dict, output: RecurrenceOutput
+    ) -> RecurrenceOutput | None:
+        if recurrence is not self._recurrence:
+            return None
+        run = kwargs["record"]
+        # The result differs from the last state that was seen: it has a graph, and is the best one of a solver that
+        # stops at a tolerance.
+        if self._end == run.count and (self._wanted is None or self._longest >= run.count):
+            self._keep(run.count, output.state)
+        self.outputs.append(replace(output, states=list(self._kept.values())))
+        return run.result(output) if run.records[0] is self else None
 
 
 @contextmanager
-def record_states(recurrence: Recurrence, steps: int = 0) -> Iterator[StateRecord]:
-    """Record every state while the context is open.
+def record_states(
+    recurrence: Recurrence, steps: Sequence[int] | int = 0, read: Callable[[State], Any] | None = None
+) -> Iterator[StateRecord]:
+    """Record the states of a recurrence while the context is open; contexts nest.
 
-        with record_states(model.sem_seg_head.recurrence, steps=40) as run:
+        with record_states(model.sem_seg_head.recurrence, steps=(10, 40)) as run:
             outputs = model(inputs)
         logits = model.sem_seg_head.read_out(run.after(40)[0])
 
+    The caller of the recurrence still gets the state after the number of steps that it asked for; it has a gradient
+    only where no more steps are run than that.
+
     Args:
-        recurrence: of any head, or alone.
-        steps: runs take at least as many; whoever runs the recurrence still gets the state after the number it
-            asked for.
+        recurrence: a Recurrence, in a head or by itself.
+        steps: step counts, of which only the states are kept; or one number, to keep every state of runs that take at
+            least as many steps.
+        read: a function of a state whose result is kept in place of the state.
     """
-    seen, original = StateRecord(), recurrence.forward
-
-    longest = steps
-
-    def forward(
-        drive: Tensor, state: State | None = None, steps: int | None = None, record: bool = False
-    ) -> RecurrenceOutput:
-        asked = recurrence.solver.next_steps() if steps is None else steps
-        output = original(drive, state, max(asked, longest), record=True)
-        seen.outputs.append(output)
-        every = record or recurrence.supervision == "every"
-        state = output.after(asked)
-        supervised = output.supervised if recurrence.supervision == "every" else [(1.0, state)]
-        return replace(output, state=state, supervised=supervised, states=output.states if every else None)
-
-    recurrence.forward = forward  # type: ignore[method-assign]
+    record = StateRecord(recurrence, steps, read)
+    handles = (
+        recurrence.register_forward_pre_hook(record._before, with_kwargs=True),
+        # The first context restores the caller's output, after all others have seen it.
+        recurrence.register_forward_hook(record._after, with_kwargs=True, prepend=True),
+    )
     try:
-        yield seen
+        yield record
     finally:
-        del recurrence.forward
+        for handle in handles:
+            handle.remove()
 
 
 def check_steps_to_evaluate(cfg: CfgNode) -> None:
@@ -111,37 +192,47 @@ def check_steps_to_evaluate(cfg: CfgNode) -> None:
         )
 
 
-class StepwiseSegmentor(nn.Module):
-    """A segmentor with a contour head, whose outputs hold the predictions after other step counts too.
-
-    Each output has, beside `sem_seg`, `sem_seg_by_step`: {t: 2 x H x W}. Stem and head run once.
+class Stepwise(nn.Module):
+    """A model whose outputs hold predictions after other step counts, too.
 
     Args:
-        model: a SemanticSegmentor with a ContourSegHead, or that in DistributedDataParallel.
-        steps: each t, at least 1; none leaves the outputs as they are.
+        model: the model, or that in DistributedDataParallel.
+        steps: T step counts of at least 1; none leaves the outputs as they are.
+        head: name of the head whose recurrence is read out after these steps.
 
     Raises:
-        ValueError: a head without steps.
+        ValueError: a head without a recurrence.
     """
 
-    def __init__(self, model: nn.Module, steps: tuple[int, ...]):
+    def __init__(self, model: nn.Module, steps: Sequence[int], head: str):
         super().__init__()
         self.model = model.module if isinstance(model, DistributedDataParallel) else model
         self.steps = tuple(steps)
-        if self.steps and not hasattr(self.model.sem_seg_head, "recurrence"):
-            raise ValueError(f"{type(self.model.sem_seg_head).__name__} has no steps to evaluate")
+        if self.steps:
+            self.head = attrgetter(head)(self.model)
+            if self.head not in recurrent_heads(self.head):
+                raise ValueError(f"{type(self.head).__name__} has no steps to evaluate")
+
+
+class StepwiseSegmentor(Stepwise):
+    """A segmentor with a contour head; `sem_seg_by_step` of each output is {t: 2 x H x W}. Stem and head run once.
+
+    Args:
+        model, steps: see Stepwise; the model is a SemanticSegmentor with a ContourSegHead.
+    """
+
+    def __init__(self, model: nn.Module, steps: Sequence[int]):
+        super().__init__(model, steps, "sem_seg_head")
 
     def forward(self, inputs: list[dict]) -> list[dict]:
         if not self.steps:
             return self.model(inputs)
-        head = self.model.sem_seg_head
-        with record_states(head.recurrence, max(self.steps)) as run:
+        with record_states(self.head.recurrence, self.steps, lambda state: self.head.read_out(state[0])) as run:
             outputs = self.model(inputs)
-        by_step = {t: head.read_out(run.after(t)[0]) for t in self.steps}
         for k, (record, output) in enumerate(zip(inputs, outputs, strict=True)):
             size = record["image"].shape[-2:]
             height, width = record.get("height", size[0]), record.get("width", size[1])
             output["sem_seg_by_step"] = {
-                t: sem_seg_postprocess(logits[k], size, height, width) for t, logits in by_step.items()
+                t: sem_seg_postprocess(run.after(t)[k], size, height, width) for t in self.steps
             }
         return outputs

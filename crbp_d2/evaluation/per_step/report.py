@@ -1,6 +1,6 @@
 """Quality per step as CSV and as a figure.
 
-Columns are "t" and the figures at each t, in percent, as arrays of equal length.
+Columns are "t" and the metrics at each t, in percent, as arrays of equal length.
 """
 
 import csv
@@ -30,19 +30,18 @@ HEADINGS = {"t": "t", "PQ": "PQ", "SQ": "SQ", "RQ": "RQ", "PQ_th": "PQ_th", "PQ_
 
 
 def steps_csv(columns: Mapping[str, np.ndarray]) -> str:
-    """One line for each t; empty where a figure is not a number."""
+    """One line for each t; empty for NaN."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADINGS.values())
     for k, t in enumerate(columns["t"]):
-        figures = [columns[name][k] for name in HEADINGS if name != "t"]
-        writer.writerow([t, *("" if np.isnan(figure) else f"{figure:.4f}" for figure in figures)])
+        metrics = [columns[name][k] for name in HEADINGS if name != "t"]
+        writer.writerow([t, *("" if np.isnan(value) else f"{value:.4f}" for value in metrics)])
     return text.getvalue()
 
 
 def draw_steps(columns: Mapping[str, np.ndarray], path: str, marked: int) -> None:
     """Draw the curves of CURVES over t, with a vertical line at the step count `marked`, into a PNG."""
-    # Where something is drawn, as most starts draw nothing.
     from matplotlib.figure import Figure
 
     order = np.argsort(columns["t"])
@@ -59,16 +58,16 @@ def draw_steps(columns: Mapping[str, np.ndarray], path: str, marked: int) -> Non
 
 
 class StepwiseEvaluator(DatasetEvaluator):
-    """The usual evaluators, and for outputs with `by_step` (see StepwisePanoptic) the figures at each step count.
+    """The usual evaluators, and for outputs with `by_step` (see StepwisePanoptic) the metrics at each step count.
 
     `evaluate` adds "PQ@t", "SQ@t", "RQ@t", "PQ_th@t" and "PQ_st@t" to the results in "panoptic_seg" and "AP@t"
     to those in "segm", in percent, and writes them to `folder` as quality_per_step.csv and .png.
 
     Args:
-        usual: evaluates the outputs as they are.
-        quality, precision: of the step counts.
-        folder: where the files go.
-        marked: the step count of the usual results, marked in the figure.
+        usual: evaluates the outputs themselves.
+        quality, precision: evaluate each step count.
+        folder: folder of the files.
+        marked: step count of the usual results, marked in the figure.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
-"""How many steps an evaluation took where samples stop early."""
+"""Numbers of steps: until samples exit early, and until predictions settle."""
 
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import cv2
 import numpy as np
@@ -14,34 +14,36 @@ from detectron2.utils import comm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crbp_d2.recurrence import EarlyExit, Recurrence, RecurrenceOutput
+from crbp_d2.modeling.heads import recurrences, recurrent_heads
+from crbp_d2.recurrence import EarlyExit
+from crbp_d2.recurrence.state import State
+
+from .record import record_states
 
 
 class EarlyStopStatistics(DatasetEvaluator):
     """Counts the steps of every sample of an evaluation (RoIs of a mask head, images of a contour head).
 
-    `evaluate` returns {"recurrence": {"mean_steps": ...}}, not a number where there was no sample, and logs it
-    once; {} of a model whose recurrence does not stop early.
+    `evaluate` returns {"recurrence": {"mean_steps": ...}}, NaN without samples, and logs it once; {} for a model
+    without early exit.
 
     Args:
         model: has run on the inputs when `process` is called.
     """
 
     def __init__(self, model: nn.Module):
-        modules = [module for module in model.modules() if isinstance(module, Recurrence)]
-        self.recurrences = [module for module in modules if isinstance(module.solver, EarlyExit)]
-        self.tol = next((module.solver.exit_tol for module in modules if isinstance(module.solver, EarlyExit)), None)
+        self.recurrences = [found for found in recurrences(model).values() if isinstance(found.solver, EarlyExit)]
         self.reset()
 
     def reset(self) -> None:
         self._samples = self._steps = self._converged = 0
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        for recurrence in self.recurrences:
-            stats = recurrence.last_stats
+        for stats in (recurrence.last_stats for recurrence in self.recurrences):
             self._samples += len(stats.sample_steps)
-            self._steps += stats.sample_steps.sum().item()
-            self._converged += stats.converged.sum().item()
+            steps, converged = torch.stack([stats.sample_steps.sum(), stats.converged.sum()]).tolist()
+            self._steps += steps
+            self._converged += converged
 
     def evaluate(self) -> dict | None:
         """Results on the main process, None on the others."""
@@ -53,14 +55,14 @@ class EarlyStopStatistics(DatasetEvaluator):
         samples, steps, converged = (sum(values) for values in zip(*gathered, strict=True))
         mean = steps / samples if samples else math.nan
         logging.getLogger(__name__).info(
-            "Early stop at a residual of %g: %.2f steps, mean over %d samples, of which %d got there",
-            self.tol, mean, samples, converged,
+            "Early exit at a residual of %g: mean of %.2f steps over %d samples, %d of them converged",
+            self.recurrences[0].solver.exit_tol, mean, samples, converged,
         )  # fmt: skip
         return {"recurrence": {"mean_steps": mean}}
 
 
 def settling_steps(labels: Tensor) -> Tensor:
-    """The first step (from 1) after which each label stays what it is at the end, of T x ... labels."""
+    """The first step (from 1) from which on each label equals the last one; labels: T x ..."""
     changed = labels != labels[-1]
     steps = torch.arange(1, len(labels) + 1, device=labels.device).view(-1, *[1] * (labels.dim() - 1))
     return (changed * steps).amax(dim=0) + 1
@@ -68,67 +70,69 @@ def settling_steps(labels: Tensor) -> Tensor:
 
 @contextmanager
 def recorded_settling(model: nn.Module) -> Iterator[list[Tensor]]:
-    """While it lasts, the settling maps of every recurrent head's runs in inference.
+    """Map the settling steps of every recurrent head's runs in inference while the context is open.
 
-    Yields a list that grows by an N x h x w map with each run of a semantic head; of a mask head the instances get
-    the field `settling`, N x h x w within their boxes.
+    Yields a list to which each run of a semantic head adds an N x h x w map of the padded batch; a mask head gives
+    its instances the field `settling`, N x h x w within their boxes. The steps are those that the model takes by
+    itself, also where more are run to evaluate them.
     """
     maps: list[Tensor] = []
-    handles = []
-    for head in model.modules():
-        if not isinstance(getattr(head, "recurrence", None), Recurrence):
-            continue
-        runs: list[RecurrenceOutput] = []
-        handles += [
-            head.recurrence.register_forward_pre_hook(_record_states, with_kwargs=True),
-            head.recurrence.register_forward_hook(lambda module, args, output, runs=runs: runs.append(output)),
-            head.register_forward_hook(lambda module, args, output, runs=runs: _keep(module, args, runs, maps)),
-        ]
-    try:
+    with ExitStack() as stack:
+        for head in recurrent_heads(model):
+            watched = _Watched(head, maps)
+            watched.run = stack.enter_context(record_states(head.recurrence, read=watched.labels))
+            stack.callback(head.register_forward_pre_hook(watched.begin).remove)
+            stack.callback(head.register_forward_hook(watched.end).remove)
         yield maps
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _record_states(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-    return args, {**kwargs, "record": True}
+class _Watched:
+    """A head whose labels are read out after every step."""
+
+    def __init__(self, head: nn.Module, maps: list[Tensor]):
+        self.head, self.maps = head, maps
+        self.instances: list[Instances] | None = None
+
+    def begin(self, head: nn.Module, args: tuple) -> None:
+        self.instances = args[1] if len(args) > 1 and isinstance(args[1], list) else None
+
+    def labels(self, state: State) -> Tensor | None:
+        """The class of each pixel, N x h x w; of a mask head, whether it is inside the mask of the instance's class."""
+        if self.head.training:
+            return None
+        logits = self.head.read_out(state[0])
+        if self.instances is None:
+            return logits.argmax(dim=1)
+        if logits.shape[1] == 1:
+            return logits[:, 0] > 0
+        classes = torch.cat([of_image.pred_classes for of_image in self.instances])
+        return logits[torch.arange(len(classes), device=logits.device), classes] > 0
+
+    def end(self, head: nn.Module, args: tuple, output: object) -> None:
+        if self.run.outputs and not head.training:
+            settled = settling_steps(torch.stack(self.run.states))
+            if self.instances is None:
+                self.maps.append(settled)
+            else:
+                parts = settled.split([len(of_image) for of_image in self.instances])
+                for of_image, part in zip(self.instances, parts, strict=True):
+                    of_image.settling = part
+        self.run.outputs.clear()
 
 
-def _keep(head: nn.Module, args: tuple, runs: list[RecurrenceOutput], maps: list[Tensor]) -> None:
-    if head.training or not runs:
-        return
-    logits = [head.read_out(state[0]) for state in runs.pop().states]
-    instances = args[1] if len(args) > 1 and isinstance(args[1], list) else None
-    if instances is None:
-        maps.append(settling_steps(torch.stack([of_step.argmax(dim=1) for of_step in logits])))
-        return
-    settled = settling_steps(torch.stack([_inside(of_step, instances) for of_step in logits]))
-    for of_image, part in zip(instances, settled.split([len(i) for i in instances]), strict=True):
-        of_image.settling = part
+def image_map(output: dict, maps: list[Tensor], image_size: tuple[int, int]) -> np.ndarray | None:
+    """H x W float: the step at which each pixel of an image settled, NaN outside recurrent regions.
 
-
-def _inside(logits: Tensor, instances: list[Instances]) -> Tensor:
-    """N x h x w: inside or outside of the mask of the class of each instance."""
-    if logits.shape[1] == 1:
-        return logits[:, 0] > 0
-    classes = torch.cat([of_image.pred_classes for of_image in instances])
-    return logits[torch.arange(len(classes), device=logits.device), classes] > 0
-
-
-def image_map(output: dict, maps: list[Tensor], image_size: tuple[int, int]) -> np.ndarray:
-    """H x W float: the step at which each pixel of a picture settled, not a number where nothing recurrent looked.
-
-    Within boxes that of the mask head, elsewhere that of a semantic head.
+    Within boxes from the mask head, elsewhere from a semantic head; None for a model with neither.
 
     Args:
-        output: of the model for that one picture, run within `recorded_settling`.
-        maps: what it yielded for it.
-        image_size: of the picture as the model saw it, without padding.
+        output: of the model for this image, run within `recorded_settling`.
+        maps: what it yielded for the image.
+        image_size: h x w of the image as the model saw it, without padding.
     """
     semantic = None
     if maps:
-        part = unpadded(maps[-1][0], image_size).float()
+        part = unpadded(maps[-1][0], image_size, image_size).float()
         sized = F.interpolate(part[None, None], size=output["sem_seg"].shape[-2:], mode="nearest")
         semantic = sized[0, 0].cpu().numpy()
     instances = output.get("instances")
@@ -138,10 +142,17 @@ def image_map(output: dict, maps: list[Tensor], image_size: tuple[int, int]) -> 
     return in_boxes if semantic is None else np.where(np.isnan(in_boxes), semantic, in_boxes)
 
 
-def unpadded(readout: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """The part of an h x w readout, a power of two smaller than the padded batch, that shows the picture itself."""
+def unpadded(readout: Tensor, image_size: tuple[int, int], largest: tuple[int, int]) -> Tensor:
+    """The part of an h x w readout of a padded batch that shows one of its images.
+
+    The readout is smaller than the batch by a power of two.
+
+    Args:
+        image_size: h x w of the image.
+        largest: maximum height and width over the images of the batch.
+    """
     stride = 1
-    while readout.shape[0] * stride < image_size[0] or readout.shape[1] * stride < image_size[1]:
+    while readout.shape[0] * stride < largest[0] or readout.shape[1] * stride < largest[1]:
         stride *= 2
     return readout[: -(-image_size[0] // stride), : -(-image_size[1] // stride)]
 
@@ -162,35 +173,38 @@ class SettlingStatistics(DatasetEvaluator):
     """{"settling": mean_steps, max_steps} over the pixels (of a mask head: over the RoIs) of an evaluation.
 
     Args:
-        model: whose recurrent heads are watched from `reset` to `evaluate`.
+        model: its recurrent heads are observed from `reset` to `evaluate`.
     """
 
     def __init__(self, model: nn.Module):
         self.model = model
         self._context: AbstractContextManager[list[Tensor]] | None = None
         self._maps: list[Tensor] = []
-        self._sum, self._count, self._largest = 0.0, 0, 0
+        self._sum = self._count = self._largest = 0
 
     def reset(self) -> None:
         self._close()
         self._context = recorded_settling(self.model)
         self._maps = self._context.__enter__()
-        self._sum, self._count, self._largest = 0.0, 0, 0
+        self._sum = self._count = self._largest = 0
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         for output in outputs:
             instances = output.get("instances")
             if instances is not None and instances.has("settling") and len(instances):
                 self._add(instances.settling.flatten(1).amax(dim=1))
+        sizes = [record["image"].shape[-2:] for record in inputs] if self._maps else []
+        largest = tuple(map(max, zip(*sizes, strict=True)))
         for of_batch in self._maps:
             for record, settled in zip(inputs, of_batch, strict=True):
-                self._add(unpadded(settled, record["image"].shape[-2:]).flatten())
+                self._add(unpadded(settled, record["image"].shape[-2:], largest))
         self._maps.clear()
 
     def _add(self, steps: Tensor) -> None:
-        self._sum += steps.double().sum().item()
+        total, largest = torch.stack([steps.sum(), steps.max()]).tolist()
+        self._sum += total
         self._count += steps.numel()
-        self._largest = max(self._largest, int(steps.max()))
+        self._largest = max(self._largest, largest)
 
     def evaluate(self) -> dict:
         self._close()

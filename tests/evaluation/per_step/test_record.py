@@ -1,5 +1,7 @@
 """States of a head's run, recorded from outside."""
 
+import weakref
+
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
@@ -21,7 +23,7 @@ def states_by_hand(cell, drive, steps):
 
 @pytest.mark.parametrize("longest", [0, 7])
 @pytest.mark.parametrize("cell", [HGRUCell(3, 3), ConvLSTMCell(3, 3)], ids=["hgru", "lstm"])
-def test_every_state_is_recorded_and_the_caller_gets_what_it_asked_for(cell, longest):
+def test_every_state_is_recorded_behind_the_callers_back(cell, longest):
     torch.manual_seed(0)
     drive = torch.randn(2, 3, 6, 6)
     recurrence = learning_rule("bptt", cell, steps=4).eval()
@@ -56,11 +58,73 @@ def test_gradients_of_a_recorded_run_are_those_of_the_plain_one():
     assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
+def test_contexts_nest_and_each_keeps_its_own_steps():
+    torch.manual_seed(0)
+    drive, cell = torch.randn(2, 3, 6, 6), HGRUCell(3, 3)
+    recurrence = learning_rule("bptt", cell, steps=4).eval()
+    with torch.no_grad():
+        truth = states_by_hand(cell, drive, 9)
+        with (
+            record_states(recurrence) as own,
+            record_states(recurrence, (2, 9)) as far,
+            record_states(recurrence, 6, read=lambda state: state[0].sum()) as near,
+        ):
+            output, recorded = recurrence(drive), recurrence(drive, None, 3, record=True)
+        again = recurrence(drive)
+    assert torch.equal(output.state[0], truth[3][0]) and output.states is None and again.states is None
+    assert [torch.equal(a[0], b[0]) for a, b in zip(recorded.states, truth[:3], strict=True)] == [True] * 3
+    assert [len(run.states) for run in own.outputs] == [4, 3] and [len(run.states) for run in near.outputs] == [6, 6]
+    assert (
+        len(far.states) == 2 and torch.equal(far.after(9)[0], truth[8][0]) and torch.equal(far.after(2)[0], truth[1][0])
+    )
+    assert torch.equal(own.after(3)[0], truth[2][0]) and torch.equal(near.after(5), truth[4][0].sum())
+    with pytest.raises(ValueError, match="after 3 steps was not kept"):
+        far.after(3)
+
+
+@pytest.mark.parametrize("rule", ["bptt_every_step", "crbp"])
+def test_a_longer_run_leaves_the_callers_output(rule):
+    drive, cell = torch.randn(2, 3, 6, 6), HGRUCell(3, 3)
+    recurrence = learning_rule(rule, cell, steps=4).eval()
+    with torch.no_grad():
+        alone = recurrence(drive)
+        with record_states(recurrence, 9):
+            output = recurrence(drive)
+    assert (output.states is None) == (alone.states is None)
+    for a, b in zip(output.supervised, alone.supervised, strict=True):
+        assert a[0] == b[0] and torch.equal(a[1][0], b[1][0])
+
+
+def test_a_solver_that_stops_early_ends_with_its_result():
+    torch.manual_seed(0)
+    recurrence = learning_rule("deq", HGRUCell(3, 3), steps=30, tol=1e-2).eval()
+    drive = torch.randn(2, 3, 6, 6)
+    with torch.no_grad(), record_states(recurrence, (1, 30)) as run:
+        output = recurrence(drive)
+    assert output.stats.steps < 30 and torch.equal(run.after(30)[0], output.state[0])
+
+
+def test_only_the_steps_asked_for_are_kept():
+    drive = torch.randn(1, 3, 6, 6)
+    recurrence = learning_rule("crbp", HGRUCell(3, 3), steps=4).eval()
+    references = []
+
+    def states_alive(cell, args, output):
+        references.append(weakref.ref(output[0]))
+        return
+
+    recurrence.cell.register_forward_hook(states_alive)
+    with torch.no_grad(), record_states(recurrence, (2, 40)):
+        recurrence(drive)
+        # The two that were asked for, and the caller's.
+        assert len(references) == 40 and sum(reference() is not None for reference in references) <= 3
+
+
 def test_an_error_leaves_the_recurrence_as_it_was():
     recurrence = learning_rule("bptt", HGRUCell(3, 3), steps=2)
     with pytest.raises(RuntimeError, match="stop"), record_states(recurrence):
         raise RuntimeError("stop")
-    assert "forward" not in vars(recurrence)
+    assert not recurrence._forward_hooks and not recurrence._forward_pre_hooks
 
 
 def test_nothing_has_run():

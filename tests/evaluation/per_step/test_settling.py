@@ -1,12 +1,22 @@
 """Steps until a prediction settles, against running the model anew for each number of steps."""
 
+import contextlib
+
+import numpy as np
 import pytest
 import torch
 from detectron2.layers import ShapeSpec
 from detectron2.structures import Boxes, Instances
 
 from crbp_d2.cells import ConvGRUCell
-from crbp_d2.evaluation.per_step.settling import SettlingStatistics, recorded_settling, settling_steps, unpadded
+from crbp_d2.evaluation import record_states
+from crbp_d2.evaluation.per_step.settling import (
+    SettlingStatistics,
+    image_map,
+    recorded_settling,
+    settling_steps,
+    unpadded,
+)
 from crbp_d2.modeling import ContourSegHead, RecurrentMaskHead
 from crbp_d2.recurrence import learning_rule
 
@@ -78,5 +88,49 @@ def test_a_mask_head_settles_roi_by_roi():
 
 def test_padding_is_left_out():
     readout = torch.arange(64).view(8, 8)
-    assert unpadded(readout, (32, 20)).shape == (8, 5)
-    assert unpadded(readout, (7, 8)).shape == (7, 8)
+    assert torch.equal(unpadded(readout, (32, 20), (32, 20)), readout[:, :5])
+    assert torch.equal(unpadded(readout, (7, 8), (7, 8)), readout[:7])
+    # A small image in the batch of a large one.
+    assert torch.equal(unpadded(readout, (8, 6), (30, 32)), readout[:2, :2])
+
+
+def test_each_image_of_a_batch_counts_by_its_own_size():
+    statistics = SettlingStatistics(torch.nn.Identity())
+    statistics.reset()
+    large, small = torch.full((8, 8), 2), torch.full((8, 8), 50)
+    small[:2, :4] = 3
+    statistics._maps.append(torch.stack([large, small]))
+    statistics.process([{"image": torch.zeros(3, 32, 32)}, {"image": torch.zeros(3, 8, 16)}], [{}, {}])
+    assert statistics.evaluate()["settling"] == {"mean_steps": (2 * 64 + 3 * 8) / 72, "max_steps": 3}
+
+
+@torch.no_grad()
+def test_settling_is_of_the_models_own_steps():
+    """Also where more are run, and whichever context was opened first."""
+    head = ContourSegHead({"stem": ShapeSpec(channels=4, stride=1)}, recurrence=rule(4), prior_prob=0.5).eval()
+    torch.nn.init.normal_(head.predictor.weight)
+    features = {"stem": torch.randn(2, 4, 8, 9)}
+    with recorded_settling(head) as alone:
+        head(features)
+    for contexts in (
+        lambda: (recorded_settling(head), record_states(head.recurrence, (2, 30))),
+        lambda: (record_states(head.recurrence, (2, 30)), recorded_settling(head)),
+    ):
+        with contextlib.ExitStack() as stack:
+            first, second = (stack.enter_context(context) for context in contexts())
+            head(features)
+        maps = first if isinstance(first, list) else second
+        assert torch.equal(maps[0], alone[0]) and alone[0].max() > 2
+
+
+def test_rois_settle_with_their_last_pixel():
+    settling = torch.tensor([[[1, 4], [1, 1]], [[2, 2], [2, 2]]])
+    boxes = Boxes(torch.tensor([[0.0, 0, 4, 4], [2, 0, 6, 4]]))
+    instances = Instances((4, 8), pred_boxes=boxes, settling=settling)
+    statistics = SettlingStatistics(torch.nn.Identity())
+    statistics.reset()
+    statistics.process([{}], [{"instances": instances}])
+    assert statistics.evaluate()["settling"] == {"mean_steps": 3, "max_steps": 4}
+    nan = float("nan")
+    expected = [[1, 1, 4, 4, 2, 2, nan, nan]] * 2 + [[1, 1, 2, 2, 2, 2, nan, nan]] * 2
+    np.testing.assert_array_equal(image_map({"instances": instances}, [], (4, 8)), expected)

@@ -26,7 +26,7 @@ from crbp_d2.evaluation import (
     metric_tables,
 )
 from crbp_d2.evaluation.per_step.masks import MaskPrecisionByStep
-from crbp_d2.evaluation.per_step.panoptic import MergeLimits, PanopticQualityByStep, PredictionsByStep
+from crbp_d2.evaluation.per_step.panoptic import MergeLimits, PanopticQualityByStep, PredictionsByStep, merge_instances
 from tools.data_sets import free
 
 TOY = ROOT / "configs/quick/panoptic_R18_crbp_toy.yaml"
@@ -147,7 +147,7 @@ def test_each_step_count_is_what_a_separate_evaluation_finds(scenes, tmp_path):
     assert f"{panoptic['PQ@4']:.2f}" in table[-1] and f"{segm['AP@4']:.2f}" in table[-1]
 
 
-def test_outputs_keep_the_usual_entries_and_have_detectron2s_for_each_step(scenes):
+def test_outputs_have_detectron2s_entries_for_each_step(scenes):
     cfg = config()
     model, _ = model_that_knows_boxes(cfg)
     (inputs,) = [batch for batch in build_test_loader(cfg, "toy_panoptic_val") if batch[0]["image_id"] == 0]
@@ -200,7 +200,7 @@ def random_prediction(seed, steps, count=9):
 
 
 @pytest.mark.parametrize("seed,count", [(0, 9), (1, 9), (2, 4), (3, 0)])
-def test_quality_equals_pq_compute_and_cocoeval_with_void_and_crowd(crowded_set, seed, count):
+def test_quality_equals_pq_compute_and_cocoeval(crowded_set, seed, count):
     steps = (2, 5, 7)
     predictions = {image_id: random_prediction(10 * seed + image_id, steps, count) for image_id in (4, 2)}
     quality, precision = PanopticQualityByStep("tiny", steps), MaskPrecisionByStep("tiny", steps)
@@ -221,6 +221,16 @@ def test_quality_equals_pq_compute_and_cocoeval_with_void_and_crowd(crowded_set,
         assert ap[k] == pytest.approx(coco["AP"], abs=1e-9, nan_ok=True)
     if count == 9:
         assert found["PQ_th"][0] > 1 and ap[0] > 1
+
+
+def test_an_overlap_of_exactly_the_limit_is_kept():
+    """As in detectron2: the second instance is half covered by the first."""
+    instances = Instances((8, 12), pred_boxes=Boxes(torch.tensor([[0.0, 0, 8, 8], [4, 0, 12, 8]])))
+    instances.scores, instances.pred_classes = torch.tensor([0.9, 0.8]), torch.tensor([0, 1])
+    semantic = torch.zeros(8, 12, dtype=torch.long)
+    prediction = PredictionsByStep((1,), instances, torch.ones(2, 1, 4, 4), semantic, MergeLimits(0.5, 1, 0.5))
+    owners, _ = merge_instances(prediction)
+    assert np.array_equal(np.unique(owners), [1, 2]) and np.array_equal(owners[0], prediction[1]["panoptic_seg"][0])
 
 
 def test_large_images_are_counted_in_parts(crowded_set, monkeypatch):

