@@ -140,3 +140,15 @@ def add_crbp_config(cfg: CN) -> None:
     cfg.SOLVER.EMA = CN()
     cfg.SOLVER.EMA.ENABLED = False
     cfg.SOLVER.EMA.DECAY = 0.999
+
+
+def require_keys(cfg: CN) -> None:
+    """Check that a config has this package's keys.
+
+    Raises:
+        ValueError: names add_crbp_config.
+    """
+    if "RECURRENCE" not in cfg.MODEL:
+        raise ValueError(
+            "the config has no MODEL.RECURRENCE: call crbp_d2.add_crbp_config(cfg) before files and options are merged"
+        )

@@ -18,7 +18,6 @@ from torch import nn
 from crbp_d2.utils.files import write_atomically, write_text
 
 from .reading import UnusableCheckpoint, load_pickle, load_tensors
-from .training_state import training_fault
 
 LAST = "last_checkpoint"
 
@@ -59,8 +58,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from, damaged or not."""
-        damaged: dict[str, str] = {}
-        return bool(list(newest_first(self.save_dir, damaged)) or damaged)
+        return has_checkpoint(self.save_dir)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
         """Load the newest checkpoint of `save_dir` if `resume` and there is one, else the weights at `path`."""
@@ -115,8 +113,9 @@ class Checkpointer(DetectionCheckpointer):
         differences = list(_differences(self.model.state_dict(), content["model"]))
         if differences:
             raise UnusableCheckpoint(f"{path} is of another model: {_listed(differences)}")
-        if fault := training_fault(content, {key: item.state_dict() for key, item in self.checkpointables.items()}):
-            raise UnusableCheckpoint(f"{path} holds no state of a training: {fault}")
+        values = content["model"].items()
+        if bad := [name for name, value in values if torch.is_tensor(value) and not value.isfinite().all()]:
+            raise UnusableCheckpoint(f"{path} is of a training that diverged: {bad[0]} is not finite")
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict:
         """See DetectionCheckpointer.
@@ -183,6 +182,12 @@ def checkpoint_files(folder: str) -> list[str]:
     if not folder or not os.path.isdir(folder):
         return []
     return sorted(str(path) for path in Path(folder).glob("*.pth") if path.is_file())
+
+
+def has_checkpoint(folder: str) -> bool:
+    """Whether a folder has a checkpoint to resume from, damaged or not."""
+    damaged: dict[str, str] = {}
+    return bool(list(newest_first(folder, damaged)) or damaged)
 
 
 def newest_first(folder: str, left: dict[str, str]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from crbp_d2.predict.pictures import Predictions, find_inputs, output_folder
 from crbp_d2.predict.run_folder import load_run
+from crbp_d2.utils.errors import exit_with
 
 # Of an instance in a picture.
 DRAWN_SCORE = 0.5
@@ -57,7 +58,6 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--score lies in [0, 1], got {args.score}")
     if args.image_info and not args.json:
         parser.error("--image-info goes with --json")
-    name = Path(sys.argv[0]).name
     try:
         inputs = find_inputs(args.inputs)
         output_folder(args.output, inputs)
@@ -75,9 +75,9 @@ def main(arguments: list[str] | None = None) -> None:
             carry_state=args.carry_state,
         )
     except (OSError, KeyError, ValueError, AssertionError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        sys.exit(f"{name}: {' '.join(str(text).split())}")
+        exit_with(error)
     failures = predictions.run(inputs)
     print(f"{len(inputs) - len(failures)} predictions are in {args.output}")
     if failures:
+        name = Path(sys.argv[0]).name
         sys.exit("\n".join(f"{name}: {failure}" for failure in failures))

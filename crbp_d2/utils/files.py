@@ -73,6 +73,20 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def inside(folder: str | Path, name: str, what: str) -> str:
+    """The path of `name` below a folder.
+
+    Args:
+        what: noun phrase for `name`, for the message.
+
+    Raises:
+        ValueError: `name` leads out of the folder.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{what} is {name!r}, which leads out of {folder}: choose another without '..' or a root")
+    return os.path.join(folder, name)
+
+
 def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically, as UTF-8."""
     write_atomically(path, lambda file: file.write(text.encode()))

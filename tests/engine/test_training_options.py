@@ -137,7 +137,7 @@ def test_bfloat16_trains_on_a_cpu_and_float16_does_not(pathfinder_config, tmp_pa
     trainer.train()
     assert seen == {torch.bfloat16}
     assert all(p.isfinite().all() for p in trainer.model.parameters())
-    with pytest.raises(ValueError, match="SOLVER.AMP.DTYPE 'float16'"):
+    with pytest.raises(ValueError, match="SOLVER.AMP.DTYPE is 'float16'"):
         check_settings(pathfinder_config("SOLVER.AMP.ENABLED", True))
 
 
