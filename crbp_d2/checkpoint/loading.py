@@ -25,8 +25,8 @@ LAST = "last_checkpoint"
 class Checkpointer(DetectionCheckpointer):
     """detectron2's checkpointer, with atomic saves, safe loads and a resume that survives damaged files.
 
-    Files of tensors are loaded by `weights_only`; a file whose name ends in .pkl by an unpickler that knows NumPy
-    arrays alone.
+    Files of tensors are loaded by `weights_only`; a file whose name ends in .pkl by an unpickler for NumPy
+    arrays only.
 
     Args:
         complete: `load` requires every parameter of the model in the file (for evaluation).
@@ -102,8 +102,8 @@ class Checkpointer(DetectionCheckpointer):
             return path
         if left:
             raise UnusableCheckpoint(
-                f"no checkpoint in {self.save_dir} can be resumed from: {'; '.join(left.values())}. Bring back a "
-                "whole one, or start without --resume, which sets these aside"
+                f"no checkpoint in {self.save_dir} can be resumed from: {'; '.join(left.values())}. Restore an "
+                "intact one, or start without --resume, which sets these aside"
             )
         return ""
 
@@ -208,7 +208,7 @@ def newest_first(folder: str, left: dict[str, str]) -> Iterator[str]:
 
 
 def named_last(folder: str) -> str:
-    """What the file `last_checkpoint` says; "" if there is none that can be read."""
+    """Content of the file `last_checkpoint`; "" if it cannot be read."""
     try:
         with open(os.path.join(folder, LAST), errors="replace") as file:
             return file.read(200).strip()
@@ -271,10 +271,10 @@ def check_weights(path: str, key: str = "MODEL.WEIGHTS") -> None:
     """Fetch `path` (a file, URL or detectron2:// name) into the local cache if it is not there yet.
 
     Args:
-        key: of the config that names it, for the message.
+        key: key of the config that names it, for the message.
 
     Raises:
-        FileNotFoundError: it cannot be had.
+        FileNotFoundError: it cannot be fetched.
     """
     try:
         found = PathManager.isfile(PathManager.get_local_path(path))

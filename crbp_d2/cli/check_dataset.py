@@ -1,9 +1,9 @@
-"""Find what is wrong with COCO-panoptic data sets before anything is trained on them.
+"""Check COCO-panoptic data sets before training.
 
 tools/check_dataset.py --panoptic-json train.json --panoptic-root train --image-root images --config-file my.yaml
 tools/check_dataset.py --panoptic-json train.json val.json --panoptic-root train val --image-root images images
 
-Prints one table of faults and exits with 1; prints nothing and exits with 0 if there is none.
+Prints one table of faults and exits with 1; prints nothing and exits with 0 where all is valid.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Predict on your own pictures or videos with a trained run; no data set is needed.
+"""Predict on your own images or videos with a trained run; no data set is needed.
 
 tools/predict.py --run output/panoptic_R18_crbp_toy a.jpg folder/*.png --output out
 tools/predict.py --run output/pathfinder a.png --steps 1 5 20 --settling --output out
@@ -12,7 +12,7 @@ from crbp_d2.predict.pictures import Predictions, find_inputs, output_folder
 from crbp_d2.predict.run_folder import load_run
 from crbp_d2.utils.errors import exit_with
 
-# Of an instance in a picture.
+# Minimum score of a drawn instance.
 DRAWN_SCORE = 0.5
 # Where detectron2's models drop instances by their score.
 SCORE_KEYS = (
@@ -24,40 +24,40 @@ SCORE_KEYS = (
 
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="pictures, folders of pictures, video files")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, folders of images, video files")
     parser.add_argument("--run", required=True, metavar="DIR", help="OUTPUT_DIR of a training")
-    parser.add_argument("--output", required=True, metavar="DIR", help="where the pictures go")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the predictions")
     parser.add_argument(
         "--weights", default="", help="default: model_best.pth, model_ema.pth, model_final.pth or the newest checkpoint"
     )
     parser.add_argument("--steps", type=int, nargs="+", default=[], metavar="T", help="a strip over these step counts")
-    parser.add_argument("--score", type=float, metavar="S", help="least score of an instance, in all that is written "
-                        "(default: 0.5 in pictures, the run's own thresholds in --json)")  # fmt: skip
+    parser.add_argument("--score", type=float, metavar="S", help="minimum score of an instance, in all output "
+                        "(default: 0.5 in drawings, the run's own thresholds in --json)")  # fmt: skip
     parser.add_argument("--settling", action="store_true", help="a map of the steps until each pixel settles")
-    parser.add_argument("--json", action="store_true", help="COCO results, panoptic JSON and PNGs beside the pictures")
+    parser.add_argument("--json", action="store_true", help="COCO results, panoptic JSON and PNGs next to the drawings")
     parser.add_argument("--image-info", default="", metavar="JSON", help="take the ids of images for --json from here")
     parser.add_argument("--carry-state", action="store_true",
-                        help="start each frame of a video, or picture of the list, from the state of the one before "
-                             "(semantic heads; pictures of one size)")  # fmt: skip
+                        help="start each frame of a video, or image of the list, from the state of the one before "
+                             "(semantic heads; images of one size)")  # fmt: skip
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="change the config")
     return parser
 
 
 def score_options(score: float | None) -> list:
-    """Keys and values that make `score` the least one of an instance; None: the config's own."""
+    """Keys and values that make `score` the minimum of an instance; None: the config's own."""
     return [] if score is None else [part for key in SCORE_KEYS for part in (key, score)]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Raises SystemExit with one line on what is wrong; pictures that cannot be read do not stop the others."""
+    """Raises SystemExit with one line on invalid input; images that cannot be read do not stop the others."""
     parser = argument_parser()
     args = parser.parse_args(arguments)
     if any(t < 1 for t in args.steps):
         parser.error(f"--steps are whole numbers from 1, got {' '.join(map(str, args.steps))}")
     if args.score is not None and not 0 <= args.score <= 1:
-        parser.error(f"--score lies in [0, 1], got {args.score}")
+        parser.error(f"--score must be in [0, 1], got {args.score}")
     if args.image_info and not args.json:
-        parser.error("--image-info goes with --json")
+        parser.error("--image-info needs --json")
     try:
         inputs = find_inputs(args.inputs)
         output_folder(args.output, inputs)

@@ -74,7 +74,7 @@ BOOL = (lambda value: isinstance(value, bool), "true, false")
 FOLDER: Rule = (lambda value: bool(value.strip()) and "://" not in value, "the path of a folder on a disk")
 SEED: Rule = (
     lambda value: type(value) is int and value < 2**32 - 2**16,
-    "whole numbers below 2**32 - 2**16; a negative one: drawn anew",
+    "whole numbers below 2**32 - 2**16; a negative one: random",
 )
 COMMON: dict[str, Rule] = {
     "OUTPUT_DIR": FOLDER,

@@ -172,7 +172,7 @@ def check_inputs(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> N
 
 
 def check_evaluation(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Check that `--eval-only` has something to evaluate, and trained weights unless `--untrained` goes without.
+    """Check that `--eval-only` has data, and trained weights unless `--untrained` is given.
 
     Raises:
         ValueError: names the key.

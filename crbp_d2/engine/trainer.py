@@ -198,7 +198,7 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
-        """Evaluate on every data set of DATASETS.TEST; log a table and write each result beside the pictures.
+        """Evaluate on every data set of DATASETS.TEST; log a table and write each result to its folder.
 
         Every module keeps its mode.
         """

@@ -123,11 +123,11 @@ class PicturesOverSteps(HookBase):
             strip = Predictions(
                 self.cfg, self.model, metadata_of(self.cfg), "", steps=sorted({1, (steps + 1) // 2, steps, 2 * steps})
             )
-            drawn, _ = strip.predict(picture_of(record, strip.predictor.grey))
+            drawn, _ = strip.predict(image_of(record, strip.predictor.grey))
         self.trainer.storage.put_image("prediction over steps", drawn.transpose(2, 0, 1))
 
 
-def picture_of(record: dict, grey: bool) -> np.ndarray:
+def image_of(record: dict, grey: bool) -> np.ndarray:
     """H x W x C uint8 of a mapped record."""
     pixels = record["image"].numpy()
     return pixels[0] if grey else pixels.transpose(1, 2, 0)

@@ -8,7 +8,7 @@ from typing import BinaryIO, cast
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have `write` fill a file beside `path`, which then takes its place; both survive a loss of power.
+    """Have `write` fill a temporary file, which then replaces `path`; both survive a loss of power.
 
     Raises:
         OSError: names `path`. The file that was there before is still there.
@@ -53,7 +53,7 @@ class _Recorder:
 
 
 def _remove(path: str) -> None:
-    # It was never made, or the disk is gone: the error that brought us here says why.
+    # It was never created, or the disk is gone: the error that is being raised says why.
     with contextlib.suppress(OSError):
         os.remove(path)
 
@@ -93,5 +93,5 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_figure(path: str | Path, figure, dpi: int = 120) -> None:
-    """Likewise a figure of matplotlib, as PNG."""
+    """Write a figure of matplotlib atomically, as PNG."""
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
