@@ -99,6 +99,14 @@ def test_a_dry_run_keeps_nothing(own, caplog):
     assert "2 thing and 2 stuff classes" in caplog.text and "600 iterations" in caplog.text
 
 
+def test_a_dry_run_counts_the_iterations_of_fewer_processes(tmp_path):
+    arguments = ["--config-file", str(ROOT / "configs/quick/pathfinder_hgru_crbp_instant_test.yaml"), "--dry-run",
+                 "MODEL.DEVICE", "cpu", "SOLVER.MAX_ITER", "600", "SOLVER.REFERENCE_WORLD_SIZE", "2",
+                 "DATASETS.TEST", "()", "OUTPUT_DIR", str(tmp_path)]  # fmt: skip
+    figures = main(arguments)
+    assert figures["time_left"] == pytest.approx(1200 * figures["seconds"])
+
+
 def test_a_dry_run_looks_into_every_file(own):
     (own / "panoptic/002.png").write_bytes((own / "panoptic/002.png").read_bytes()[:60])
     with pytest.raises(SystemExit, match="002.png"):
