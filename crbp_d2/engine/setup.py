@@ -89,13 +89,18 @@ def checked_config(args: argparse.Namespace) -> CfgNode:
     """
     check_processes(args)
     cfg = merged_config(args)
+    wanted = cfg.MODEL.DEVICE
+    if getattr(args, "num_processes", 0) or str(wanted).startswith("cuda") and not torch.cuda.is_available():
+        cfg.MODEL.DEVICE = "cpu"
+        if wanted != "cpu":
+            args.choices.append(f"MODEL.DEVICE is 'cpu', not {wanted!r}: no CUDA device is available, or wanted")
     cfg.freeze()
     check_config(cfg, train=not args.eval_only, processes=world_size(args), given=given_keys(args.config_file, args.opts))
     return cfg
 
 
 def merged_config(args: argparse.Namespace) -> CfgNode:
-    """Config from `args`, for an available device; registers the data sets that they name.
+    """Config from `args`, as written there; registers the data sets that they name.
 
     Raises:
         KeyError, ValueError: see checked_config.
@@ -106,11 +111,6 @@ def merged_config(args: argparse.Namespace) -> CfgNode:
     cfg = load_config(args.config_file, args.opts)
     registration.register_from(args)
     registration.choose_settings(args, cfg)
-    wanted = cfg.MODEL.DEVICE
-    if getattr(args, "num_processes", 0) or str(wanted).startswith("cuda") and not torch.cuda.is_available():
-        cfg.MODEL.DEVICE = "cpu"
-        if wanted != "cpu":
-            args.choices.append(f"MODEL.DEVICE is 'cpu', not {wanted!r}: no CUDA device is available, or wanted")
     return cfg
 
 
