@@ -6,9 +6,9 @@ from detectron2.config import CfgNode as CN
 
 
 def add_crbp_config(cfg: CN) -> None:
-    """Add this package's keys to a detectron2 config, with the defaults of the constructors that they are for.
+    """Add this package's keys to a detectron2 config, with the defaults of the constructors that take them.
 
-    What may be given stands in those constructors: a value that they reject raises an error that names the key.
+    Those constructors check the values; their errors name the key.
     """
     cfg.MODEL.RECURRENCE = CN()
     node = cfg.MODEL.RECURRENCE
@@ -45,7 +45,7 @@ def add_crbp_config(cfg: CN) -> None:
     # Steps up to which chrono initialization spreads the gates' time constants (paper: STEPS); 0: STEPS; 1 or 2: all
     # gates half open, so that the run settles sooner.
     node.CELL.TIMESCALE = 0
-    # The state that a run starts from: "zero" (paper), or "drive", where the drive alone leads, which is nearer to the
+    # Initial state of a run: "zero" (paper), or "drive", the state that the drive leads to, which is nearer to the
     # fixed point and costs about half a step.
     node.CELL.START = "zero"
     # Of the HGRUCell: the paper's printed equations, or those of the authors' released parameters ("released").
@@ -91,8 +91,8 @@ def add_crbp_config(cfg: CN) -> None:
 
     node.EARLY_STOP = CN()
     # In inference an RoI takes no further steps once its residual is within TOL; what it gets does not depend on
-    # the other RoIs, so neither CELL.NORM "BN" nor a solver that stops at a tolerance itself goes with it. None: where
-    # the states are trained to settle, by PENALTY.NAME "Contraction", it goes with the rest, and
+    # the other RoIs, so neither CELL.NORM "BN" nor a solver that stops at a tolerance is allowed. None: where
+    # the states are trained to settle, by PENALTY.NAME "Contraction", and the rest allows it, and
     # TEST.STEPS_TO_EVALUATE is ().
     node.EARLY_STOP.ENABLED = None
     node.EARLY_STOP.TOL = 3e-3
@@ -118,7 +118,7 @@ def add_crbp_config(cfg: CN) -> None:
     # Cell evaluations after which the prediction is scored as well, all from one run of the recurrence over the data;
     # (): only after TEST_STEPS.
     cfg.TEST.STEPS_TO_EVALUATE = ()
-    # Images of each test set that are written as pictures after an evaluation; 0: none.
+    # Images of each test set that are drawn after an evaluation; 0: none.
     cfg.TEST.PICTURES = 8
     # "group/metric" of an evaluation, for instance "panoptic_seg/PQ" or "pathfinder/F1" (with several test sets
     # "set/group/metric"); the checkpoint with the largest one is kept as model_best.pth. "": none. Needs
@@ -130,12 +130,24 @@ def add_crbp_config(cfg: CN) -> None:
     # Also report after how many steps the predictions settle.
     cfg.TEST.SETTLING = False
 
-    # Parts that the images of a batch are split in, one after the other: 1/ACCUMULATE of the memory for the same
-    # update (up to norms that use batch statistics, and losses that are means over a whole batch).
+    # Contiguous parts that the images of a batch are split in, one after the other: 1/ACCUMULATE of the memory. The
+    # update is the same up to norms with batch statistics and losses that are means over RoIs (docs/RECIPES.md).
     cfg.SOLVER.ACCUMULATE = 1
-    # Precision of SOLVER.AMP: "float16" (CUDA alone, with loss scaling) or "bfloat16".
+    # Precision of SOLVER.AMP: "float16" (CUDA only, with loss scaling) or "bfloat16".
     cfg.SOLVER.AMP.DTYPE = "float16"
-    # An exponential moving average of the weights, which is evaluated in place of them and kept as model_ema.pth.
+    # Exponential moving average of the weights, which is evaluated in their place and saved as model_ema.pth.
     cfg.SOLVER.EMA = CN()
     cfg.SOLVER.EMA.ENABLED = False
     cfg.SOLVER.EMA.DECAY = 0.999
+
+
+def require_keys(cfg: CN) -> None:
+    """Check that a config has this package's keys.
+
+    Raises:
+        ValueError: names add_crbp_config.
+    """
+    if "RECURRENCE" not in cfg.MODEL:
+        raise ValueError(
+            "the config has no MODEL.RECURRENCE: call crbp_d2.add_crbp_config(cfg) before files and options are merged"
+        )

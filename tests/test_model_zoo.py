@@ -1,7 +1,5 @@
 """Configs and models by name."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -63,10 +61,3 @@ def test_a_model_with_the_weights_of_a_run_or_of_a_file(tmp_path):
         assert all(torch.equal(value, loaded[name]) for name, value in model.state_dict().items())
     with pytest.raises(FileNotFoundError, match="nothing.pth"):
         model_zoo.get(INSTANT, weights=str(tmp_path / "nothing.pth"))
-
-
-def test_a_config_file_is_found_without_torch():
-    """For the shell, which asks for it by `$(python -c ...)`."""
-    code = f"import sys, crbp_d2.model_zoo as z; print(z.get_config_file({INSTANT!r}), 'torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.split() == [str(ROOT / "configs" / INSTANT), "False"]

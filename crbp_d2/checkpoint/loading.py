@@ -18,7 +18,6 @@ from torch import nn
 from crbp_d2.utils.files import write_atomically, write_text
 
 from .reading import UnusableCheckpoint, load_pickle, load_tensors
-from .training_state import training_fault
 
 LAST = "last_checkpoint"
 
@@ -26,8 +25,8 @@ LAST = "last_checkpoint"
 class Checkpointer(DetectionCheckpointer):
     """detectron2's checkpointer, with atomic saves, safe loads and a resume that survives damaged files.
 
-    Files of tensors are loaded by `weights_only`; a file whose name ends in .pkl by an unpickler that knows NumPy
-    arrays alone.
+    Files of tensors are loaded by `weights_only`; a file whose name ends in .pkl by an unpickler for NumPy
+    arrays only.
 
     Args:
         complete: `load` requires every parameter of the model in the file (for evaluation).
@@ -59,8 +58,7 @@ class Checkpointer(DetectionCheckpointer):
 
     def has_checkpoint(self) -> bool:
         """Whether there is a checkpoint to resume from, damaged or not."""
-        damaged: dict[str, str] = {}
-        return bool(list(newest_first(self.save_dir, damaged)) or damaged)
+        return has_checkpoint(self.save_dir)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
         """Load the newest checkpoint of `save_dir` if `resume` and there is one, else the weights at `path`."""
@@ -104,8 +102,8 @@ class Checkpointer(DetectionCheckpointer):
             return path
         if left:
             raise UnusableCheckpoint(
-                f"no checkpoint in {self.save_dir} can be resumed from: {'; '.join(left.values())}. Bring back a "
-                "whole one, or start without --resume, which sets these aside"
+                f"no checkpoint in {self.save_dir} can be resumed from: {'; '.join(left.values())}. Restore an "
+                "intact one, or start without --resume, which sets these aside"
             )
         return ""
 
@@ -115,8 +113,9 @@ class Checkpointer(DetectionCheckpointer):
         differences = list(_differences(self.model.state_dict(), content["model"]))
         if differences:
             raise UnusableCheckpoint(f"{path} is of another model: {_listed(differences)}")
-        if fault := training_fault(content, {key: item.state_dict() for key, item in self.checkpointables.items()}):
-            raise UnusableCheckpoint(f"{path} holds no state of a training: {fault}")
+        values = content["model"].items()
+        if bad := [name for name, value in values if torch.is_tensor(value) and not value.isfinite().all()]:
+            raise UnusableCheckpoint(f"{path} is of a training that diverged: {bad[0]} is not finite")
 
     def load(self, path: str, *args: Any, **kwargs: Any) -> dict:
         """See DetectionCheckpointer.
@@ -185,6 +184,12 @@ def checkpoint_files(folder: str) -> list[str]:
     return sorted(str(path) for path in Path(folder).glob("*.pth") if path.is_file())
 
 
+def has_checkpoint(folder: str) -> bool:
+    """Whether a folder has a checkpoint to resume from, damaged or not."""
+    damaged: dict[str, str] = {}
+    return bool(list(newest_first(folder, damaged)) or damaged)
+
+
 def newest_first(folder: str, left: dict[str, str]) -> Iterator[str]:
     """Checkpoints by the iteration they hold, the latest first; `left` gets what is wrong with those not readable."""
     iterations = {}
@@ -203,7 +208,7 @@ def newest_first(folder: str, left: dict[str, str]) -> Iterator[str]:
 
 
 def named_last(folder: str) -> str:
-    """What the file `last_checkpoint` says; "" if there is none that can be read."""
+    """Content of the file `last_checkpoint`; "" if it cannot be read."""
     try:
         with open(os.path.join(folder, LAST), errors="replace") as file:
             return file.read(200).strip()
@@ -266,10 +271,10 @@ def check_weights(path: str, key: str = "MODEL.WEIGHTS") -> None:
     """Fetch `path` (a file, URL or detectron2:// name) into the local cache if it is not there yet.
 
     Args:
-        key: of the config that names it, for the message.
+        key: key of the config that names it, for the message.
 
     Raises:
-        FileNotFoundError: it cannot be had.
+        FileNotFoundError: it cannot be fetched.
     """
     try:
         found = PathManager.isfile(PathManager.get_local_path(path))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from detectron2.utils.file_io import PathManager
 
-# What the pickles of detectron2's model zoo are made of; none of these runs code of the file.
+# Globals in the pickles of detectron2's model zoo; none of these runs code of the file.
 SAFE_GLOBALS = {
     ("collections", "OrderedDict"),
     ("_codecs", "encode"),
@@ -26,7 +26,7 @@ def load_tensors(path: str, mmap: bool = False) -> Any:
     """torch.load by `weights_only` onto the CPU.
 
     Args:
-        mmap: read tensors when they are used, and so check their bytes no earlier.
+        mmap: read tensors, and check their bytes, only when they are used.
 
     Raises:
         UnusableCheckpoint: a damaged or empty file, or one that only loads by running its code.
@@ -61,7 +61,7 @@ def _check_sums(path: str) -> None:
 
 
 def load_pickle(path: str) -> Any:
-    """What a pickle of NumPy arrays and plain values holds (detectron2's .pkl).
+    """Content of a pickle of NumPy arrays and plain values (detectron2's .pkl).
 
     Raises:
         UnusableCheckpoint: a damaged file, or one that holds anything else.

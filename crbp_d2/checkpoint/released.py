@@ -52,8 +52,8 @@ HGRU = {
 class Layout:
     """How one kind of released file is laid out.
 
-    entry: the key of the file under which its parameters lie.
-    names: prefixes or whole names of theirs -> ours; the longest that fits counts, none leaves a name as it is.
+    entry: key of the parameters in the file.
+    names: their prefixes or full names -> ours; the longest match counts, a name without one stays.
     copies: prefix -> the prefix under which the same tensors are stored once more.
     """
 

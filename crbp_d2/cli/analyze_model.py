@@ -4,23 +4,20 @@ tools/analyze_model.py --config-file configs/panoptic_R50_crbp.yaml --size 800 1
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 import torch
-from detectron2.config import get_cfg
 from detectron2.modeling import build_model
 from tabulate import tabulate
 
 from crbp_d2.checkpoint.loading import Checkpointer
-from crbp_d2.config import add_crbp_config
-from crbp_d2.config_file import merge_config_file, merge_options
+from crbp_d2.config_file import load_config
 from crbp_d2.modeling.compiled import check_compiled_part
 from crbp_d2.modeling.flops import analyze
+from crbp_d2.utils.errors import exit_with
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Raises SystemExit with one line on a config that cannot be used."""
+    """Raises SystemExit with one line on an invalid config."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config-file", required=True, metavar="YAML")
     parser.add_argument("--size", type=int, nargs=2, default=(800, 800), metavar=("H", "W"), help="of the image")
@@ -30,10 +27,7 @@ def main(arguments: list[str] | None = None) -> None:
     if min(args.size) < 32:
         parser.error(f"--size is {args.size[0]} {args.size[1]}; at least 32")
     try:
-        cfg = get_cfg()
-        add_crbp_config(cfg)
-        merge_config_file(cfg, args.config_file)
-        merge_options(cfg, args.opts)
+        cfg = load_config(args.config_file, args.opts)
         if not torch.cuda.is_available():
             cfg.MODEL.DEVICE = "cpu"
         check_compiled_part(cfg)
@@ -41,8 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         if args.weights:
             Checkpointer(model, complete=True).load(args.weights)
     except (OSError, KeyError, ValueError, AssertionError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        sys.exit(f"{Path(sys.argv[0]).name}: {' '.join(str(text).split())}")
+        exit_with(error)
     parts, costs, rois = analyze(cfg, model, tuple(args.size))
     total = parts[0].flops
     rows = [[p.name, f"{p.parameters:,}", f"{p.flops / 1e9:.3f}", f"{p.flops / total:.1%}"] for p in parts]

@@ -1,9 +1,9 @@
-"""Find what is wrong with COCO-panoptic data sets before anything is trained on them.
+"""Check COCO-panoptic data sets before training.
 
 tools/check_dataset.py --panoptic-json train.json --panoptic-root train --image-root images --config-file my.yaml
 tools/check_dataset.py --panoptic-json train.json val.json --panoptic-root train val --image-root images images
 
-Prints one table of faults and exits with 1; prints nothing and exits with 0 if there is none.
+Prints one table of faults and exits with 1; prints nothing and exits with 0 where all is valid.
 """
 
 import argparse
@@ -12,11 +12,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from tqdm import tqdm
 
-from crbp_d2.config import add_crbp_config
-from crbp_d2.config_file import merge_config_file
+from crbp_d2.config_file import load_config
 from crbp_d2.data.panoptic.faults import KINDS, fault_table
 from crbp_d2.doctor.repair import repair_panoptic_dataset
 from crbp_d2.doctor.report import PanopticFiles, check_panoptic_datasets
@@ -35,7 +34,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--config-file", metavar="YAML", help="whose class counts the sets must have")
     parser.add_argument("--fix", metavar="OUT", help="write repaired copies of what can be repaired into this folder")
     parser.add_argument("--ignore", nargs="+", default=[], choices=KINDS, metavar="FAULT",
-                        help="faults that are none for you: " + ", ".join(KINDS))  # fmt: skip
+                        help="fault types to ignore: " + ", ".join(KINDS))  # fmt: skip
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     return parser
 
@@ -79,13 +78,10 @@ def _sets(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[Pan
 def _config(path: str | None, parser: argparse.ArgumentParser) -> CfgNode | None:
     if path is None:
         return None
-    cfg = get_cfg()
-    add_crbp_config(cfg)
     try:
-        merge_config_file(cfg, path)
+        return load_config(path)
     except (KeyError, ValueError) as error:
         parser.error(str(error.args[0]))
-    return cfg
 
 
 def _progress(tasks, count: int):

@@ -1,56 +1,39 @@
-"""The console commands, which the tools of the same names call too.
+"""The console commands, which the tools of the same names call too: `commands.predict()` runs `crbp-predict`.
 
 Each imports its program when it is called, so that a missing package is one sentence and no traceback.
 """
 
+import functools
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 from crbp_d2.utils.imports import missing
 
-
-def train() -> None:
-    """`crbp-train`, tools/train_net.py: train or evaluate a model."""
-    _run("crbp_d2.engine.run")
-
-
-def predict() -> None:
-    """`crbp-predict`, tools/predict.py: predict on pictures and videos with a trained run."""
-    _run("crbp_d2.cli.predict")
-
-
-def check_dataset() -> None:
-    """`crbp-check-dataset`, tools/check_dataset.py: find what is wrong with panoptic data sets."""
-    _run("crbp_d2.cli.check_dataset")
+# Command -> module with its main(); in a shell `crbp-` and the command, with hyphens.
+PROGRAMS = {
+    "train": "crbp_d2.engine.run",
+    "predict": "crbp_d2.cli.predict",
+    "check_dataset": "crbp_d2.cli.check_dataset",
+    "analyze_model": "crbp_d2.cli.analyze_model",
+    "generate_pathfinder": "crbp_d2.cli.generate_pathfinder",
+    "convert_authors_weights": "crbp_d2.cli.convert_authors_weights",
+    "list_models": "crbp_d2.cli.list_models",
+}
 
 
-def analyze_model() -> None:
-    """`crbp-analyze-model`, tools/analyze_model.py: parameters and FLOPs of a model by part and by step."""
-    _run("crbp_d2.cli.analyze_model")
-
-
-def generate_pathfinder() -> None:
-    """`crbp-generate-pathfinder`, tools/generate_pathfinder.py: write the stimuli of a Pathfinder data set."""
-    _run("crbp_d2.cli.generate_pathfinder")
-
-
-def convert_authors_weights() -> None:
-    """`crbp-convert-authors-weights`, tools/convert_authors_weights.py: convert a released checkpoint."""
-    _run("crbp_d2.cli.convert_authors_weights")
-
-
-def list_models() -> None:
-    """`python -m crbp_d2.model_zoo`: the configs, and what of their weights and data is on this machine."""
-    _run("crbp_d2.cli.list_models")
+def __getattr__(name: str) -> Callable[[], None]:
+    if name not in PROGRAMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return functools.partial(_run, PROGRAMS[name])
 
 
 def _run(module: str) -> None:
     """Call a module's main() with the command line.
 
     Raises:
-        SystemExit: with the status that main() returns, if it returns one; with one sentence where a package that it
-            is built on is missing.
+        SystemExit: with the status that main() returns, if any; with one sentence where a package is missing.
     """
     try:
         main = import_module(module).main

@@ -5,13 +5,13 @@ tools/train_net.py --config-file configs/panoptic_R50_crbp.yaml --eval-only MODE
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 
-from crbp_d2 import model_zoo
 from crbp_d2.checkpoint.released import LAYOUTS, convert, load_released
+from crbp_d2.checkpoint.zoo import get
+from crbp_d2.utils.errors import exit_with
 from crbp_d2.utils.files import write_atomically
 
 CONFIGS = {"panoptic": "panoptic_R50_crbp.yaml", "pathfinder": "pathfinder/PF14_hgru_crbp_released.yaml"}
@@ -33,15 +33,11 @@ def main(arguments: list[str] | None = None) -> None:
         if args.converted.resolve() == args.released.resolve():
             raise ValueError(f"OUT is the file IN: {args.released}")
         theirs = load_released(args.released, args.model)
-        conversion = convert(theirs, args.model, state_dict_of(config))
+        model = get(config, "MODEL.WEIGHTS", "", device="cpu")
+        conversion = convert(theirs, args.model, model.state_dict())
         write_atomically(args.converted, lambda file: torch.save({"model": conversion.parameters}, file))
     except (OSError, ValueError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+        exit_with(error)
     print(f"{args.converted}: {len(conversion.parameters)} tensors for MODEL.WEIGHTS of {config}")
     for name in conversion.left_out:
         print(f"left out, no place in the model: {name}")
-
-
-def state_dict_of(config: str) -> dict[str, torch.Tensor]:
-    """Of the model of a config, with random weights."""
-    return model_zoo.get(config, "MODEL.WEIGHTS", "", device="cpu").state_dict()

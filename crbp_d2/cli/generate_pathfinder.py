@@ -6,7 +6,6 @@ tools/train_net.py --config-file configs/pathfinder/PF14_hgru_crbp.yaml
 
 import argparse
 import os
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from tqdm import tqdm
 from crbp_d2.data.pathfinder.dataset import COUNTS, SMALL, default_folder, split_of
 from crbp_d2.data.pathfinder.files import PER_FILE, write_split
 from crbp_d2.data.pathfinder.spec import SPECS
+from crbp_d2.utils.errors import exit_with
 
 PAPER_COUNTS = {"train": 180_000, "val": 20_000}
 
@@ -32,7 +32,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Raises SystemExit with one line on a folder that holds something else or cannot be written."""
+    """Raises SystemExit with one line on a folder with other content, or one that cannot be written."""
     parser = argument_parser()
     args = parser.parse_args(arguments)
     defaults = COUNTS if args.spec in SMALL else PAPER_COUNTS
@@ -51,7 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
                     partial(_progress, description),
                 )
     except (OSError, ValueError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error.strerror if isinstance(error, OSError) else error}")
+        exit_with(error)
     print(f"{folder}: " + ", ".join(f"{count} stimuli in {split}" for split, count in counts.items() if count))
 
 

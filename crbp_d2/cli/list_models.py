@@ -1,7 +1,7 @@
-"""List the configs, and what of their weights and data is on this machine; `python -m crbp_d2.model_zoo`.
+"""List the configs, with those of their weights and data that are on this machine.
 
-initial: MODEL.WEIGHTS, which a training begins with. trained: of a training by this config, in its OUTPUT_DIR below the
-working directory. data: of training and evaluation; "on first use" is drawn by the run that needs it.
+initial: MODEL.WEIGHTS, with which a training begins. trained: result of a training by this config, in its OUTPUT_DIR
+below the working directory. data: of training and evaluation; "on first use": the run that needs it draws it.
 """
 
 import argparse
@@ -17,15 +17,13 @@ from crbp_d2.checkpoint.loading import is_cached, weights_in
 from crbp_d2.data import check_dataset_available, register_builtin
 
 HEADERS = ("config", "model", "trained by", "initial", "trained", "data")
-# What a data set can be, by what a user has to know first.
+# States of a data set, the most important first.
 STATES = ("missing", "on first use", "here")
 RECURRENT = {"RecurrentMaskHead": "masks", "RecurrentSemSegHead": "semantic map", "ContourSegHead": "contours"}
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m crbp_d2.model_zoo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help="only configs with one of these in their names")
     args = parser.parse_args(arguments)
     register_builtin()
@@ -35,7 +33,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def row(name: str) -> tuple[str, ...]:
-    """What HEADERS say, of a config."""
+    """The row of a config; see HEADERS."""
     cfg = model_zoo.get_config(name)
     if isinstance(cfg, CfgNode):
         model, rule = described(cfg)
@@ -75,13 +73,13 @@ def _trained(folder: str) -> str:
 
 
 def _data(names: Iterable[str]) -> str:
-    """The state that says most of several data sets, and the first of them in it."""
+    """The most important state of several data sets, and the first of them in it."""
     states = {data_state(name): name for name in reversed([*names])}
     return next(f"{state}: {states[state]}" for state in STATES if state in states)
 
 
 def data_state(name: str) -> str:
-    """One of STATES: "on first use" is drawn by the run that needs it."""
+    """One of STATES."""
     try:
         check_dataset_available(name)
     except FileNotFoundError:

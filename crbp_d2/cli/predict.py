@@ -1,4 +1,4 @@
-"""Predict on your own pictures or videos with a trained run; no data set is needed.
+"""Predict on your own images or videos with a trained run; no data set is needed.
 
 tools/predict.py --run output/panoptic_R18_crbp_toy a.jpg folder/*.png --output out
 tools/predict.py --run output/pathfinder a.png --steps 1 5 20 --settling --output out
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from crbp_d2.predict.pictures import Predictions, find_inputs, output_folder
 from crbp_d2.predict.run_folder import load_run
+from crbp_d2.utils.errors import exit_with
 
 # Minimum score of an instance in a picture.
 DRAWN_SCORE = 0.5
@@ -23,9 +24,9 @@ SCORE_KEYS = (
 
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="pictures, folders of pictures, video files")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, folders of images, video files")
     parser.add_argument("--run", required=True, metavar="DIR", help="OUTPUT_DIR of a training")
-    parser.add_argument("--output", required=True, metavar="DIR", help="where the pictures go")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the predictions")
     parser.add_argument(
         "--weights", default="", help="default: model_best.pth, model_ema.pth, model_final.pth or the newest checkpoint"
     )
@@ -41,8 +42,8 @@ def argument_parser() -> argparse.ArgumentParser:
         help="take the ids of images for --json from here, by the ends of their paths",
     )
     parser.add_argument("--carry-state", action="store_true",
-                        help="start each frame of a video, or picture of the list, from the state of the one before "
-                             "(semantic heads; pictures of one size)")  # fmt: skip
+                        help="start each frame of a video, or image of the list, from the state of the one before "
+                             "(semantic heads; images of one size)")  # fmt: skip
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="change the config")
     return parser
 
@@ -66,7 +67,6 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"--score must be in [0, 1], got {args.score}")
     if args.image_info and not args.json:
         parser.error("--image-info needs --json")
-    name = Path(sys.argv[0]).name
     try:
         inputs = find_inputs(args.inputs)
         output_folder(args.output, inputs, args.json, args.image_info)
@@ -84,9 +84,9 @@ def main(arguments: list[str] | None = None) -> None:
             carry_state=args.carry_state,
         )
     except (OSError, KeyError, ValueError, AssertionError) as error:
-        text = error.args[0] if isinstance(error, KeyError) else error
-        sys.exit(f"{name}: {' '.join(str(text).split())}")
+        exit_with(error)
     failures = predictions.run(inputs)
     print(f"{len(inputs) - len(failures)} predictions are in {args.output}")
     if failures:
+        name = Path(sys.argv[0]).name
         sys.exit("\n".join(f"{name}: {failure}" for failure in failures))

@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from detectron2.engine import HookBase, hooks
@@ -15,11 +15,11 @@ from crbp_d2.utils.files import write_atomically
 
 
 class WeightsOnly:
-    """A checkpointer, to detectron2's hooks, that writes weights and nothing to resume from.
+    """A checkpointer for detectron2's hooks that writes weights only, so nothing resumes from them.
 
     Args:
         model: without DistributedDataParallel.
-        folder: where the files go.
+        folder: of the files.
     """
 
     def __init__(self, model: nn.Module, folder: str):
@@ -38,9 +38,9 @@ class AveragedWeights(HookBase):
     The average is kept in checkpoints, and written to model_ema.pth when training ends.
 
     Args:
-        model: that is trained, without DistributedDataParallel.
-        decay: the fraction of the average that a step keeps.
-        folder: where model_ema.pth goes.
+        model: the trained one, without DistributedDataParallel.
+        decay: fraction of the average that a step keeps.
+        folder: of model_ema.pth.
     """
 
     def __init__(self, model: nn.Module, decay: float, folder: str):
@@ -58,38 +58,41 @@ class AveragedWeights(HookBase):
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """While it lasts, the model's parameters have the averaged values."""
-        pairs = list(zip(self.model.parameters(), self.average.module.parameters(), strict=True))
-        own = [parameter.detach().clone() for parameter, _ in pairs]
+        """Within the block the model's parameters have the averaged values."""
+        own = [parameter.detach().clone() for parameter in self.model.parameters()]
         try:
-            for parameter, averaged in pairs:
-                parameter.data.copy_(averaged.data)
+            copy_values(self.average.module.parameters(), self.model.parameters())
             yield
         finally:
-            for (parameter, _), value in zip(pairs, own, strict=True):
-                parameter.data.copy_(value)
+            copy_values(own, self.model.parameters())
 
     def state_dict(self) -> dict[str, Tensor]:
-        names = [name for name, _ in self.average.module.named_parameters()]
-        state = self.average.module.state_dict()
-        return {"updates": self.average.n_averaged, **{name: state[name] for name in names}}
+        averaged = {name: parameter.detach() for name, parameter in self.average.module.named_parameters()}
+        return {"updates": self.average.n_averaged, **averaged}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        averaged = dict(self.average.module.named_parameters())
         self.average.n_averaged.copy_(state["updates"])
-        for name, parameter in self.average.module.named_parameters():
-            parameter.data.copy_(state[name])
+        copy_values((state[name] for name in averaged), averaged.values())
+
+
+@torch.no_grad()
+def copy_values(values: Iterable[Tensor], targets: Iterable[Tensor]) -> None:
+    """Copy tensors into others, one by one."""
+    for value, target in zip(values, targets, strict=True):
+        target.copy_(value)
 
 
 class BestCheckpoint(hooks.BestCheckpointer):
-    """detectron2's BestCheckpointer, whose best figure survives a resume; saves what was evaluated.
-
-    Raises (after an evaluation, in every process):
-        UnknownFigure: it has no figure of this name; lists some that it has.
+    """detectron2's BestCheckpointer, whose best metric survives a resume; saves what was evaluated.
 
     Args:
         period, metric: see BestCheckpointer.
         weights: writes model_best.pth.
-        average: whose weights are evaluated and saved, if any.
+        average: averaged weights that are evaluated and saved, if any.
+
+    Raises (after an evaluation, in every process):
+        UnknownFigure: the evaluation has no metric of this name; lists some that it has.
     """
 
     def __init__(self, period: int, weights: WeightsOnly, metric: str, average: AveragedWeights | None = None):
@@ -111,15 +114,15 @@ class BestCheckpoint(hooks.BestCheckpointer):
         known = self.trainer.storage.latest()
         names = [name for name, (_, last) in known.items() if "/" in name and last == self.trainer.iter]
         found = self._val_metric in known or not names
-        # Only the main process has figures.
+        # Only the main process has metrics.
         found, names = comm.all_gather((found, names))[0]
         if not found:
             raise UnknownFigure(
-                f"TEST.BEST_METRIC is {self._val_metric!r}, which the evaluation has no figure for{listed(names)}"
+                f"TEST.BEST_METRIC is {self._val_metric!r}, which is not among the evaluation's metrics{listed(names)}"
             )
 
     def _best_checking(self) -> None:
-        # Only the main process has figures; it writes.
+        # Only the main process has metrics; it writes.
         if not comm.is_main_process():
             return
         with self.average.applied() if self.average else contextlib.nullcontext():

@@ -1,4 +1,4 @@
-"""A training tried out: two iterations and one evaluated image, and nothing kept."""
+"""A trial of a training: two iterations and one evaluated image; keeps nothing."""
 
 import argparse
 import datetime
@@ -10,7 +10,6 @@ import time
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from detectron2.utils.logger import setup_logger
@@ -18,7 +17,7 @@ from detectron2.utils.logger import setup_logger
 from crbp_d2.data import check_panoptic_dataset
 from crbp_d2.data.panoptic.faults import DatasetError
 
-from .registration import log_choices
+from .registration import class_counts, log_choices
 from .seeding import STEP, seed_generators
 from .trainer import Trainer
 
@@ -28,11 +27,11 @@ ITERATIONS = 2
 def dry_run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
     """Run two iterations of a checked config and predict on one image; logs seconds, peak memory and the time left.
 
-    With `--resume` both begin where the run would go on. Returns {"seconds", "peak_memory", "time_left"}: of the second
-    iteration, in bytes (of the GPU, else of the process), and of the iterations that are left in seconds.
+    With `--resume` both begin where the run would resume. Returns {"seconds", "peak_memory", "time_left"}: of the
+    second iteration, in bytes (of the GPU, else of the process), and of the remaining iterations in seconds.
 
     Raises:
-        FileNotFoundError, ValueError, FloatingPointError: what training would raise.
+        FileNotFoundError, ValueError, FloatingPointError: as training would.
     """
     logger = setup_logger(distributed_rank=comm.get_rank(), name="crbp_d2")
     log_choices(args)
@@ -44,7 +43,7 @@ def dry_run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         cfg.OUTPUT_DIR = folder
         cfg.freeze()
-        trainer = Trainer(cfg, resume=args.resume)
+        trainer = Trainer(cfg, resume=args.resume, checked=True)
         trainer.checkpointer.save_dir = output
         trainer.resume_or_load(resume=args.resume)
         first = trainer.start_iter
@@ -64,7 +63,8 @@ def dry_run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
             with torch.no_grad():
                 trainer.model(next(iter(trainer.build_test_loader(cfg, name))))
     memory = torch.cuda.max_memory_allocated() if on_gpu else _process_peak()
-    count = max(cfg.SOLVER.MAX_ITER - first, 0)
+    # As SOLVER.REFERENCE_WORLD_SIZE scales it.
+    count = max(trainer.max_iter - first, 0)
     left = seconds * count
     logger.info(
         "Dry run: config, data (%s) and weights are fine; %d iterations ran. losses: %s",
@@ -78,10 +78,10 @@ def dry_run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
 
 
 def _check_data(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Look into every file of the panoptic sets that the command line registers; others are checked as they are used.
+    """Check every file of the panoptic sets that the command line registers; others are checked when they are read.
 
     Raises:
-        DatasetError: the faults that harm.
+        DatasetError: lists the harmful faults.
     """
     for name, panoptic_json, png_root, image_root in getattr(args, "register", ()):
         faults = check_panoptic_dataset(
@@ -90,7 +90,7 @@ def _check_data(cfg: CfgNode, args: argparse.Namespace) -> None:
         harmful = [fault for fault in faults if not fault.harmless]
         if harmful:
             raise DatasetError(harmful)
-        logging.getLogger(__name__).info("%s: every file is as it should be, %d notes", name, len(faults))
+        logging.getLogger(__name__).info("%s: every file is fine, %d notes", name, len(faults))
 
 
 def _process_peak() -> int:
@@ -101,7 +101,6 @@ def _process_peak() -> int:
 def _described(cfg: CfgNode) -> str:
     parts = []
     for name in dict.fromkeys((*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)):
-        metadata = MetadataCatalog.get(name)
-        counts = [f"{len(metadata.get(f'{kind}_classes') or ())} {kind}" for kind in ("thing", "stuff")]
-        parts.append(f"{name}: {' and '.join(counts)} classes")
+        things, stuff = class_counts(name)
+        parts.append(f"{name}: {things} thing and {stuff} stuff classes")
     return ", ".join(parts)

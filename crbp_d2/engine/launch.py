@@ -1,4 +1,4 @@
-"""Starting one process or several, on GPUs or on a CPU, by detectron2's launcher or by torchrun."""
+"""Start one process or several, on GPUs or on a CPU, by detectron2's launcher or by torchrun."""
 
 import argparse
 import os
@@ -23,12 +23,12 @@ def world_size(args: argparse.Namespace) -> int:
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun (or a launcher that sets its variables) has started this process."""
+    """Whether torchrun (or a launcher that sets its variables) started this process."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"))
 
 
 def check_processes(args: argparse.Namespace) -> None:
-    """Check that the flags ask for what the machine has.
+    """Check the flags against the machine.
 
     Raises:
         ValueError: names the flag.
@@ -38,8 +38,7 @@ def check_processes(args: argparse.Namespace) -> None:
         raise ValueError(f"--num-gpus is {args.num_gpus} and --num-processes {processes}; allowed: numbers from 0")
     if processes and args.num_gpus > 1:
         raise ValueError(
-            f"--num-processes {processes} starts processes on the CPU, but --num-gpus is {args.num_gpus}: give one of "
-            "them"
+            f"--num-processes is {processes}, for processes on the CPU, but --num-gpus is {args.num_gpus}: give one"
         )
     # --num-gpus 1 is the default, which runs without a GPU too.
     if args.num_gpus > max(gpus, 1):
@@ -60,36 +59,36 @@ def check_processes(args: argparse.Namespace) -> None:
         )
     if under_torchrun() and max(processes, args.num_gpus) > 1:
         raise ValueError(
-            f"--num-gpus is {args.num_gpus} and --num-processes {processes}, but torchrun has started the processes "
-            "already: leave both flags out, and say --nproc-per-node to torchrun"
+            f"--num-gpus is {args.num_gpus} and --num-processes {processes}, but torchrun starts the "
+            "processes: omit both flags and give torchrun --nproc-per-node"
         )
 
 
-def launch(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
-    """Run `main(args)` in all processes; with one process in this one, and then give what it returns.
+def launch(main: Callable[..., Any], args: argparse.Namespace, *others: Any) -> Any:
+    """Run `main(args, *others)` in all processes; a single one runs here, and its result is returned.
 
     Under torchrun this process joins the others. With `--num-processes` no GPU is used.
     """
     if getattr(args, "num_processes", 0):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
     if under_torchrun():
-        return _join(main, args)
+        return _join(main, args, *others)
     if world_size(args) == 1:
-        return main(args)
-    # detectron2 takes the number of processes for that of GPUs, and without any talks by gloo.
+        return main(args, *others)
+    # detectron2 reads the number of processes as that of GPUs, and without any uses gloo.
     return start_processes(
         main,
         processes_of(args),
         num_machines=args.num_machines,
         machine_rank=args.machine_rank,
         dist_url=args.dist_url,
-        args=(args,),
+        args=(args, *others),
     )
 
 
-def _join(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -> Any:
+def _join(main: Callable[..., Any], args: argparse.Namespace, *others: Any) -> Any:
     if int(os.environ["WORLD_SIZE"]) == 1:
-        return main(args)
+        return main(args, *others)
     gpus = torch.cuda.is_available()
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -97,6 +96,6 @@ def _join(main: Callable[[argparse.Namespace], Any], args: argparse.Namespace) -
     comm.create_local_process_group(int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])))
     comm.synchronize()
     try:
-        return main(args)
+        return main(args, *others)
     finally:
         distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""Data loaders whose batches depend on the run's seed and the iteration alone.
+"""Data loaders whose batches depend on the run's seed and the iteration only.
 
 W: processes; B: images of a batch, over all processes.
 """
@@ -25,8 +25,8 @@ def batches(order: Iterable[int], size: int, groups: Sequence[int] | None = None
     """Batches of (record, draw): record numbers in `order`, and how many were drawn before.
 
     Args:
-        size: of a batch.
-        groups: the group of each record; a batch is of one group. None: all are of one.
+        size: batch size.
+        groups: the group of each record; a batch has records of one group. None: a single group.
     """
     waiting: dict[int, list[tuple[int, int]]] = {}
     for draw, record in enumerate(order):
@@ -92,7 +92,7 @@ class TrainLoader:
             batch_sampler=self._keys(),
             num_workers=self.num_workers,
             collate_fn=trivial_batch_collator,
-            # One of its own, or every start would draw from the global one.
+            # Own generator: every start would draw from the global one.
             generator=torch.Generator(),
         )
         for batch in loader:
@@ -110,11 +110,11 @@ class TrainLoader:
 
 
 class UnusableRecord(ValueError):
-    """A record whose files are not what they should be."""
+    """A record with invalid files."""
 
 
 class Unreadable:
-    """In place of a record that could not be read: an exception would bring a worker's traceback along."""
+    """Placeholder for a record that could not be read: an exception would carry a worker's traceback."""
 
     def __init__(self, number: int, error: Exception):
         self.kind: type[Exception] = FileNotFoundError if isinstance(error, FileNotFoundError) else OSError
@@ -167,14 +167,14 @@ def build_train_loader(cfg: CfgNode) -> TrainLoader:
         return sampler._infinite_indices()
 
     groups = None
-    # Records of semantic maps need not tell their size.
+    # Records of semantic maps may have no size.
     if cfg.DATALOADER.ASPECT_RATIO_GROUPING and all("width" in record for record in records):
         groups = [int(record["width"] > record["height"]) for record in records]
     return TrainLoader(DatasetFromList(records, copy=False), mapper, order, *settings, groups)
 
 
 class WholeBatches(Sampler):
-    """The records of an evaluation on this process: a run of whole batches, so that a batch does not depend on W.
+    """Record numbers of this process in an evaluation: complete batches, so that a batch does not depend on W.
 
     (A batch norm without running averages mixes the images of a batch.)
     """

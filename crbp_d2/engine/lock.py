@@ -1,4 +1,4 @@
-"""One run a folder."""
+"""One run per output folder."""
 
 import errno
 import json
@@ -29,7 +29,7 @@ class RunLock:
     names a process: it is taken over, and `notes` says so.
 
     Args:
-        folder: is made if it is not there.
+        folder: created if missing.
 
     Raises (on entering, in every process):
         FolderTaken: another run holds the lock.
@@ -42,7 +42,7 @@ class RunLock:
         self._file: IO[str] | None = None
 
     def log_notes(self) -> None:
-        """Log what was found; the log itself lies in the folder, so it begins later."""
+        """Log the notes; the log file is in the folder, so it begins later."""
         for note in self.notes:
             logging.getLogger(__name__).warning(note)
 
@@ -67,7 +67,7 @@ class RunLock:
             self._file = self._lock.acquire()
         except portalocker.LockException as error:
             if _is_unsupported(error):
-                self.notes.append(f"{self.path} cannot be locked, so nothing keeps other runs out")
+                self.notes.append(f"{self.path} cannot be locked, so concurrent runs are not prevented")
                 return
             raise FolderTaken(
                 f"OUTPUT_DIR {os.path.dirname(self.path)} is used by {_describe(_read(self.path))}; wait for it or "
@@ -105,7 +105,7 @@ def _make_folder(folder: str) -> None:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        text = "is a file, no folder" if os.path.isfile(folder) else f"cannot be made: {error.strerror or error}"
+        text = "is a file, not a folder" if os.path.isfile(folder) else f"cannot be made: {error.strerror or error}"
         raise type(error)(error.errno, f"OUTPUT_DIR {text}", folder) from error
 
 
@@ -131,12 +131,12 @@ def _describe(content: str) -> str:
         return "another process"
 
 
-# Beside the checkpoints.
+# Moved with the checkpoints.
 FILES = (LAST, "metrics.json", "model_best.pth", "model_ema.pth")
 
 
 def set_aside(folder: str) -> Path | None:
-    """Move the checkpoints and metrics of an earlier run into a sub-folder, so that none is taken for a new run's.
+    """Move the checkpoints and metrics of an earlier run into a sub-folder, apart from those of a new run.
 
     Files of weights that are no checkpoints of a training stay. Returns the sub-folder, None where there is nothing
     to move.

@@ -1,8 +1,8 @@
-"""Stops training before an update that is not finite, and says which term went bad."""
+"""One training iteration: parts of a batch, precision, and no update that is not finite."""
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable
-from types import MethodType
+from collections.abc import Iterable
 
 import torch
 from detectron2.engine import SimpleTrainer
@@ -12,62 +12,111 @@ from crbp_d2.modeling.solve_events import summarize
 from crbp_d2.recurrence import Recurrence
 
 
-def guard_finite(
-    model: nn.Module, optimizer: torch.optim.Optimizer, iteration: Callable[[], int], clips_values: bool = False
-) -> None:
-    """Have `model` check its losses and `optimizer` the gradients, each before it continues.
+class PartwiseTrainer(SimpleTrainer):
+    """detectron2's SimpleTrainer with batches in parts, a choice of precision and a check for finite values.
 
-    Gradients are checked as they come from the backward pass, before the optimizer clips them. Under automatic mixed
-    precision the gradient scaler skips updates with overflown gradients itself, so the optimizer never sees them.
+    Losses and gradients are checked before the optimizer steps and before it clips, by one read from the device, which
+    the logged losses share. Under float16 the gradient scaler skips updates with gradients that overflow, so only
+    losses are checked.
 
     Args:
-        model: returns a dict of losses in training.
-        iteration: the current iteration, for the message.
+        model, data_loader, optimizer: see SimpleTrainer.
+        parts: maximum number of contiguous parts of each batch, of equal size where the batch allows it. The loss is
+            the mean over the parts, weighted by their images.
+        dtype: torch.float16 (with loss scaling) or torch.bfloat16 for automatic mixed precision, None for float32.
+        sums: names of losses that are sums over a batch, so that those of its parts are added.
         clips_values: the optimizer clips each entry of a gradient, so large finite ones do no harm.
 
-    Raises (later, from the model's forward and the optimizer's step):
+    Raises (from run_step):
         FloatingPointError: names the losses or parameters, the iteration and each recurrence's last solve. Besides
             values that are not finite, finite gradients whose norm overflows stop training (unless `clips_values`):
             clipping by norm would make them zero, and so would Adam's second moments.
     """
 
-    def check_losses(module: nn.Module, inputs: tuple, losses: dict[str, Tensor]) -> None:
-        if not module.training or not losses:
-            return
-        values = {name: loss.detach() for name, loss in losses.items()}
-        if not torch.stack([value.float() for value in values.values()]).isfinite().all():
-            bad = ", ".join(f"{name} = {value.item()}" for name, value in values.items() if not value.isfinite())
-            raise FloatingPointError(f"{bad} at iteration {iteration()}; {_solves(module)}")
+    def __init__(
+        self,
+        model: nn.Module,
+        data_loader: Iterable[list[dict]],
+        optimizer: torch.optim.Optimizer,
+        parts: int = 1,
+        dtype: torch.dtype | None = None,
+        sums: tuple[str, ...] = (),
+        clips_values: bool = False,
+    ):
+        super().__init__(model, data_loader, optimizer)
+        self.parts = parts
+        self.dtype = dtype
+        self.sums = sums
+        self.clips_values = clips_values
+        self.device = next(model.parameters()).device.type
+        # Scales losses in float16 only.
+        self.grad_scaler = torch.amp.GradScaler(self.device, enabled=dtype is torch.float16)
 
-    def check_gradients() -> None:
+    def run_step(self) -> None:
+        start = time.perf_counter()
+        batch = next(self._data_loader_iter)
+        data_time = time.perf_counter() - start
+        self.optimizer.zero_grad()
+        size = -(-len(batch) // self.parts)
+        totals: dict[str, Tensor] = {}
+        for first in range(0, len(batch), size):
+            part = batch[first : first + size]
+            # Gradients are averaged over processes once, with the last part.
+            within = first + size < len(batch) and hasattr(self.model, "no_sync")
+            with self.model.no_sync() if within else contextlib.nullcontext():
+                with torch.autocast(self.device, dtype=self.dtype, enabled=self.dtype is not None):
+                    losses = self.model(part)
+                fraction = len(part) / len(batch)
+                losses = {name: loss * (1 if name in self.sums else fraction) for name, loss in losses.items()}
+                self.grad_scaler.scale(sum(losses.values())).backward()
+            for name, loss in losses.items():
+                totals[name] = totals.get(name, 0) + loss.detach()
+        self.after_backward()
+        if self.grad_scaler.is_enabled():
+            # Before the step, so that also a fused optimizer clips what it applies.
+            self.grad_scaler.unscale_(self.optimizer)
+        self._write_metrics(self._checked(totals), data_time)
+        self.grad_scaler.step(self.optimizer)
+        self.grad_scaler.update()
+
+    def _checked(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The losses on the host, where they and the gradients are finite."""
+        gradients = [] if self.grad_scaler.is_enabled() else [p.grad for p in self._parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        *values, norm = torch.cat([value.reshape(1) for value in (*losses.values(), norm.to(self.device))]).cpu()
+        found = dict(zip(losses, values, strict=True))
+        if bad := ", ".join(f"{name} = {value.item()}" for name, value in found.items() if not value.isfinite()):
+            raise FloatingPointError(f"{bad} at iteration {self.iter}, no update was applied; {_solves(self.model)}")
+        if not norm.isfinite():
+            self._check_gradients()
+        return found
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _check_gradients(self) -> None:
+        model = getattr(self.model, "module", self.model)
         gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        if not gradients:
-            return
-        norms = torch.stack([norm.float() for norm in torch._foreach_norm(list(gradients.values()))])
-        if norms.isfinite().all():
-            return
-        suspects = [name for name, norm in zip(gradients, norms, strict=True) if not norm.isfinite()]
-        where = f"at iteration {iteration()}, no update was applied"
-        if bad := [name for name in suspects if not gradients[name].isfinite().all()]:
+        suspects = {name: gradient for name, gradient in gradients.items() if not gradient.norm().isfinite()}
+        where = f"at iteration {self.iter}, no update was applied"
+        if bad := [name for name, gradient in suspects.items() if not gradient.isfinite().all()]:
             raise FloatingPointError(
                 f"gradient not finite {where}; {len(bad)} parameters, first {bad[0]}; {_solves(model)}"
             )
-        if not clips_values:
-            largest = gradients[suspects[0]].abs().max().item()
+        if not self.clips_values:
+            largest = max(gradients, key=lambda name: gradients[name].abs().max().item())
             raise FloatingPointError(
-                f"the norm of a finite gradient overflows {where}; {len(suspects)} parameters, first {suspects[0]} "
-                f"with entries up to {largest:.3g}; {_solves(model)}"
+                f"the norm of a finite gradient overflows {where}; first {largest} with entries up to "
+                f"{gradients[largest].abs().max().item():.3g}; {_solves(model)}"
             )
 
-    step = type(optimizer).step
+    def state_dict(self) -> dict:
+        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
 
-    def checked_step(self: torch.optim.Optimizer, *args, **kwargs):
-        check_gradients()
-        return step(self, *args, **kwargs)
-
-    model.register_forward_hook(check_losses)
-    # Not a hook of the optimizer: gradients may be clipped in one, or in the step of detectron2's.
-    optimizer.step = MethodType(checked_step, optimizer)
+    def load_state_dict(self, state_dict: dict) -> None:
+        super().load_state_dict(state_dict)
+        if state_dict.get("grad_scaler"):
+            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
 
 
 def _solves(model: nn.Module) -> str:
@@ -79,79 +128,23 @@ def _solves(model: nn.Module) -> str:
     return "; ".join(lines) or "no recurrence has run"
 
 
-class PartwiseTrainer(SimpleTrainer):
-    """detectron2's SimpleTrainer with batches in parts and a choice of precision.
-
-    The gradient is the mean over the parts, the losses that are logged too. Random numbers are drawn in turn.
-
-    Args:
-        model, data_loader, optimizer: see SimpleTrainer.
-        parts: that each batch is split in, of equal size where the batch allows it; a batch of fewer images has fewer.
-        dtype: of automatic mixed precision, torch.float16 (with loss scaling) or torch.bfloat16; None for float32.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        data_loader: Iterable[list[dict]],
-        optimizer: torch.optim.Optimizer,
-        parts: int = 1,
-        dtype: torch.dtype | None = None,
-    ):
-        super().__init__(model, data_loader, optimizer)
-        self.parts = parts
-        self.dtype = dtype
-        self.device = next(model.parameters()).device.type
-        # Scales losses in float16 only.
-        self.grad_scaler = torch.amp.GradScaler(self.device, enabled=dtype is torch.float16)
-
-    def run_step(self) -> None:
-        start = time.perf_counter()
-        batch = next(self._data_loader_iter)
-        data_time = time.perf_counter() - start
-        self.optimizer.zero_grad()
-        parts = [part for k in range(self.parts) if (part := batch[k :: self.parts])]
-        totals: dict[str, Tensor] = {}
-        for part in parts:
-            with torch.autocast(self.device, dtype=self.dtype, enabled=self.dtype is not None):
-                losses = self.model(part)
-            fraction = len(part) / len(batch)
-            self.grad_scaler.scale(sum(losses.values()) * fraction).backward()
-            for name, loss in losses.items():
-                totals[name] = totals.get(name, 0) + loss.detach() * fraction
-        self.after_backward()
-        self._write_metrics(totals, data_time)
-        self.grad_scaler.step(self.optimizer)
-        self.grad_scaler.update()
-
-    def state_dict(self) -> dict:
-        return {**super().state_dict(), "grad_scaler": self.grad_scaler.state_dict()}
-
-    def load_state_dict(self, state_dict: dict) -> None:
-        super().load_state_dict(state_dict)
-        if state_dict.get("grad_scaler"):
-            self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
-
-
 def allow_void_batches(model: nn.Module) -> None:
-    """Give a semantic head a loss of zero, with zero gradients, where every pixel of its targets is to be ignored.
+    """Give a semantic head losses of zero, with zero gradients, where every pixel of its targets is to be ignored.
 
-    detectron2's takes the mean over the pixels that are left, of which there are none.
+    detectron2's head returns NaN there, the mean over no pixels.
 
     Args:
-        model: with a `sem_seg_head` that returns (predictions, losses) for features and targets, or without one.
+        model: its `sem_seg_head`, if any, returns (predictions, losses) for features and targets.
     """
-
-    def replace(module: nn.Module, inputs: tuple, output: tuple) -> tuple | None:
-        if not module.training or len(inputs) < 2 or inputs[1] is None or (inputs[1] != module.ignore_value).any():
-            return None
-        features, _ = inputs
-        # Connected to the graph, so that every parameter has a gradient.
-        parts = [*features.values(), *(p for p in module.parameters() if p.requires_grad)]
-        zero = sum(part.sum() for part in parts) * 0
-        predictions, losses = output
-        return predictions, dict.fromkeys(losses, zero)
-
     head = getattr(model, "sem_seg_head", None)
     if hasattr(head, "ignore_value"):
-        head.register_forward_hook(replace)
+        head.register_forward_hook(_zero_where_void)
+
+
+def _zero_where_void(module: nn.Module, inputs: tuple, output: tuple) -> tuple | None:
+    """A forward hook; by `where`, which does not wait for the device and keeps every parameter in the graph."""
+    if not module.training or len(inputs) < 2 or inputs[1] is None:
+        return None
+    predictions, losses = output
+    known = (inputs[1] != module.ignore_value).any()
+    return predictions, {name: torch.where(known, loss, torch.zeros_like(loss)) for name, loss in losses.items()}

@@ -1,6 +1,9 @@
 """Optimizers by name."""
 
+import contextlib
 import functools
+import logging
+from collections.abc import Iterator
 
 import torch
 from detectron2.config import CfgNode
@@ -8,28 +11,21 @@ from detectron2.solver import build_optimizer as build_sgd
 from detectron2.solver.build import get_default_optimizer_params
 from torch import nn
 
+from crbp_d2.utils.errors import SettingError
+
 ADAPTIVE = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
-FULL_MODEL = "full_model"
-OPTIMIZERS = ("SGD", *ADAPTIVE)
-
-
-def check_optimizer(cfg: CfgNode) -> None:
-    """Check SOLVER.OPTIMIZER.
-
-    Raises:
-        ValueError: an unknown name.
-    """
-    if cfg.SOLVER.OPTIMIZER not in OPTIMIZERS:
-        raise ValueError(f"SOLVER.OPTIMIZER is {cfg.SOLVER.OPTIMIZER!r}; allowed: {', '.join(OPTIMIZERS)}")
+# Settings of a parameter group that a resumed run takes from its config -> their keys.
+RESUMED = {"initial_lr": "BASE_LR", "momentum": "MOMENTUM", "weight_decay": "WEIGHT_DECAY"}
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of SOLVER.OPTIMIZER, with detectron2's parameter groups and gradient clipping.
 
     Raises:
-        ValueError: an unknown name.
+        SettingError: an unknown name.
     """
-    check_optimizer(cfg)
+    if cfg.SOLVER.OPTIMIZER not in ("SGD", *ADAPTIVE):
+        raise SettingError("SOLVER.OPTIMIZER", cfg.SOLVER.OPTIMIZER, ("SGD", *ADAPTIVE))
     unclipped = cfg.clone()
     unclipped.defrost()
     unclipped.SOLVER.CLIP_GRADIENTS.ENABLED = False
@@ -52,9 +48,7 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 
 def clip_gradients(optimizer: torch.optim.Optimizer, settings: CfgNode) -> None:
     """Clip gradients before each step: CLIP_TYPE "value" and "norm" each parameter's, as detectron2 does, "full_model"
-    by one norm over all of them. Parameters without a gradient are passed over.
-
-    (detectron2's clipping by value ends in an error there.)
+    by one norm over all of them. Parameters without a gradient are skipped (detectron2 raises when clipping by value).
 
     Args:
         settings: SOLVER.CLIP_GRADIENTS.
@@ -65,7 +59,7 @@ def clip_gradients(optimizer: torch.optim.Optimizer, settings: CfgNode) -> None:
 
 def _clip(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict, *, kind: str, value: float, norm_type: float):
     parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    if kind == FULL_MODEL:
+    if kind == "full_model":
         nn.utils.clip_grad_norm_(parameters, value, norm_type)
         return
     for parameter in parameters:
@@ -75,22 +69,45 @@ def _clip(optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict, *, kind: 
             nn.utils.clip_grad_norm_(parameter, value, norm_type)
 
 
-def check_same_optimizer(optimizer: torch.optim.Optimizer, state: dict, name: str) -> None:
-    """Check that a checkpoint's optimizer state is one of this kind and this model.
+@contextlib.contextmanager
+def resume_optimizer(
+    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler, state: dict
+) -> Iterator[None]:
+    """Keep the config's learning rate, momentum and weight decay while the block loads a checkpoint, and log changes.
 
     Args:
-        state: of an optimizer's `state_dict`.
-        name: SOLVER.OPTIMIZER, for the message.
+        optimizer, scheduler: those of the run, as the config says.
+        state: the optimizer's state in the checkpoint.
 
     Raises:
-        ValueError: names the key.
+        ValueError: a state of another kind of optimizer or of other parameter groups; names the key.
     """
-    ours, theirs = optimizer.state_dict()["param_groups"], state["param_groups"]
-    telling = ("momentum", "betas", "decoupled_weight_decay")
-    described = [[[key for key in telling if group.get(key)] + [len(group["params"])] for group in groups]
-                 for groups in (ours, theirs)]  # fmt: skip
-    if described[0] != described[1]:
+    kinds = [[(_kind(group), len(group["params"])) for group in groups]
+             for groups in (optimizer.param_groups, state["param_groups"])]  # fmt: skip
+    if kinds[0] != kinds[1]:
         raise ValueError(
-            f"SOLVER.OPTIMIZER is {name!r}, but the checkpoint to resume from is of another optimizer, or of other "
-            "parameter groups: resume with the settings that it began with"
+            f"SOLVER.OPTIMIZER is {type(optimizer).__name__!r}, but the checkpoint to resume from has another one, or "
+            "other parameter groups: resume with the settings that it began with"
         )
+    own = [{key: group[key] for key in RESUMED if key in group} for group in optimizer.param_groups]
+    yield
+    changes = {}
+    for group, settings in zip(optimizer.param_groups, own, strict=True):
+        for key, new in settings.items():
+            old = group.get(key, new)
+            if old == new:
+                continue
+            changes.setdefault(key, (old, new))
+            group[key] = new
+            if key == "initial_lr":
+                group["lr"] = group["lr"] * new / old if old else new
+    if "initial_lr" in changes:
+        scheduler.base_lrs = [settings["initial_lr"] for settings in own]
+    for key, (old, new) in changes.items():
+        logging.getLogger(__name__).warning(
+            "SOLVER.%s is %g, in the checkpoint %g: the run continues with %g", RESUMED[key], new, old, new
+        )
+
+
+def _kind(group: dict) -> tuple:
+    return "momentum" in group, "betas" in group, group.get("decoupled_weight_decay", False)

@@ -17,7 +17,7 @@ from .seeding import STEP, seed_generators
 
 # Iterations that detectron2's writers smooth over.
 WINDOW = 20
-# Scalars of the clock, which begin anew with each process.
+# Scalars of the clock, which restart with each process.
 CLOCK = ("time", "data_time", "rank_data_time", "eta_seconds")
 
 
@@ -47,7 +47,7 @@ class ResumedMetrics(HookBase):
     Register it before the writers.
 
     Args:
-        writer: of metrics.json; loses what a killed run wrote after its last checkpoint, which is now repeated.
+        writer: writes metrics.json; drops the lines that a killed run wrote after its last checkpoint.
     """
 
     def __init__(self, writer: "MetricsWriter | None" = None):
@@ -76,7 +76,7 @@ class ResumedMetrics(HookBase):
         start = self.trainer.start_iter
         self.writer.continue_from(start)
         self._restore_evaluation(start - 1)
-        # The kill may have come between a checkpoint and the line that belongs to it.
+        # The run may have been killed between a checkpoint and its line.
         due = start % WINDOW == 0 or start == self.trainer.max_iter
         self._line_is_missing = start > 0 and due and self.writer.last_line.get("iteration", -1) < start - 1
 
@@ -121,8 +121,8 @@ class MetricsWriter(EventWriter):
         self._writer: JSONWriter | None = None
 
     def continue_from(self, iteration: int) -> None:
-        """Keep the lines of earlier iterations; drop later ones, and a line that a kill cut."""
-        kept = [line for line in _whole_lines(self.path) if line["iteration"] < iteration]
+        """Keep the lines of earlier iterations; drop later ones and a truncated line."""
+        kept = [line for line in _intact_lines(self.path) if line["iteration"] < iteration]
         if os.path.exists(self.path):
             write_text(self.path, "".join(json.dumps(line, sort_keys=True) + "\n" for line in kept))
         self._writer = JSONWriter(self.path, window_size=WINDOW)
@@ -170,7 +170,7 @@ def _named(path: str) -> Iterator[None]:
         raise type(error)(error.errno, error.strerror or str(error), error.filename or path) from error
 
 
-def _whole_lines(path: str) -> list[dict]:
+def _intact_lines(path: str) -> list[dict]:
     if not os.path.exists(path):
         return []
     lines = []
@@ -185,10 +185,10 @@ def _whole_lines(path: str) -> list[dict]:
 
 
 class ResumedEvaluation(hooks.EvalHook):
-    """detectron2's EvalHook, which makes up for an evaluation that a kill came before.
+    """detectron2's EvalHook, which re-runs the evaluation that an interrupted run missed.
 
     Args:
-        metrics: knows whether the results are there.
+        metrics: knows whether the results exist.
         others: see EvalHook.
     """
 
@@ -205,7 +205,7 @@ class ResumedEvaluation(hooks.EvalHook):
             self._do_eval()
 
     def after_train(self) -> None:
-        # detectron2 comes here as well where the last iteration failed; evaluating then may hide why.
+        # detectron2 also calls this when the last iteration failed; evaluating then may hide why.
         if self.trainer.iter >= self.trainer.max_iter:
             self._do_eval()
         del self._func

@@ -1,6 +1,6 @@
-"""Random numbers as a function of what they are for, so that a resumed run draws those of an undisturbed one.
+"""Random numbers as a function of their purpose, so that a resumed run draws those of an undisturbed one.
 
-A key is a tuple of whole numbers from 0: the run's seed, one of the purposes below, then what it is for.
+A key is a tuple of whole numbers from 0: the run's seed, one of the purposes below, then details of the purpose.
 """
 
 import random
@@ -10,9 +10,12 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from detectron2.utils import comm
+from torch import nn
+
+from crbp_d2.recurrence import RandomSteps
 
 # Second number of a key.
-INITIAL_WEIGHTS, SAMPLER, AUGMENTATION, STEP, ROI_SAMPLING = range(5)
+INITIAL_WEIGHTS, SAMPLER, AUGMENTATION, STEP, NUMBER_OF_STEPS = range(5)
 
 
 def run_seed(seed: int) -> int:
@@ -27,9 +30,16 @@ def seed_generators(*key: int) -> None:
     torch.manual_seed(_whole(words[:2]))
 
 
+def seed_draws(model: nn.Module, seed: int) -> None:
+    """Seed the step counts that each RandomSteps of a model draws, by the run's seed and the place in the model."""
+    solvers = (module for module in model.modules() if isinstance(module, RandomSteps))
+    for place, solver in enumerate(solvers):
+        solver.seed = _whole(_words((seed, NUMBER_OF_STEPS, place))[:2])
+
+
 @contextmanager
 def seeded(*key: int) -> Iterator[None]:
-    """Seed the global generators of the host within the block; afterwards they are where they were before."""
+    """Seed the global generators of the host within the block; afterwards they continue as before."""
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
     words = _words(key)
     _seed_host(words)

@@ -1,162 +1,249 @@
-"""What detectron2's keys may be, checked before anything is built."""
+"""Check of the settings that cost hours or train something wrong without a word, before anything is built.
 
-import argparse
+Other keys of detectron2 are left to the parts that read them: a scheduler, sampler, optimizer, pooler or crop of a
+user's own is never rejected for its name.
+"""
+
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.modeling.roi_heads import ROI_HEADS_REGISTRY, StandardROIHeads
+from detectron2.modeling import BACKBONE_REGISTRY, META_ARCH_REGISTRY, SEM_SEG_HEADS_REGISTRY
+from detectron2.modeling.roi_heads import ROI_MASK_HEAD_REGISTRY
 from detectron2.utils import comm
 
 from crbp_d2.config_file import leaves, value_of
-from crbp_d2.utils.errors import did_you_mean
+from crbp_d2.utils.errors import ContradictionError, SettingError
 
-from .setting_rules import BOX_HEAD_RULES, COMMON, INFINITE, RETINANET, ROI_RULES, TRAINING
-
-CONTOUR_HEADS = ("ContourSegHead", "FeedforwardContourHead")
-ROI_MODELS = ("GeneralizedRCNN", "PanopticFPN", "RecurrentPanopticFPN", "ProposalNetwork")
+# A predicate, and the allowed values in words or one by one.
+Rule = tuple[Callable[[Any], bool], str | Iterable[str]]
 
 
-def check_settings(cfg: CfgNode, *, train: bool = True, processes: int | None = None) -> None:
-    """Check every key of `setting_rules`, and that they go with one another and with the machine.
-
-    Args:
-        processes: that will share a batch; None: as many as there are.
-
-    Raises:
-        ValueError: one line: the key, its value and what is allowed.
-    """
-    _check_device(cfg)
-    of_model = {**dict.fromkeys(ROI_MODELS, ROI_RULES), "RetinaNet": RETINANET}
-    rules = COMMON | of_model.get(cfg.MODEL.META_ARCHITECTURE, {}) | (TRAINING if train else {})
-    has_rois = cfg.MODEL.META_ARCHITECTURE in ROI_MODELS
-    if has_rois and _builds_a_box_head(cfg.MODEL.ROI_HEADS.NAME):
-        rules |= BOX_HEAD_RULES
-    for key, (rule, allowed) in rules.items():
-        value = value_of(cfg, key)
-        if not holds(rule, value):
-            raise ValueError(f"{key} is {value!r}; allowed: {allowed}{did_you_mean(value, allowed.split(', '))}")
-    for key, value in leaves(cfg):
-        if key not in INFINITE and not is_finite(value):
-            raise ValueError(f"{key} is {value!r}; allowed: finite numbers")
-    _check_together(cfg)
-    if not train:
-        return
-    if not cfg.DATASETS.TRAIN:
-        raise ValueError("DATASETS.TRAIN is (); training needs a data set (--eval-only goes without)")
-    if cfg.TEST.BEST_METRIC and not (cfg.TEST.EVAL_PERIOD and cfg.DATASETS.TEST):
-        raise ValueError(
-            f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}, but TEST.EVAL_PERIOD is {cfg.TEST.EVAL_PERIOD} and "
-            f"DATASETS.TEST {tuple(cfg.DATASETS.TEST)}: a best checkpoint needs evaluations to choose by"
-        )
-    if cfg.TEST.BEST_METRIC and not all(cfg.TEST.BEST_METRIC.partition("/")):
-        raise ValueError(f"TEST.BEST_METRIC is {cfg.TEST.BEST_METRIC!r}; allowed: GROUP/METRIC, say panoptic_seg/PQ")
-    processes = processes or comm.get_world_size()
-    if cfg.SOLVER.IMS_PER_BATCH % processes:
-        raise ValueError(
-            f"SOLVER.IMS_PER_BATCH is {cfg.SOLVER.IMS_PER_BATCH}, which {processes} processes cannot share evenly"
-        )
+def _whole(least: int, most: float = math.inf) -> Rule:
+    text = f"whole numbers from {least}" + (f" to {most}" if most < math.inf else "")
+    return lambda value: type(value) is int and least <= value <= most, text
 
 
-def _check_together(cfg: CfgNode) -> None:
-    """Check keys that have to go with one another."""
-    mean, std = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD
-    if len(mean) != len(std):
-        raise ValueError(f"MODEL.PIXEL_STD has {len(std)} values, but MODEL.PIXEL_MEAN {len(mean)}: {std} and {mean}")
-    channels = 1 if cfg.INPUT.FORMAT == "L" else 3
-    if cfg.MODEL.SEM_SEG_HEAD.NAME not in CONTOUR_HEADS and len(mean) != channels:
-        raise ValueError(
-            f"MODEL.PIXEL_MEAN has {len(mean)} values, but images of INPUT.FORMAT {cfg.INPUT.FORMAT!r} have {channels}"
-        )
-    head, crop = cfg.MODEL.SEM_SEG_HEAD.NAME, cfg.INPUT.CROP
-    if cfg.INPUT.RANDOM_FLIP == "both" and head not in CONTOUR_HEADS:
-        raise ValueError(f"INPUT.RANDOM_FLIP is 'both', which goes with {', '.join(CONTOUR_HEADS)} alone, not {head}")
-    if crop.TYPE.startswith("relative") and max(crop.SIZE) > 1:
-        raise ValueError(f"INPUT.CROP.SIZE is {crop.SIZE}; with TYPE {crop.TYPE!r} it is a fraction of the image, to 1")
-    if crop.TYPE.startswith("absolute") and any(length != int(length) for length in crop.SIZE):
-        raise ValueError(f"INPUT.CROP.SIZE is {crop.SIZE}; with TYPE {crop.TYPE!r} it is a whole number of pixels")
-    sizes = cfg.INPUT.MIN_SIZE_TRAIN
-    if cfg.INPUT.MIN_SIZE_TRAIN_SAMPLING == "range" and not (len(sizes) == 2 and sizes[0] <= sizes[1]):
-        raise ValueError(f"INPUT.MIN_SIZE_TRAIN is {sizes}; with MIN_SIZE_TRAIN_SAMPLING 'range' it has two ends")
-    for part in ("TRAIN", "TEST"):
-        names, files = cfg.DATASETS[part], cfg.DATASETS[f"PROPOSAL_FILES_{part}"]
-        if cfg.MODEL.LOAD_PROPOSALS and len(files) != len(names):
-            raise ValueError(
-                f"DATASETS.PROPOSAL_FILES_{part} is {files}, but MODEL.LOAD_PROPOSALS is True: each of DATASETS.{part} "
-                f"{names} needs one"
-            )
+def _number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
-def is_finite(value: object) -> bool:
-    """Whether no number in a value is infinite or none."""
-    if isinstance(value, list | tuple):
-        return all(map(is_finite, value))
-    return not isinstance(value, float) or math.isfinite(value)
+def _real(interval: str) -> Rule:
+    """Numbers in an interval such as "(0, inf)"."""
+    low, high = (float(end) for end in interval[1:-1].split(","))
+    closed = {low} if interval[0] == "[" else set()
+    return lambda v: _number(v) and (low < v < high or v in closed), f"finite numbers in {interval}"
 
 
-def check_evaluation(cfg: CfgNode, args: argparse.Namespace, resumes: bool) -> None:
-    """Check that `--eval-only` has something to evaluate, and trained weights unless `--untrained` goes without.
+def _one_of(*names: str) -> Rule:
+    return lambda value: value in names, names
 
-    Args:
-        resumes: the weights come from a checkpoint in OUTPUT_DIR.
 
-    Raises:
-        ValueError: names the key.
-    """
-    if not cfg.DATASETS.TEST:
-        raise ValueError("DATASETS.TEST is (), so --eval-only has nothing to evaluate")
-    if cfg.MODEL.WEIGHTS or resumes or getattr(args, "untrained", False):
-        return
-    note = f", and OUTPUT_DIR {cfg.OUTPUT_DIR} holds no checkpoint for --resume" if args.resume else ""
-    raise ValueError(
-        f"MODEL.WEIGHTS is ''{note}, so --eval-only would evaluate random weights: name a file, or add --untrained if "
-        "that is what you want"
+def _or_none(rule: Rule) -> Rule:
+    holds, text = rule
+    return lambda value: value is None or holds(value), f"{text}, or None"
+
+
+def _every(rule: Rule, least: int = 1) -> Rule:
+    holds, text = rule
+    return (
+        lambda values: isinstance(values, list | tuple) and len(values) >= least and all(map(holds, values)),
+        f"a list of at least {least}: {text}",
     )
 
 
-def check_device(key: str, name: str) -> str:
-    """Check that this machine has the device of this name, a CUDA device only where it has any; its type.
+def _rising(rule: Rule) -> Rule:
+    holds, text = _every(rule, least=0)
+    return lambda values: holds(values) and all(a < b for a, b in itertools.pairwise(values)), f"{text}, rising"
+
+
+def _is_expected(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 4 and all(map(_number, value[2:])) and value[3] >= 0
+
+
+SIZE = _whole(1)
+COUNT = _whole(0)
+FROM_0 = _real("[0, inf)")
+ABOVE_0 = _real("(0, inf)")
+NAMES = _every((lambda value: isinstance(value, str) and value.strip() != "", "names"), least=0)
+TEXT: Rule = (lambda value: isinstance(value, str), "text")
+BOOL = (lambda value: isinstance(value, bool), "true, false")
+FOLDER: Rule = (lambda value: bool(value.strip()) and "://" not in value, "the path of a folder on a disk")
+SEED: Rule = (
+    lambda value: type(value) is int and value < 2**32 - 2**16,
+    "whole numbers below 2**32 - 2**16; a negative one: random",
+)
+COMMON: dict[str, Rule] = {
+    "OUTPUT_DIR": FOLDER,
+    "SEED": SEED,
+    "VIS_PERIOD": COUNT,
+    "DATALOADER.NUM_WORKERS": COUNT,
+    "DATASETS.TEST": NAMES,
+    "MODEL.PIXEL_MEAN": _every((_number, "finite numbers")),
+    "MODEL.PIXEL_STD": _every(ABOVE_0),
+    "INPUT.FORMAT": _one_of("BGR", "RGB", "L", "YUV-BT.601"),
+    "INPUT.MIN_SIZE_TEST": COUNT,
+    "INPUT.MAX_SIZE_TEST": SIZE,
+    "TEST.IMS_PER_BATCH": SIZE,
+    "TEST.PICTURES": COUNT,
+    "TEST.DETECTIONS_PER_IMAGE": SIZE,
+    "TEST.EXPECTED_RESULTS": _every((_is_expected, "[task, metric, value, tolerance]"), least=0),
+}
+TRAINING: dict[str, Rule] = {
+    "SOLVER.MAX_ITER": SIZE,
+    "SOLVER.IMS_PER_BATCH": SIZE,
+    "SOLVER.CHECKPOINT_PERIOD": SIZE,
+    "SOLVER.BASE_LR": ABOVE_0,
+    "SOLVER.BASE_LR_END": FROM_0,
+    "SOLVER.MOMENTUM": _real("[0, 1)"),
+    "SOLVER.WEIGHT_DECAY": FROM_0,
+    "SOLVER.WEIGHT_DECAY_NORM": _or_none(FROM_0),
+    "SOLVER.WEIGHT_DECAY_BIAS": _or_none(FROM_0),
+    "SOLVER.BIAS_LR_FACTOR": FROM_0,
+    "SOLVER.GAMMA": ABOVE_0,
+    "SOLVER.STEPS": _rising(SIZE),
+    "SOLVER.NUM_DECAYS": SIZE,
+    "SOLVER.WARMUP_ITERS": COUNT,
+    "SOLVER.WARMUP_FACTOR": FROM_0,
+    "SOLVER.WARMUP_METHOD": _one_of("constant", "linear"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_TYPE": _one_of("norm", "value", "full_model"),
+    "SOLVER.CLIP_GRADIENTS.CLIP_VALUE": ABOVE_0,
+    "SOLVER.CLIP_GRADIENTS.NORM_TYPE": (lambda value: value > 0, "numbers above 0, also infinity"),
+    "SOLVER.REFERENCE_WORLD_SIZE": COUNT,
+    "SOLVER.ACCUMULATE": SIZE,
+    "SOLVER.AMP.DTYPE": _one_of("float16", "bfloat16"),
+    "SOLVER.EMA.DECAY": _real("[0, 1)"),
+    "DATALOADER.REPEAT_THRESHOLD": FROM_0,
+    "DATASETS.TRAIN": NAMES,
+    "INPUT.MIN_SIZE_TRAIN": _every(COUNT),
+    "INPUT.MAX_SIZE_TRAIN": SIZE,
+    "INPUT.RANDOM_FLIP": _one_of("none", "horizontal", "vertical", "both"),
+    "INPUT.MASK_FORMAT": _one_of("polygon", "bitmask"),
+    "MODEL.SEM_SEG_HEAD.LOSS_WEIGHT": FROM_0,
+    "TEST.EVAL_PERIOD": COUNT,
+    "TEST.VALIDATION_IMAGES": COUNT,
+    "TEST.PRECISE_BN.NUM_ITER": SIZE,
+}
+# Infinity is a value of theirs.
+INFINITE = ("SOLVER.CLIP_GRADIENTS.NORM_TYPE",)
+REGISTRIES = {
+    "MODEL.META_ARCHITECTURE": META_ARCH_REGISTRY,
+    "MODEL.BACKBONE.NAME": BACKBONE_REGISTRY,
+    "MODEL.SEM_SEG_HEAD.NAME": SEM_SEG_HEADS_REGISTRY,
+    "MODEL.ROI_MASK_HEAD.NAME": ROI_MASK_HEAD_REGISTRY,
+}
+CONTOUR_HEADS = ("ContourSegHead", "FeedforwardContourHead")
+
+
+def check_settings(cfg: CfgNode, *, train: bool = True, processes: int | None = None) -> None:
+    """Check each key of the tables above, and that the keys agree with one another and with the machine.
+
+    Args:
+        processes: number that will share a batch; None: those that run.
 
     Raises:
-        ValueError: names the key.
+        SettingError: names a key, its value and the allowed values.
+        ContradictionError: keys that contradict each other.
+    """
+    check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
+    check_values(lambda key: value_of(cfg, key), COMMON | (TRAINING if train else {}))
+    for key, registry in REGISTRIES.items():
+        if value_of(cfg, key) not in registry and (cfg.MODEL.MASK_ON or "MASK" not in key):
+            raise SettingError(key, value_of(cfg, key), sorted(name for name, _ in registry))
+    check_finite((key, value) for key, value in leaves(cfg) if key not in INFINITE)
+    _check_channels(cfg)
+    if train:
+        _check_training(cfg, processes or comm.get_world_size())
+
+
+def check_values(value: Callable[[str], Any], rules: dict[str, Rule]) -> None:
+    """Check values by their rules.
+
+    Args:
+        value: key -> its value.
+
+    Raises:
+        SettingError: see check_settings.
+    """
+    for key, (rule, allowed) in rules.items():
+        try:
+            holds = rule(value(key))
+        except (AttributeError, TypeError):  # a word in a list of numbers, say
+            holds = False
+        if not holds:
+            raise SettingError(key, value(key), allowed)
+
+
+def check_finite(values: Iterable[tuple[str, Any]]) -> None:
+    """Check that all numbers in the values of keys are finite.
+
+    Raises:
+        SettingError: see check_settings.
+    """
+    for key, value in values:
+        if not _is_finite(value):
+            raise SettingError(key, value, "finite numbers")
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _check_channels(cfg: CfgNode) -> None:
+    mean, std, head = cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD, cfg.MODEL.SEM_SEG_HEAD.NAME
+    channels = 1 if cfg.INPUT.FORMAT == "L" else 3
+    if len(mean) != len(std):
+        settings = {"MODEL.PIXEL_STD": std, "MODEL.PIXEL_MEAN": mean}
+        raise ContradictionError(settings, "give both a value for each channel")
+    if head not in CONTOUR_HEADS and len(mean) != channels:
+        settings = {"MODEL.PIXEL_MEAN": mean, "INPUT.FORMAT": cfg.INPUT.FORMAT}
+        raise ContradictionError(settings, f"such images have channels: {channels}")
+
+
+def _check_training(cfg: CfgNode, processes: int) -> None:
+    test, amp = cfg.TEST, cfg.SOLVER.AMP
+    if not cfg.DATASETS.TRAIN:
+        raise SettingError("DATASETS.TRAIN", (), "names of data sets (--eval-only needs none)")
+    if test.BEST_METRIC and not (test.EVAL_PERIOD and cfg.DATASETS.TEST):
+        settings = {
+            "TEST.BEST_METRIC": test.BEST_METRIC,
+            "TEST.EVAL_PERIOD": test.EVAL_PERIOD,
+            "DATASETS.TEST": tuple(cfg.DATASETS.TEST),
+        }
+        raise ContradictionError(settings, "a best checkpoint needs evaluations to choose by")
+    if test.BEST_METRIC and not all(test.BEST_METRIC.partition("/")):
+        raise SettingError("TEST.BEST_METRIC", test.BEST_METRIC, "GROUP/METRIC, such as panoptic_seg/PQ")
+    if cfg.SOLVER.IMS_PER_BATCH % processes:
+        allowed = f"multiples of {processes}, the number of processes"
+        raise SettingError("SOLVER.IMS_PER_BATCH", cfg.SOLVER.IMS_PER_BATCH, allowed)
+    if cfg.INPUT.RANDOM_FLIP == "both" and cfg.MODEL.SEM_SEG_HEAD.NAME not in CONTOUR_HEADS:
+        raise SettingError("INPUT.RANDOM_FLIP", "both", f"'both' for {', '.join(CONTOUR_HEADS)} only")
+    on_gpu = torch.device(cfg.MODEL.DEVICE).type == "cuda" and torch.cuda.is_available()
+    if amp.ENABLED and amp.DTYPE == "float16" and not on_gpu:
+        settings = {"SOLVER.AMP.ENABLED": True, "SOLVER.AMP.DTYPE": amp.DTYPE, "MODEL.DEVICE": cfg.MODEL.DEVICE}
+        raise ContradictionError(settings, "float16 needs a CUDA device; 'bfloat16' does not")
+
+
+def check_device(key: str, name: str) -> None:
+    """Check that this machine has a device, a CUDA device only where it has any.
+
+    Raises:
+        SettingError: names the key.
     """
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f"{key} is {name!r}; allowed: cpu, cuda, cuda:1 and so on") from error
-    kind = device.type
-    if kind == "cuda" and torch.cuda.is_available() and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"{key} is {name!r}, but this machine has {torch.cuda.device_count()} GPUs")
-    if kind != "cuda":
-        try:
-            torch.zeros(1, device=device).tolist()
-        except Exception as error:  # each backend that is not there has its own
-            raise ValueError(f"{key} is {name!r}, which this machine does not have") from error
-    return kind
-
-
-def _check_device(cfg: CfgNode) -> None:
-    kind = check_device("MODEL.DEVICE", cfg.MODEL.DEVICE)
-    if (
-        cfg.SOLVER.AMP.ENABLED
-        and cfg.SOLVER.AMP.DTYPE != "bfloat16"
-        and (kind != "cuda" or not torch.cuda.is_available())
-    ):
-        raise ValueError(
-            f"SOLVER.AMP.ENABLED is True, which needs a CUDA device with SOLVER.AMP.DTYPE "
-            f"{cfg.SOLVER.AMP.DTYPE!r}; MODEL.DEVICE is {cfg.MODEL.DEVICE!r} (DTYPE 'bfloat16' runs there too)"
-        )
-
-
-def _builds_a_box_head(roi_heads: str) -> bool:
-    known = dict(iter(ROI_HEADS_REGISTRY))
-    return roi_heads in known and issubclass(known[roi_heads], StandardROIHeads)
-
-
-def holds(rule: Callable[[object], bool], value: object) -> bool:
-    """Whether a rule allows a value, be it of a type that the rule does not expect."""
+    except (RuntimeError, TypeError) as error:
+        raise SettingError(key, name, "cpu, cuda, cuda:1 and so on") from error
+    if device.type == "cuda":
+        if torch.cuda.is_available() and (device.index or 0) >= torch.cuda.device_count():
+            raise SettingError(key, name, f"the {torch.cuda.device_count()} GPUs of this machine, from cuda:0")
+        return
     try:
-        return rule(value)
-    except (AttributeError, TypeError):  # a word in a list of numbers, say
-        return False
+        torch.zeros(1, device=device).tolist()
+    except Exception as error:  # each backend that is missing raises its own
+        raise SettingError(key, name, "a device of this machine") from error

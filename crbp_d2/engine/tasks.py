@@ -1,7 +1,4 @@
-"""What the kind of a data set decides: mapper, evaluators, table.
-
-The kind is detectron2's `evaluator_type` of the metadata.
-"""
+"""Mapper, evaluators and table of each kind of data set, which is detectron2's `evaluator_type` of the metadata."""
 
 import importlib.util
 import os
@@ -27,6 +24,7 @@ from crbp_d2.evaluation import (
     metric_tables,
     pathfinder_table,
 )
+from crbp_d2.utils.files import inside
 
 
 @dataclass(frozen=True)
@@ -35,9 +33,9 @@ class Task:
 
     mapper: mapper(cfg, is_train=...).
     evaluator: evaluator(cfg, name of a data set, folder for its files).
-    model: model(cfg, trained model) -> what is evaluated.
+    model: model(cfg, trained model) -> the model to evaluate.
     table: table(cfg, {name of a data set: results}) -> Markdown.
-    needs: packages that its data are read or its scores computed with.
+    needs: packages that read its data or compute its scores.
     steps: TEST.STEPS_TO_EVALUATE may be set.
     """
 
@@ -66,7 +64,7 @@ def _cityscapes(*needs: str) -> Task:
     return Task(DatasetMapper, build_cityscapes_evaluator, needs=("cityscapesscripts", *needs))
 
 
-# Options of pip that a package needs: lvis asks for an OpenCV that would come beside the one that is there.
+# Options of pip that a package needs: lvis would install a second OpenCV.
 PIP = {"lvis": "--no-deps "}
 TASKS = {
     "coco": Task(InstanceDatasetMapper, build_instance_evaluator),
@@ -101,7 +99,7 @@ def task_of(cfg: CfgNode) -> Task:
 
     Raises:
         ValueError: no data set, one of another kind, several kinds, a package that the kind needs is missing, or
-            step counts to evaluate on a kind that has no figures for them.
+            step counts to evaluate on a kind that has no metrics for them.
     """
     names = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
     kinds = {name: getattr(MetadataCatalog.get(name), "evaluator_type", None) for name in names}
@@ -123,12 +121,21 @@ def task_of(cfg: CfgNode) -> Task:
     if kind in INSTANCES and cfg.MODEL.META_ARCHITECTURE.endswith("PanopticFPN"):
         raise ValueError(
             f"MODEL.META_ARCHITECTURE is {cfg.MODEL.META_ARCHITECTURE!r}, which also needs stuff, but the data set "
-            f"{names[0]} ({kind}) has instances alone: set it to 'GeneralizedRCNN'"
+            f"{names[0]} ({kind}) has instances only: set it to 'GeneralizedRCNN'"
         )
     panoptic_outputs = kind != "coco_panoptic_seg" or cfg.MODEL.META_ARCHITECTURE.endswith("PanopticFPN")
     if cfg.TEST.STEPS_TO_EVALUATE and not (task.steps and panoptic_outputs):
         raise ValueError(
             f"TEST.STEPS_TO_EVALUATE is {tuple(cfg.TEST.STEPS_TO_EVALUATE)}, which MODEL.META_ARCHITECTURE "
-            f"{cfg.MODEL.META_ARCHITECTURE!r} on a data set of the kind {kind!r} has no figures for: leave it empty"
+            f"{cfg.MODEL.META_ARCHITECTURE!r} on a data set of the kind {kind!r} has no metrics for: leave it empty"
         )
     return task
+
+
+def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
+    """The folder for the files of an evaluation.
+
+    Raises:
+        ValueError: it would be outside OUTPUT_DIR.
+    """
+    return inside(os.path.join(cfg.OUTPUT_DIR, "inference"), dataset_name, "the name of a data set")

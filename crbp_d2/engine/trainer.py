@@ -25,8 +25,8 @@ from crbp_d2.predict.run_folder import KeepMetadata
 from .averaging import AveragedWeights, BestCheckpoint, WeightsOnly
 from .loaders import TrainLoader, build_test_loader, build_train_loader
 from .lock import set_aside
-from .loop import PartwiseTrainer, allow_void_batches, guard_finite
-from .optimizer import build_optimizer, check_same_optimizer
+from .loop import PartwiseTrainer, allow_void_batches
+from .optimizer import build_optimizer, resume_optimizer
 from .resume import (
     MetricsWriter,
     RepeatablePreciseBN,
@@ -35,11 +35,13 @@ from .resume import (
     SeedEveryStep,
     TensorboardWriter,
 )
-from .seeding import INITIAL_WEIGHTS, run_seed, seed_generators
-from .setup import check_inputs
-from .tasks import task_of
-from .total_batch import sample_rois_by_image, weigh_by_total_batch
-from .validation import PicturesOverSteps, ValidationLoss, validation_inputs
+from .seeding import INITIAL_WEIGHTS, run_seed, seed_draws, seed_generators
+from .setup import check
+from .tasks import inference_folder, task_of
+from .validation import PicturesOverSteps, ValidationLoss, kept_modes, validation_inputs
+
+# Losses that PENALTY.REDUCTION is about.
+PENALTIES = ("loss_lipschitz", "loss_lipschitz_sem_seg")
 
 
 class Trainer(DefaultTrainer):
@@ -52,36 +54,39 @@ class Trainer(DefaultTrainer):
     Args:
         cfg: a config with the keys of `add_crbp_config`.
         resume: the run will continue from a checkpoint in OUTPUT_DIR, so MODEL.WEIGHTS may be missing.
+        checked: the config has passed `check` already.
 
     Raises:
-        FileNotFoundError, KeyError, ValueError: see check_inputs.
-        SettingError: a value that a part of the model rejects, by its key.
+        FileNotFoundError, KeyError, ValueError: see check.
     """
 
-    def __init__(self, cfg: CfgNode, resume: bool = False):
-        check_inputs(cfg, resume=resume)
+    def __init__(self, cfg: CfgNode, resume: bool = False, checked: bool = False):
+        if not checked:
+            check(cfg, resume=resume)
         cfg = self.auto_scale_workers(cfg, comm.get_world_size())
         TrainerBase.__init__(self)
         if not logging.getLogger("detectron2").isEnabledFor(logging.INFO):
-            # As detectron2's does, where nobody has set up a log.
+            # As detectron2's trainer does where no log is set up.
             setup_logger()
         self.cfg = cfg
         self.seed = run_seed(cfg.SEED)
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         seed_generators(self.seed, INITIAL_WEIGHTS)
         model = self.build_model(cfg)
-        optimizer = self.build_optimizer(cfg, model)
-        clipping = cfg.SOLVER.CLIP_GRADIENTS
-        clips_values = clipping.ENABLED and clipping.CLIP_TYPE == "value"
+        seed_draws(model, self.seed)
         allow_void_batches(model)
-        weigh_by_total_batch(model)
-        sample_rois_by_image(model, lambda: self.seed, lambda: self.iter)
-        guard_finite(model, optimizer, lambda: self.iter, clips_values)
-        amp = getattr(torch, cfg.SOLVER.AMP.DTYPE) if cfg.SOLVER.AMP.ENABLED else None
-        self._trainer = PartwiseTrainer(
-            distribute(model), self.build_train_loader(cfg), optimizer, cfg.SOLVER.ACCUMULATE, amp
-        )
+        optimizer = self.build_optimizer(cfg, model)
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        clipping, amp = cfg.SOLVER.CLIP_GRADIENTS, cfg.SOLVER.AMP
+        self._trainer = PartwiseTrainer(
+            distribute(model),
+            self.build_train_loader(cfg),
+            optimizer,
+            parts=cfg.SOLVER.ACCUMULATE,
+            dtype=getattr(torch, amp.DTYPE) if amp.ENABLED else None,
+            sums=PENALTIES if cfg.MODEL.RECURRENCE.PENALTY.REDUCTION == "sum" else (),
+            clips_values=clipping.ENABLED and clipping.CLIP_TYPE == "value",
+        )
         self.checkpointer = Checkpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.average = AveragedWeights(model, cfg.SOLVER.EMA.DECAY, cfg.OUTPUT_DIR) if cfg.SOLVER.EMA.ENABLED else None
         self.metrics: MetricsWriter | None = None
@@ -100,13 +105,15 @@ class Trainer(DefaultTrainer):
             comm.synchronize()
             if comm.is_main_process():
                 set_aside(self.cfg.OUTPUT_DIR)
+        # That of the checkpoint, if any.
+        seed_draws(self.checkpointer.model, self.seed)
         if isinstance(self.data_loader, TrainLoader):
             self.data_loader.seed = self.seed
             self.data_loader.first_batch = self.start_iter
 
     def load_state_dict(self, state_dict: dict) -> None:
-        check_same_optimizer(self.optimizer, state_dict["_trainer"]["optimizer"], self.cfg.SOLVER.OPTIMIZER)
-        super().load_state_dict(state_dict)
+        with resume_optimizer(self.optimizer, self.scheduler, state_dict["_trainer"]["optimizer"]):
+            super().load_state_dict(state_dict)
 
     def train(self) -> dict | None:
         os.makedirs(self.cfg.OUTPUT_DIR, exist_ok=True)
@@ -116,7 +123,7 @@ class Trainer(DefaultTrainer):
                 self.max_iter,
             )
             if comm.is_main_process() and not os.path.exists(os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")):
-                # The kill came between the last two checkpoints.
+                # The run was killed between its last two checkpoints.
                 self.checkpointer.save("model_final", iteration=self.iter)
         try:
             return super().train()
@@ -130,7 +137,7 @@ class Trainer(DefaultTrainer):
         super().after_train()
 
     def build_hooks(self) -> list[HookBase]:
-        """detectron2's, and what makes a resumed run exact; the writers come last."""
+        """detectron2's hooks and those that make a resumed run exact; the writers come last."""
         period, built = self.cfg.TEST.EVAL_PERIOD, super().build_hooks()
         metrics = ResumedMetrics(self.metrics)
         for k, hook in enumerate(built):
@@ -144,7 +151,7 @@ class Trainer(DefaultTrainer):
         return [SeedEveryStep(), metrics, KeepMetadata(), *self.own_hooks(), *built, *self.best_hooks(), *writers]
 
     def own_hooks(self) -> list[HookBase]:
-        """Those that keys of the config ask for."""
+        """Hooks that keys of the config turn on."""
         cfg, model, found = self.cfg, self.checkpointer.model, []
         if self.average:
             found.append(self.average)
@@ -156,14 +163,14 @@ class Trainer(DefaultTrainer):
         return found
 
     def best_hooks(self) -> list[HookBase]:
-        """What looks at the results of an evaluation, so that it comes after that."""
+        """Hooks that read the results of an evaluation, so they come after it."""
         if not self.cfg.TEST.BEST_METRIC:
             return []
         test, weights = self.cfg.TEST, WeightsOnly(self.checkpointer.model, self.cfg.OUTPUT_DIR)
         return [BestCheckpoint(test.EVAL_PERIOD, weights, test.BEST_METRIC, self.average)]
 
     def evaluate(self) -> dict:
-        """Results of the model as it is now (of the averaged weights, if there are), which training keeps."""
+        """Evaluate the current model, with the averaged weights if there are any; training keeps the results."""
         with self.average.applied() if self.average else contextlib.nullcontext():
             self._last_eval_results = self.test(self.cfg, self.model)
         return self._last_eval_results
@@ -191,7 +198,10 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def test(cls, cfg: CfgNode, model: nn.Module, evaluators=None) -> dict:
-        """Evaluate on every data set of DATASETS.TEST; log a table and write each result beside the pictures."""
+        """Evaluate on every data set of DATASETS.TEST; log a table and write each result to its folder.
+
+        Every module keeps its mode.
+        """
         if not cfg.DATASETS.TEST:
             return {}
         register_builtin()
@@ -201,7 +211,8 @@ class Trainer(DefaultTrainer):
                 DatasetEvaluators([cls.build_evaluator(cfg, name), *_statistics(cfg, model)])
                 for name in cfg.DATASETS.TEST
             ]
-        results = super().test(cfg, task.model(cfg, model), evaluators)
+        with kept_modes(model):
+            results = super().test(cfg, task.model(cfg, model), evaluators)
         problem = None
         if comm.is_main_process():
             names = cfg.DATASETS.TEST
@@ -225,15 +236,10 @@ def _problem_of(cfg: CfgNode, results: dict) -> UnknownFigure | None:
 
 
 def distribute(model: nn.Module) -> nn.Module:
-    """The model in DistributedDataParallel where there are several processes, on GPUs or on the CPU."""
+    """Wrap a model in DistributedDataParallel where several processes run, on GPUs or on the CPU."""
     on_cpu = next(model.parameters()).device.type == "cpu"
     return create_ddp_model(model, broadcast_buffers=False, **({"device_ids": None} if on_cpu else {}))
 
 
 def _statistics(cfg: CfgNode, model: nn.Module) -> list[DatasetEvaluator]:
     return [EarlyStopStatistics(model), *([SettlingStatistics(model)] if cfg.TEST.SETTLING else [])]
-
-
-def inference_folder(cfg: CfgNode, dataset_name: str) -> str:
-    """Where an evaluation leaves its files."""
-    return os.path.join(cfg.OUTPUT_DIR, "inference", dataset_name)

@@ -1,4 +1,4 @@
-"""Losses on data that is not trained on, and predictions over steps, while training."""
+"""Validation losses and predictions over steps, during training."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -17,19 +17,30 @@ from crbp_d2.modeling.heads import recurrent_heads
 from crbp_d2.predict.pictures import Predictions
 from crbp_d2.predict.run_folder import metadata_of
 
+from .averaging import copy_values
 from .seeding import AUGMENTATION, seeded
 from .tasks import task_of
 
 
 @contextmanager
-def frozen_buffers(model: nn.Module) -> Iterator[None]:
-    """While it lasts, buffers (running averages of norms, say) may change; then they are what they were."""
+def kept_modes(model: nn.Module) -> Iterator[None]:
+    """Restore the mode of every module at the end of the block: training or evaluation."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+@contextmanager
+def kept_buffers(model: nn.Module) -> Iterator[None]:
+    """Restore the buffers at the end of the block, such as running averages of norms."""
     before = [buffer.clone() for buffer in model.buffers()]
     try:
         yield
     finally:
-        for buffer, value in zip(model.buffers(), before, strict=True):
-            buffer.data.copy_(value)
+        copy_values(before, model.buffers())
 
 
 def validation_losses(model: nn.Module, inputs: Iterable[list[dict]], seed: int = 0) -> dict[str, float]:
@@ -39,17 +50,14 @@ def validation_losses(model: nn.Module, inputs: Iterable[list[dict]], seed: int 
     value, for which gradients are recorded and thrown away.
     """
     totals: dict[str, float] = {}
-    count, training = 0, model.training
-    model.train()
-    try:
-        # A storage of its own: heads log scalars of the solve.
-        with frozen_buffers(model), seeded(seed, AUGMENTATION), EventStorage(), torch.enable_grad():
-            for batch in inputs:
-                for name, loss in model(batch).items():
-                    totals[name] = totals.get(name, 0.0) + loss.item() * len(batch)
-                count += len(batch)
-    finally:
-        model.train(training)
+    count = 0
+    # A storage of its own: heads log scalars of the solve.
+    with kept_modes(model), kept_buffers(model), seeded(seed, AUGMENTATION), EventStorage(), torch.enable_grad():
+        model.train()
+        for batch in inputs:
+            for name, loss in model(batch).items():
+                totals[name] = totals.get(name, 0.0) + loss.item() * len(batch)
+            count += len(batch)
     return {name: total / count for name, total in totals.items()} if count else {}
 
 
@@ -67,8 +75,8 @@ class ValidationLoss(HookBase):
 
     Args:
         period: iterations between two; 0: at the end only.
-        model: that is trained.
-        inputs: gives the batches, anew each time. Every process computes all of them; the main one logs.
+        model: the trained one.
+        inputs: returns the batches at each call. Every process computes all of them; the main one logs.
     """
 
     def __init__(self, period: int, model: nn.Module, inputs: Callable[[], Iterable[list[dict]]]):
@@ -91,8 +99,8 @@ class PicturesOverSteps(HookBase):
     """Puts the prediction on the first test image over the steps into TensorBoard, every `period` iterations.
 
     Args:
-        cfg: of the model.
-        model: with a recurrent head.
+        cfg: config of the model.
+        model: one with a recurrent head.
         period: iterations between two.
     """
 
@@ -110,18 +118,16 @@ class PicturesOverSteps(HookBase):
             return
         steps = self.cfg.MODEL.RECURRENCE.STEPS
         record = next(validation_inputs(self.cfg, 1))[0]
-        self.model.eval()
-        try:
+        with kept_modes(self.model):
+            self.model.eval()
             strip = Predictions(
                 self.cfg, self.model, metadata_of(self.cfg), "", steps=sorted({1, (steps + 1) // 2, steps, 2 * steps})
             )
-            drawn, _ = strip.predict(picture_of(record, strip.predictor.grey))
-        finally:
-            self.model.train()
+            drawn, _ = strip.predict(image_of(record, strip.predictor.grey))
         self.trainer.storage.put_image("prediction over steps", drawn.transpose(2, 0, 1))
 
 
-def picture_of(record: dict, grey: bool) -> np.ndarray:
+def image_of(record: dict, grey: bool) -> np.ndarray:
     """H x W x C uint8 of a mapped record."""
     pixels = record["image"].numpy()
     return pixels[0] if grey else pixels.transpose(1, 2, 0)

@@ -14,7 +14,7 @@ from detectron2.config import CfgNode, configurable, get_cfg
 from detectron2.utils import comm
 
 from crbp_d2.cells import FeedforwardControl, build_cell, takes
-from crbp_d2.config import add_crbp_config
+from crbp_d2.config import add_crbp_config, require_keys
 from crbp_d2.config_file import value_of
 from crbp_d2.layers.convolution import set_convolution
 from crbp_d2.recurrence import ContractionPenalty, EarlyExit, Recurrence, learning_rule
@@ -128,6 +128,8 @@ def keyed(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(wrapped)
     def by_key(self: Any, *args: Any, **kwargs: Any) -> None:
         cfg = kwargs.get("cfg", args[0] if args else None)
+        if isinstance(cfg, CfgNode):
+            require_keys(cfg)
         with errors_by_key(cfg) if isinstance(cfg, CfgNode) else nullcontext():
             wrapped(self, *args, **kwargs)
 

@@ -1,5 +1,6 @@
-"""What needs the compiled part of detectron2, which packages of it may lack."""
+"""Check of settings that need the compiled part of detectron2, which some packages of it lack."""
 
+from importlib import import_module
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -19,17 +20,17 @@ DEFORMABLE = "MODEL.RESNETS.DEFORM_ON_PER_STAGE"
 def has_compiled_part() -> bool:
     """Whether `detectron2._C` can be imported."""
     try:
-        from detectron2 import _C  # noqa: F401
+        import_module("detectron2._C")
     except ImportError:
         return False
     return True
 
 
 def check_compiled_part(cfg: CfgNode) -> None:
-    """Check that what a config asks for does not need a compiled part that is not there.
+    """Check that a config does not need a missing compiled part.
 
     Raises:
-        ValueError: the key, its value and the way out.
+        ValueError: names the key, its value and a remedy.
     """
     model = cfg.MODEL
     needed: dict[str, Any] = {}

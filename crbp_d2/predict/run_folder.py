@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import torch
-from detectron2.config import CfgNode, get_cfg
+from detectron2.config import CfgNode
 from detectron2.data import Metadata, MetadataCatalog
 from detectron2.engine import HookBase
 from detectron2.modeling import build_model
@@ -14,8 +14,7 @@ from detectron2.utils import comm
 from torch import nn
 
 from crbp_d2.checkpoint.loading import Checkpointer, weights_in
-from crbp_d2.config import add_crbp_config
-from crbp_d2.config_file import merge_config_file, merge_options
+from crbp_d2.config_file import load_config
 from crbp_d2.data import register_builtin
 from crbp_d2.modeling.compiled import check_compiled_part
 from crbp_d2.utils.files import write_json
@@ -110,10 +109,7 @@ def load_run(folder: str, weights: str = "", opts: list[str] | None = None) -> t
             f"{folder} is the run of a LazyConfig, which says nothing about reading pictures; predictions are for runs "
             "of YAML configs (docs/RECIPES.md has the model in Python)"
         )
-    cfg = get_cfg()
-    add_crbp_config(cfg)
-    merge_config_file(cfg, path)
-    merge_options(cfg, opts or [])
+    cfg = load_config(path, opts or [])
     if cfg.MODEL.DEVICE.startswith("cuda") and not torch.cuda.is_available():
         cfg.MODEL.DEVICE = "cpu"
     cfg.MODEL.WEIGHTS = weights or weights_in(folder)

@@ -1,23 +1,22 @@
-"""Invalid settings: the error that every constructor raises, and the checks that raise it.
-
-A range or a choice is written once, in the check that a constructor makes.
-"""
+"""Invalid settings: the error that every constructor raises, and the checks that raise it."""
 
 import difflib
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from numbers import Integral, Real
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 
 class SettingError(ValueError):
     """A setting with a value that is not allowed.
 
     Args:
-        name: of the setting, as the constructor spells it.
-        value: what was given.
-        allowed: what may be given, in words, or all choices.
-        owner: class whose setting it is, "" where the name says all.
+        name: name of the setting, as the constructor spells it.
+        value: the given value.
+        allowed: allowed values in words, or all choices.
+        owner: class of the setting, "" where the name is unique.
     """
 
     def __init__(self, name: str, value: object, allowed: str | Iterable[str], owner: str = ""):
@@ -51,7 +50,7 @@ class ContradictionError(SettingError):
 
     Args:
         settings: their values by their names; `name` and `value` are those of the first.
-        reason: why they do not go together, and what to do.
+        reason: why they contradict each other, and what to do.
         owner: see SettingError.
     """
 
@@ -139,3 +138,9 @@ def full_keys(section: Mapping, prefix: str = "") -> Iterable[str]:
         yield f"{prefix}{key}"
         if isinstance(value, Mapping):
             yield from full_keys(value, f"{prefix}{key}.")
+
+
+def exit_with(error: Exception, place: str = "") -> NoReturn:
+    """End the program with one line: its name, `place` and the error's message."""
+    text = error.args[0] if isinstance(error, KeyError) else error
+    sys.exit(f"{Path(sys.argv[0]).name}{place}: {' '.join(str(text).split())}")

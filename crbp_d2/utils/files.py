@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, cast
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
-    """Have `write` fill a file beside `path`, which then takes its place; both survive a loss of power.
+    """Have `write` fill a temporary file, which then replaces `path`; both survive a loss of power.
 
     Raises:
         OSError: names `path`. The file that was there before is still there.
@@ -55,7 +55,7 @@ class _Recorder:
 
 
 def _remove(path: str) -> None:
-    # It was never made, or the disk is gone: the error that brought us here says why.
+    # It was never created, or the disk is gone: the error that is being raised says why.
     with contextlib.suppress(OSError):
         os.remove(path)
 
@@ -73,6 +73,20 @@ def _sync_folder(folder: Path) -> None:
         pass
     finally:
         os.close(descriptor)
+
+
+def inside(folder: str | Path, name: str, what: str) -> str:
+    """The path of `name` below a folder.
+
+    Args:
+        what: noun phrase for `name`, for the message.
+
+    Raises:
+        ValueError: `name` leads out of the folder.
+    """
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"{what} is {name!r}, which leads out of {folder}: choose another without '..' or a root")
+    return os.path.join(folder, name)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -102,5 +116,5 @@ def _finite(content: Any) -> Any:
 
 
 def write_figure(path: str | Path, figure, dpi: int = 120) -> None:
-    """Likewise a figure of matplotlib, as PNG."""
+    """Write a figure of matplotlib atomically, as PNG."""
     write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=dpi))

@@ -1,4 +1,4 @@
-"""What to run where a package is missing."""
+"""Install commands for missing packages."""
 
 import sys
 from pathlib import Path
@@ -17,12 +17,12 @@ def missing(package: str) -> str:
     In a checkout this is `make install`, or entering the environment that it made; else it is pip's.
     """
     if not (ROOT / "tools/install.py").is_file():
-        way_out = f"run `{sys.executable} -m pip install {INSTALL.get(package, package)}`"
+        hint = f"run `{sys.executable} -m pip install {INSTALL.get(package, package)}`"
     elif (ROOT / ".venv/installed").is_file() and not _is_running(ROOT / ".venv"):
-        way_out = f"enter the environment with `. {ROOT}/.venv/bin/activate`"
+        hint = f"enter the environment with `. {ROOT}/.venv/bin/activate`"
     else:
-        way_out = f"run `make install` in {ROOT} and enter the environment with `. .venv/bin/activate`"
-    return f"crbp_d2 needs {package}, which {sys.executable} cannot import: {way_out}"
+        hint = f"run `make install` in {ROOT} and enter the environment with `. .venv/bin/activate`"
+    return f"crbp_d2 needs {package}, which {sys.executable} cannot import: {hint}"
 
 
 def _is_running(environment: Path) -> bool:

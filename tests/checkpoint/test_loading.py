@@ -1,6 +1,5 @@
 """Checkpoints that are damaged, foreign or malicious; atomic writes; weights that do not fit."""
 
-import copy
 import errno
 import os
 import pickle
@@ -106,55 +105,6 @@ def test_a_checkpoint_of_another_model_is_named_with_its_first_keys(run, caplog)
     assert "model_0000007.pth" in caplog.text and "0.weight is (4, 2) in the file, (3, 2) in the model" in caplog.text
     with pytest.raises(UnusableCheckpoint, match=r"model_0000005.pth is of another model: 0.weight"):
         resumed(run, width=9)
-
-
-STATE = {
-    "iteration": 7,
-    "hooks": {"seed": 1},
-    "_trainer": {"iteration": 7, "optimizer": {"state": {}, "param_groups": [{"params": [0]}]}},
-}
-
-
-def changed(*path, value=None):
-    """A copy of STATE with one value replaced, or removed if it is None."""
-    part = state = copy.deepcopy(STATE)
-    *sections, last = path
-    for section in sections:
-        part = part[section]
-    if value is None:
-        del part[last]
-    else:
-        part[last] = value
-    return state
-
-
-@pytest.mark.parametrize(
-    "state,told",
-    [
-        (5, "int"),
-        ({}, "iteration"),
-        (changed("iteration", value=6), "6"),
-        (changed("iteration", value="7"), "str"),
-        (changed("hooks", value=[1]), "list"),
-        (changed("_trainer"), "_trainer"),
-        (changed("_trainer", "optimizer"), "optimizer"),
-        (changed("_trainer", "optimizer", value=[]), "list"),
-        (changed("_trainer", "optimizer", "state"), "state"),
-        (changed("_trainer", "optimizer", "param_groups", value=[{}]), "param_groups"),
-    ],
-)
-def test_a_state_that_no_training_left_is_left_aside(run, caplog, state, told):
-    torch.save({"model": model().state_dict(), "trainer": state, "iteration": 7}, run / "model_0000007.pth")
-    checkpointer = Checkpointer(model(), str(run), trainer=Training())
-    checkpointer.checkpointables["trainer"].state = copy.deepcopy(STATE)
-    for iteration in (1, 3, 5):
-        path = run / f"model_{iteration:07d}.pth"
-        content = torch.load(path)
-        torch.save({**content, "trainer": changed("iteration", value=iteration)}, path)
-    assert checkpointer.get_checkpoint_file() == str(run / "model_0000005.pth")
-    assert "model_0000007.pth" in caplog.text and told in caplog.text
-    torch.save({"model": model().state_dict(), "trainer": STATE, "iteration": 7}, run / "model_0000007.pth")
-    assert checkpointer.get_checkpoint_file() == str(run / "model_0000007.pth")
 
 
 def test_weights_that_are_not_finite_are_left_aside(run, caplog):

@@ -33,8 +33,8 @@ def test_a_key_whose_default_is_none_may_be_none_again(tmp_path):
     "content,parts",
     [
         ("- a\n- b\n", ["list"]),
-        ("", ["nothing"]),
-        ("# only a comment\n", ["nothing"]),
+        ("", ["empty"]),
+        ("# only a comment\n", ["empty"]),
         ("just words\n", ["str"]),
         ("MODEL: [\n", ["YAML"]),
         ("MODEL: 3\n", ["MODEL", "3"]),

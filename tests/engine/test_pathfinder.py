@@ -192,11 +192,10 @@ def test_a_stream_is_known_by_what_it_is_not_by_its_name():
     [
         (["TEST.STEPS_TO_EVALUATE", "(0, 4)"], r"TEST.STEPS_TO_EVALUATE is \(0, 4\); allowed"),
         (["MODEL.SEM_SEG_HEAD.NAME", "FeedforwardContourHead"], "TEST.STEPS_TO_EVALUATE is .* leave it empty"),
-        (["SOLVER.OPTIMIZER", "Adm"], "SOLVER.OPTIMIZER is 'Adm'; allowed: SGD, Adam"),
-        (["MODEL.PIXEL_MEAN", "[0.0, 0.0]"], "MODEL.PIXEL_STD has 1 values, but MODEL.PIXEL_MEAN 2"),
+        (["MODEL.PIXEL_MEAN", "[0.0, 0.0]"], "MODEL.PIXEL_STD is .*MODEL.PIXEL_MEAN is"),
         (
             ["MODEL.PIXEL_MEAN", [0.0] * 3, "MODEL.PIXEL_STD", [1.0] * 3],
-            r"MODEL.PIXEL_MEAN is \[0.0, 0.0, 0.0\]; allowed: one value",
+            "MODEL.PIXEL_MEAN has 3 values",
         ),
         (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 54], "MODEL.SEM_SEG_HEAD.NUM_CLASSES is 54"),
         (

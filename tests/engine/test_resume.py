@@ -7,10 +7,12 @@ import pytest
 import torch
 from detectron2.utils.events import get_event_storage
 from helpers import forked
-from helpers.stopped_runs import Stopped, stopped_and_resumed, train
+from helpers.stopped_runs import Stopped, refusal, stopped_and_resumed, train
+from torch import nn
 
 from crbp_d2 import Trainer
-from crbp_d2.recurrence import RULES
+from crbp_d2.engine.seeding import seed_draws
+from crbp_d2.recurrence import RULES, RandomSteps
 from tools.soak.small_runs import CONTRACTION, difference
 
 pytestmark = pytest.mark.usefixtures("small_sets")
@@ -72,6 +74,54 @@ def test_without_a_seed_a_run_keeps_the_one_it_drew(tmp_path, monkeypatch):
     assert not difference(tmp_path / "a", tmp_path / "b")
     train("stream", tmp_path / "c", "SEED", -1)
     assert difference(tmp_path / "a", tmp_path / "c")
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW"])
+def test_a_resumed_run_takes_rate_and_decay_of_its_config(tmp_path, caplog, name):
+    options = ("SOLVER.OPTIMIZER", name, "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "(4,)",
+               "SOLVER.GAMMA", 0.5, "SOLVER.WARMUP_ITERS", 0)  # fmt: skip
+    train("stream", tmp_path, *options, "SOLVER.BASE_LR", 0.01, "SOLVER.MAX_ITER", 3)
+    new = ("SOLVER.BASE_LR", 0.004, "SOLVER.WEIGHT_DECAY", 0.25)
+    train("stream", tmp_path, *options, *new, "SOLVER.MAX_ITER", 6, flags=["--resume"])
+    state = torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]["_trainer"]["optimizer"]
+    group = state["param_groups"][0]
+    assert (group["initial_lr"], group["lr"], group["weight_decay"]) == pytest.approx((0.004, 0.002, 0.25))
+    assert "SOLVER.BASE_LR is 0.004, in the checkpoint 0.01" in caplog.text and "WEIGHT_DECAY is 0.25" in caplog.text
+
+
+def test_another_optimizer_is_refused(tmp_path):
+    train("stream", tmp_path, "SOLVER.OPTIMIZER", "SGD", "SOLVER.MAX_ITER", 2)
+    options = ("SOLVER.OPTIMIZER", "Adam", "SOLVER.MAX_ITER", 4)
+    assert "SOLVER.OPTIMIZER" in refusal("stream", tmp_path, *options, flags=["--resume"])
+
+
+def test_draws_depend_on_seed_and_place():
+    sequences = set()
+    for seed in (1, 2):
+        model = nn.ModuleList([RandomSteps(1, 100), nn.ModuleDict({"head": RandomSteps(1, 100)})])
+        for _ in range(2):
+            seed_draws(model, seed)
+            for solver in (model[0], model[1]["head"]):
+                solver.draws.zero_()
+                sequences.add(tuple(solver.next_steps() for _ in range(20)))
+    assert len(sequences) == 4
+
+
+def test_a_resumed_run_keeps_the_seed_of_its_draws(tmp_path, monkeypatch):
+    options = ("MODEL.RECURRENCE.RULE", "progressive", "MODEL.RECURRENCE.STEPS", 12)
+    train("stream", tmp_path / "whole", *options, "SEED", 5)
+    train("stream", tmp_path / "parts", *options, "SEED", 5, stop_at=4, monkeypatch=monkeypatch)
+    train("stream", tmp_path / "parts", *options, "SEED", 6, flags=["--resume"])
+    assert not difference(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_an_evaluation_leaves_the_config_of_the_run(tmp_path):
+    train("stream", tmp_path)
+    before = (tmp_path / "config.yaml").read_bytes()
+    options = ("MODEL.RECURRENCE.TEST_STEPS", 2, "DATASETS.TEST", "('pathfinder_soak_val',)")
+    train("stream", tmp_path, *options, flags=["--eval-only", "--resume"])
+    assert (tmp_path / "config.yaml").read_bytes() == before
+    assert (tmp_path / "inference/pathfinder_soak_val/results.json").exists()
 
 
 def test_a_finished_run_is_left_as_it_is(tmp_path, caplog):

@@ -55,7 +55,7 @@ def test_a_full_disk_in_training_loses_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that is always full is one of Linux")
 def test_metrics_on_a_full_disk_are_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("crbp_d2.engine.resume._whole_lines", lambda path: [])
+    monkeypatch.setattr("crbp_d2.engine.resume._intact_lines", lambda path: [])
     monkeypatch.setattr("crbp_d2.engine.resume.write_text", lambda path, text: None)
     (tmp_path / "metrics.json").symlink_to("/dev/full")
     message = refusal("stream", tmp_path)

@@ -137,7 +137,7 @@ def test_bfloat16_trains_on_a_cpu_and_float16_does_not(pathfinder_config, tmp_pa
     trainer.train()
     assert seen == {torch.bfloat16}
     assert all(p.isfinite().all() for p in trainer.model.parameters())
-    with pytest.raises(ValueError, match="SOLVER.AMP.DTYPE 'float16'"):
+    with pytest.raises(ValueError, match="SOLVER.AMP.DTYPE is 'float16'"):
         check_settings(pathfinder_config("SOLVER.AMP.ENABLED", True))
 
 
@@ -184,3 +184,35 @@ def test_tensorboard_gets_predictions_over_steps(pathfinder_config, tmp_path):
     events.Reload()
     assert "prediction over steps" in events.Tags()["images"]
     assert {"recurrence/residual", "pathfinder/F1"} <= set(events.Tags()["scalars"])
+
+
+def modes(model):
+    return [module.training for module in model.modules()]
+
+
+def test_evaluation_and_validation_keep_every_mode(pathfinder_config, tmp_path):
+    cfg = pathfinder_config(*QUICK, "OUTPUT_DIR", str(tmp_path))
+    model = Trainer.build_model(cfg)
+    for training in (True, False):
+        model.train(training)
+        model.sem_seg_head.norm.train(not training)
+        before = modes(model)
+        Trainer.test(cfg, model)
+        validation_losses(model, validation_inputs(cfg, 1))
+        assert modes(model) == before and len(set(before)) == 2
+
+
+def test_a_model_within_the_trainer_is_saved_and_copied(pathfinder_config, tmp_path):
+    trainer = Trainer(pathfinder_config(*QUICK, "OUTPUT_DIR", str(tmp_path), "DATASETS.TEST", ()))
+    torch.save(trainer.model, tmp_path / "model.pt")
+    loaded = torch.load(tmp_path / "model.pt", weights_only=False)
+    copied = copy.deepcopy(trainer.model)
+    trainer.train()
+    again = loaded.state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in copied.state_dict().items())
+    assert not torch.equal(trainer.model.sem_seg_head.predictor.weight, again["sem_seg_head.predictor.weight"])
+
+
+def test_an_unknown_optimizer_is_named_with_the_nearest(pathfinder_config):
+    with pytest.raises(ValueError, match="SOLVER.OPTIMIZER is 'adm'.*'Adam'"):
+        build_optimizer(pathfinder_config("SOLVER.OPTIMIZER", "adm"), nn.Linear(1, 1))

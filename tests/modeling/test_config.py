@@ -6,6 +6,7 @@ from detectron2.modeling import build_model
 from helpers.paths import ROOT
 
 from crbp_d2 import add_crbp_config
+from crbp_d2.engine.setup import check
 from crbp_d2.layers.convolution import HorizontalConv2d
 from crbp_d2.modeling import check_recurrence_config
 from crbp_d2.modeling.build import build_feedforward, build_recurrence
@@ -84,6 +85,28 @@ def test_contradictions_are_refused():
     check_recurrence_config(config(*norm, "MaskRCNNConvUpsampleHead"))
 
 
+def test_a_penalty_that_the_rule_ignores_is_refused():
+    keys = {name: f"MODEL.RECURRENCE.PENALTY.{name}" for name in ("NAME", "WEIGHT")}
+    for rule in ("rbp", "bptt"):
+        for name, value in (("NAME", "Contraction"), ("WEIGHT", 5.0)):
+            cfg = config("MODEL.RECURRENCE.RULE", rule, keys[name], value)
+            with pytest.raises(ValueError, match=rf"{keys[name]} is {value!r}, but .*RULE is '{rule}'"):
+                check_recurrence_config(cfg, given=[keys[name], "SEED"])
+    # Of the base of another rule's config.
+    check_recurrence_config(cfg, given=["MODEL.RECURRENCE.RULE"])
+    check_recurrence_config(config(keys["WEIGHT"], 5.0), given=keys.values())
+
+
+def test_a_config_without_our_keys_is_told_which_call_it_lacks():
+    cfg = get_cfg()
+    cfg.MODEL.DEVICE, cfg.MODEL.MASK_ON = "cpu", True
+    cfg.MODEL.ROI_MASK_HEAD.NAME = "RecurrentMaskHead"
+    with pytest.raises(ValueError, match="add_crbp_config"):
+        build_model(cfg)
+    with pytest.raises(ValueError, match="add_crbp_config"):
+        check(cfg)
+
+
 @pytest.mark.parametrize(
     "options,expected",
     [
@@ -151,7 +174,7 @@ def test_early_exit_is_on_where_states_are_trained_to_settle(options, exits):
         for k, option in enumerate(options)
     ]
     cfg = config(*keys)
-    check_recurrence_config(cfg)
+    check_recurrence_config(cfg, given=())
     assert isinstance(build_recurrence(cfg, 4).solver, EarlyExit) == exits
 
 
