@@ -1,17 +1,147 @@
-"""detectron2's mapper for instances whose masks are polygons, run lengths or both."""
+"""Instance data sets in COCO's detection format: registration, loading and mapping."""
 
-from detectron2.data import DatasetMapper
+import os
+from functools import lru_cache
+
+from detectron2.config import CfgNode, configurable
+from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
+from detectron2.structures import BoxMode
+from detectron2.utils.file_io import PathManager
+
+from .images import ImageError, check_header, decoding, local, read_json
+from .instance_schema import CATEGORY, check_instances_json, complete_instances
+from .masks import compressed
+from .panoptic.dataset import free_registered, rank
+from .panoptic.faults import Faults
+from .panoptic.reader import check_files_exist, log_harmless
+from .schema import check_category_table, has_lists
+
+
+def register_instances(name: str, instances_json: str, image_root: str) -> None:
+    """Register a data set of instances in COCO's detection format.
+
+    Only the categories are read now. The JSON is checked when the data set is loaded; `check_instances` of
+    crbp_d2.data does so before a training.
+
+    Raises:
+        FileNotFoundError: no such JSON.
+        ValueError: invalid categories, or `name` is registered with other paths.
+    """
+    paths = {"json_file": str(instances_json), "image_root": str(image_root)}
+    data, faults = read_json(instances_json), Faults(instances_json)
+    if has_lists(data, ("categories",), faults):
+        check_category_table(data["categories"], CATEGORY, faults)
+    faults.raise_harmful()
+    free_registered(name, paths)
+    categories = sorted(data["categories"], key=lambda category: rank(category["id"]))
+    numbers = {category["id"]: k for k, category in enumerate(categories)}
+    DatasetCatalog.register(name, lambda: load_instances(paths["json_file"], paths["image_root"], numbers))
+    MetadataCatalog.get(name).set(
+        **paths,
+        evaluator_type="coco",
+        thing_classes=[category["name"] for category in categories],
+        thing_dataset_id_to_contiguous_id=numbers,
+    )
+
+
+def load_instances(instances_json: str, image_root: str, numbers: dict) -> list[dict]:
+    """Dataset dicts in detectron2's format.
+
+    Args:
+        numbers: category id -> class.
+
+    Raises:
+        FileNotFoundError: the JSON, or an image that it names, does not exist.
+        DatasetError: any other fault of the JSON; names file, image, annotation and key.
+    """
+    faults = instance_faults(instances_json)
+    faults.raise_harmful()
+    data = complete_instances(read_json(instances_json))
+    key = "images[].file_name"
+    check_files_exist(instances_json, ((i["id"], image_root, i["file_name"], key) for i in data["images"]))
+    log_harmless(faults)
+    records = {
+        image["id"]: {
+            "file_name": os.path.join(image_root, image["file_name"]),
+            "image_id": image["id"],
+            "height": image["height"],
+            "width": image["width"],
+            "annotations": [],
+        }
+        for image in data["images"]
+    }
+    for annotation in data["annotations"]:
+        records[annotation["image_id"]]["annotations"].append(_instance(annotation, numbers))
+    return [records[image_id] for image_id in sorted(records, key=rank)]
+
+
+def _instance(annotation: dict, numbers: dict) -> dict:
+    instance = {key: annotation[key] for key in ("iscrowd", "bbox")}
+    instance |= {"bbox_mode": BoxMode.XYWH_ABS, "category_id": numbers[annotation["category_id"]]}
+    if mask := annotation.get("segmentation"):
+        instance["segmentation"] = compressed(mask) if isinstance(mask, dict) else mask
+    return instance
+
+
+def instance_faults(path: str) -> Faults:
+    """`check_instances_json` of a file, once as long as it does not change.
+
+    Raises:
+        FileNotFoundError, ValueError: see read_json.
+    """
+    place = local(PathManager.get_local_path(str(path))) if PathManager.isfile(local(str(path))) else ""
+    stamp = (os.stat(place).st_mtime_ns, os.stat(place).st_size) if place else None
+    return _faults_at(str(path), stamp)
+
+
+@lru_cache(maxsize=8)
+def _faults_at(path: str, stamp: tuple | None) -> Faults:
+    return check_instances_json(read_json(path), path)
 
 
 class InstanceDatasetMapper(DatasetMapper):
-    """detectron2's DatasetMapper, which takes run-length masks as they are, whatever INPUT.MASK_FORMAT says.
+    """detectron2's DatasetMapper with errors that name the file, a check of semantic labels, and run-length masks.
 
-    With INPUT.MASK_FORMAT "polygon", images that have any get BitMasks instead of PolygonMasks; detectron2's heads
-    take both.
+    With INPUT.MASK_FORMAT "polygon", images that have run-length masks get BitMasks instead of PolygonMasks;
+    detectron2's heads take both.
+
+    Args:
+        semantic_classes: int, number of semantic classes; 0 for no check of the labels.
+        ignore_label: int, semantic label of pixels without annotation.
 
     Raises (when called):
-        ValueError: masks are trained on (MODEL.MASK_ON), but an instance has a box alone.
+        FileNotFoundError: a file does not exist.
+        ValueError: names a file that cannot be read, has another size than its record or an invalid label; masks are
+            trained on (MODEL.MASK_ON), but an instance has a box only.
     """
+
+    @configurable
+    def __init__(self, *args, semantic_classes: int = 0, ignore_label: int = 255, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.semantic_classes = semantic_classes
+        self.ignore_label = ignore_label
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode, is_train: bool = True) -> dict:
+        head = cfg.MODEL.SEM_SEG_HEAD
+        labels = {"semantic_classes": head.NUM_CLASSES, "ignore_label": head.IGNORE_VALUE}
+        return {**super().from_config(cfg, is_train), **labels}
+
+    def __call__(self, dataset_dict: dict) -> dict:
+        try:
+            result = super().__call__(dataset_dict)
+        except Exception:
+            _check_readable(dataset_dict)  # names the file if it is the reason
+            raise
+        if self.semantic_classes and self.is_train and "sem_seg" in result:
+            labels = result["sem_seg"]
+            valid = (labels == self.ignore_label) | ((labels >= 0) & (labels < self.semantic_classes))
+            if not valid.all():
+                raise ImageError(
+                    f"{dataset_dict.get('sem_seg_file_name')} has the label {labels[~valid][0].item()}; allowed: 0 to "
+                    f"{self.semantic_classes - 1}, and {self.ignore_label} (ignored)"
+                )
+        return result
 
     def _transform_annotations(self, dataset_dict: dict, transforms, image_shape) -> None:
         configured = self.instance_mask_format
@@ -19,7 +149,7 @@ class InstanceDatasetMapper(DatasetMapper):
         if self.use_instance_mask and None in masks:
             raise ValueError(
                 f"{dataset_dict['file_name']} has an instance without `segmentation`, but MODEL.MASK_ON is True; set "
-                "it to False to train on boxes alone"
+                "it to False to train on boxes only"
             )
         if any(isinstance(mask, dict) for mask in masks):
             self.instance_mask_format = "bitmask"
@@ -27,3 +157,12 @@ class InstanceDatasetMapper(DatasetMapper):
             super()._transform_annotations(dataset_dict, transforms, image_shape)
         finally:
             self.instance_mask_format = configured
+
+
+def _check_readable(record: dict) -> None:
+    for key in ("file_name", "sem_seg_file_name"):
+        if key in record and PathManager.isfile(record[key]):
+            with decoding(record[key]) as (image, header):
+                if "width" in record and "height" in record:
+                    check_header(header, record[key], record["width"], record["height"])
+                image.load()

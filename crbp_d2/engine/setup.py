@@ -13,7 +13,7 @@ from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.checkpoint.loading import check_weights
 from crbp_d2.config import add_crbp_config
 from crbp_d2.config_file import merge_config_file, merge_options
-from crbp_d2.data import (check_class_counts, check_dataset_available, check_ignored_label, check_image_channels, check_same_classes, register_builtin)
+from crbp_d2.data import (check_class_counts, check_dataset_available, check_ignored_label, check_image_channels, check_instances, check_same_classes, register_builtin)
 from crbp_d2.evaluation import check_steps_to_evaluate
 from crbp_d2.modeling.check import check_model
 from crbp_d2.modeling.compiled import check_compiled_part
@@ -123,6 +123,7 @@ def check_inputs(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> N
             check_dataset_available(name, f"DATASETS.{part}: ")
     task_of(cfg)
     for name in names:
+        check_instances(cfg, name)
         check_class_counts(cfg, name)
         check_ignored_label(cfg, name)
         check_image_channels(cfg, name)

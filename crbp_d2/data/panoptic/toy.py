@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 from detectron2.data import MetadataCatalog
 
-from ..images import encode_ids
 from .dataset import panoptic_metadata, register_with_metadata
+from .png import encode_ids
 
 # Class and mean hue in degrees; hues spread by 40, so neighbours overlap and colour alone does not tell a class.
 THINGS = {"disc": 0, "square": 70, "triangle": 140, "star": 215, "ring": 290}

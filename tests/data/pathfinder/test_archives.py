@@ -9,9 +9,8 @@ import pytest
 from helpers.paths import ROOT
 
 from crbp_d2.data import register_pathfinder
-from crbp_d2.data.pathfinder.archives import MANIFEST, PER_FILE, read_manifest, read_stimulus
 from crbp_d2.data.pathfinder.dataset import split_of
-from crbp_d2.data.pathfinder.files import is_complete, write_split
+from crbp_d2.data.pathfinder.files import MANIFEST, PER_FILE, is_complete, read_manifest, read_stimulus, write_split
 from crbp_d2.engine.run import main
 from tools.data_sets import free
 from tools.soak.archives import NAME, SPEC, STIMULI, Sets, outcome, stimuli_in

@@ -11,8 +11,7 @@ from helpers import forked
 
 from crbp_d2.cli.generate_pathfinder import main
 from crbp_d2.data.pathfinder import files as pathfinder_files
-from crbp_d2.data.pathfinder.archives import read_stimulus
-from crbp_d2.data.pathfinder.files import Split, is_complete, write_split
+from crbp_d2.data.pathfinder.files import Split, is_complete, read_stimulus, write_split
 from crbp_d2.data.pathfinder.spec import SPECS, PathfinderSpec
 from crbp_d2.data.pathfinder.stimuli import generate_pathfinder
 
