@@ -82,7 +82,7 @@ def write_split(
         left_over.unlink()
     files = split.files()
     manifest["files"] = {
-        name: entry for name, entry in manifest["files"].items() if _is_whole(folder / name, entry, files)
+        name: entry for name, entry in manifest["files"].items() if _is_intact(folder / name, entry, files)
     }  # fmt: skip
     _write_manifest(folder, manifest)
     missing = _Archives(folder, split, [name for name in files if name not in manifest["files"]])
@@ -163,7 +163,7 @@ def _differences(found, wanted) -> str:
     return f"{found} there, {wanted} asked for"
 
 
-def _is_whole(path: Path, entry: dict, files: dict[str, range]) -> bool:
+def _is_intact(path: Path, entry: dict, files: dict[str, range]) -> bool:
     if entry["count"] != len(files.get(path.name, ())) or not path.is_file():
         return False
     if _sha256(path) == entry["sha256"]:
