@@ -31,7 +31,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--image-root", **several, required=True, metavar="DIR",
                         help="folder of the images, one per set or for all")  # fmt: skip
     parser.add_argument("--instances-json", **several, metavar="JSON",
-                        help="COCO-detection annotations: of a panoptic set ('' for none), or one per set without any")  # fmt: skip
+                        help="COCO-detection annotations, of panoptic sets ('' for none) or by themselves")  # fmt: skip
     parser.add_argument("--config-file", metavar="YAML", help="config whose class counts the sets must have")
     parser.add_argument("--fix", metavar="OUT", help="write repaired copies of panoptic sets into this folder")
     parser.add_argument("--ignore", nargs="+", default=[], choices=KINDS, metavar="FAULT",

@@ -126,7 +126,8 @@ def _check_geometry(annotations: list[dict], images: dict, faults: Faults) -> No
     allowed = "polygons of at least 3 points, or run lengths that sum to height x width"
     add(~absent & ~known, "value", key, lambda k: f"{short(segmentations[k])}; allowed: {allowed}")
     resized = known & coded & (sizes[:, ::-1] != limits).any(axis=1)
-    add(resized, "size", key, lambda k: f"{sizes[k].tolist()}, but its image {_text(limits[k, ::-1])} (height, width)")
+    add(resized, "size", key, lambda k: (
+        f"run lengths of {sizes[k].tolist()}, but the image is {_text(limits[k, ::-1])} (height, width)"))  # fmt: skip
     known &= ~resized
     extents[~known] = np.nan
     _check_boxes(annotations, limits, extents, add)

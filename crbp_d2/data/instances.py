@@ -3,9 +3,11 @@
 import os
 from functools import lru_cache
 
+import torch
 from detectron2.config import CfgNode, configurable
 from detectron2.data import DatasetCatalog, DatasetMapper, MetadataCatalog
-from detectron2.structures import BoxMode
+from detectron2.data import detection_utils as utils
+from detectron2.structures import BitMasks, BoxMode
 from detectron2.utils.file_io import PathManager
 
 from .images import ImageError, check_header, decoding, local, read_json
@@ -144,13 +146,19 @@ class InstanceDatasetMapper(DatasetMapper):
         return result
 
     def _transform_annotations(self, dataset_dict: dict, transforms, image_shape) -> None:
-        configured = self.instance_mask_format
         masks = [a.get("segmentation") for a in dataset_dict["annotations"] if not a.get("iscrowd", 0)]
         if self.use_instance_mask and None in masks:
             raise ValueError(
                 f"{dataset_dict['file_name']} has an instance without `segmentation`, but MODEL.MASK_ON is True; set "
                 "it to False to train on boxes only"
             )
+        if not masks:
+            # detectron2 leaves out gt_masks here, which it needs after a crop.
+            dataset_dict.pop("annotations")
+            dataset_dict["instances"] = utils.annotations_to_instances([], image_shape)
+            dataset_dict["instances"].gt_masks = BitMasks(torch.zeros(0, *image_shape, dtype=torch.bool))
+            return
+        configured = self.instance_mask_format
         if any(isinstance(mask, dict) for mask in masks):
             self.instance_mask_format = "bitmask"
         try:

@@ -13,7 +13,7 @@ from detectron2.utils.colormap import colormap
 from pycocotools import mask as coco_mask
 
 from ..images import is_file, read_json, write_json
-from ..schema import has_lists, whole_number
+from ..schema import has_lists, is_inside, whole_number
 from .faults import Faults
 from .reader import load_panoptic, segment_indices
 from .schema import VOID, check_categories
@@ -81,8 +81,10 @@ def free_registered(name: str, paths: dict) -> None:
     """Free a name that is registered with the same paths.
 
     Raises:
-        ValueError: the name is taken by another data set.
+        ValueError: the name is taken by another data set, or leaves the folder that results are written to.
     """
+    if not is_inside(name):
+        raise ValueError(f"the name {name!r} of a data set names a folder outside of the output folder; choose another")
     if name not in DatasetCatalog.list():
         return
     registered = {key: MetadataCatalog.get(name).get(key) for key in paths}
