@@ -12,7 +12,7 @@ from detectron2.utils.file_io import PathManager
 
 from .images import ImageError, check_header, decoding, local, read_json
 from .instance_schema import CATEGORY, check_instances_json, complete_instances
-from .masks import compressed
+from .masks import as_run_lengths, compressed
 from .panoptic.dataset import free_registered, rank
 from .panoptic.faults import Faults
 from .panoptic.reader import check_files_exist, log_harmless
@@ -104,8 +104,8 @@ def _faults_at(path: str, stamp: tuple | None) -> Faults:
 class InstanceDatasetMapper(DatasetMapper):
     """detectron2's DatasetMapper with errors that name the file, a check of semantic labels, and run-length masks.
 
-    With INPUT.MASK_FORMAT "polygon", images that have run-length masks get BitMasks instead of PolygonMasks;
-    detectron2's heads take both.
+    Images with run-length masks, and all images if INPUT.CROP is enabled, get BitMasks instead of PolygonMasks,
+    whatever INPUT.MASK_FORMAT is; detectron2's heads take both.
 
     Args:
         semantic_classes: int, number of semantic classes; 0 for no check of the labels.
@@ -152,14 +152,18 @@ class InstanceDatasetMapper(DatasetMapper):
                 f"{dataset_dict['file_name']} has an instance without `segmentation`, but MODEL.MASK_ON is True; set "
                 "it to False to train on boxes only"
             )
-        if not masks:
+        if self.use_instance_mask and not masks:
             # detectron2 leaves out gt_masks here, which it needs after a crop.
             dataset_dict.pop("annotations")
             dataset_dict["instances"] = utils.annotations_to_instances([], image_shape)
             dataset_dict["instances"].gt_masks = BitMasks(torch.zeros(0, *image_shape, dtype=torch.bool))
             return
         configured = self.instance_mask_format
-        if any(isinstance(mask, dict) for mask in masks):
+        if self.recompute_boxes:  # after a crop, for which detectron2's polygons need shapely
+            size = dataset_dict["height"], dataset_dict["width"]
+            for annotation in dataset_dict["annotations"]:
+                annotation["segmentation"] = as_run_lengths(annotation["segmentation"], *size)
+        if self.recompute_boxes or any(isinstance(mask, dict) for mask in masks):
             self.instance_mask_format = "bitmask"
         try:
             super()._transform_annotations(dataset_dict, transforms, image_shape)

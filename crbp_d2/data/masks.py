@@ -49,6 +49,11 @@ def compressed(code: dict) -> dict:
     return coco_mask.frPyObjects(code, *code["size"]) if isinstance(code["counts"], list) else code
 
 
+def as_run_lengths(mask: list | dict, height: int, width: int) -> dict:
+    """The run-length code of polygons, drawn by pycocotools; other masks as they are."""
+    return coco_mask.merge(coco_mask.frPyObjects(mask, height, width)) if isinstance(mask, list) else mask
+
+
 def _measure_polygons(polygons: list[list[list]]) -> tuple[np.ndarray, np.ndarray]:
     """Bounds of the area (of the largest ring, and of all) and box; NaN if a ring is invalid."""
     rings = list(chain.from_iterable(polygons))
