@@ -67,6 +67,14 @@ def test_registering_twice(root):
         register_panoptic("tiny", str(root / "panoptic.json"), str(root / "other"), str(root / "images"))
 
 
+def test_registering_again_takes_the_corrected_classes(root):
+    register(root)
+    rewrite(root, lambda data: data["categories"][0].update(name="horse"))
+    register(root)
+    assert MetadataCatalog.get("tiny").thing_classes == ["horse", "dog"]
+    assert len(DatasetCatalog.get("tiny")) == 2
+
+
 def test_refusals_of_files(root):
     with pytest.raises(FileNotFoundError, match="no file at panoptic_json.*nowhere.json"):
         register_panoptic("tiny", str(root / "nowhere.json"), "a", "b")
