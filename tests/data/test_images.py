@@ -17,6 +17,7 @@ def test_large_images_are_told_from_damaged_ones(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 700)
     with pytest.raises(ImageError, match=r"a\.png is too large: .*1500.*MAX_IMAGE_PIXELS"):
         read_header(path)
+    monkeypatch.undo()
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
     with pytest.raises(UnreadableImageError, match=r"a\.png is truncated"):
         read_header(path)
