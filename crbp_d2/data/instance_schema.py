@@ -10,14 +10,13 @@ from .masks import measure_masks
 from .panoptic.faults import Faults
 from .schema import (
     CATEGORY,
-    FLAG,
-    ID,
+    INSTANCE,
     MISSING,
-    Column,
     check_category_table,
     check_columns,
     check_images,
     has_lists,
+    is_box,
     is_flag,
     is_id,
     is_length,
@@ -25,19 +24,6 @@ from .schema import (
     short,
 )
 
-
-def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value)) and min(value[2:]) >= 0
-
-
-ANNOTATIONS = (
-    Column("id", is_id, ID, absent="derived-key"),
-    Column("image_id", is_id, ID),
-    Column("category_id", is_id, ID),
-    Column("iscrowd", is_flag, FLAG, absent="derived-key"),
-    Column("area", lambda v: is_number(v) and v >= 0, "a number from 0", absent="derived-key"),
-    Column("bbox", _is_box, "x, y, width and height"),
-)
 # The area of polygons is that of their outlines, not of the pixels they are drawn with.
 RATIO, SLACK = 2.0, 64
 # Pixels by which boxes and masks may differ or leave the image without a word, and the fraction of a side of the mask
@@ -76,7 +62,7 @@ def _check_annotations(annotations: list[dict], images: dict, listed: dict, faul
     def image_of(k: int) -> object:
         return annotations[k].get("image_id", "")
 
-    check_columns(annotations, "annotations[]", ANNOTATIONS, faults, image_of, _label)
+    check_columns(annotations, "annotations[]", INSTANCE, faults, image_of, _label)
     for k, annotation in enumerate(annotations):
         image_id, category = annotation.get("image_id"), annotation.get("category_id")
         if is_id(image_id) and image_id not in images:
@@ -140,7 +126,9 @@ def _check_geometry(annotations: list[dict], images: dict, faults: Faults) -> No
 
 def _check_boxes(annotations: list[dict], limits: np.ndarray, masks: np.ndarray, add: Callable) -> None:
     """Compare boxes with masks (n x 4 corners, NaN without one) and images (n x 2: width, height)."""
-    boxes = np.array([a["bbox"] if _is_box(a.get("bbox")) else [np.nan] * 4 for a in annotations], np.float64)
+    boxes = np.array(
+        [a["bbox"] if is_box(a.get("bbox"), empty=True) else [np.nan] * 4 for a in annotations], np.float64
+    )
     given = np.hstack([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]])
     boxed, both = ~np.isnan(given[:, 0]), ~np.isnan(given[:, 0] + masks[:, 0])
     reached = np.where(np.isnan(masks), given, masks)

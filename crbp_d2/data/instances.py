@@ -11,12 +11,12 @@ from detectron2.structures import BitMasks, BoxMode
 from detectron2.utils.file_io import PathManager
 
 from .images import ImageError, check_header, decoding, local, read_json
-from .instance_schema import CATEGORY, check_instances_json, complete_instances
+from .instance_schema import check_instances_json, complete_instances
 from .masks import as_run_lengths, compressed
 from .panoptic.dataset import free_registered, rank
 from .panoptic.faults import Faults
 from .panoptic.reader import check_files_exist, log_harmless
-from .schema import check_category_table, has_lists
+from .schema import CATEGORY, check_category_table, has_lists
 
 
 def register_instances(name: str, instances_json: str, image_root: str) -> None:

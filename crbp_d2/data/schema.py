@@ -52,8 +52,11 @@ def is_color(value: object) -> bool:
     return isinstance(value, list) and len(value) == 3 and all(is_number(v) and 0 <= v <= 255 for v in value)
 
 
-def is_box(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(is_number, value)) and min(value[2:]) > 0
+def is_box(value: object, empty: bool = False) -> bool:
+    """Whether a value is x, y, width and height; `empty`: of any area from 0."""
+    if not (isinstance(value, list) and len(value) == 4 and all(map(is_number, value))):
+        return False
+    return min(value[2:]) > 0 or (empty and min(value[2:]) == 0)
 
 
 def is_table(value: object) -> bool:
@@ -107,6 +110,26 @@ IMAGE = (
 )
 # Names that are empty or blank cannot be told apart in tables and pictures.
 CATEGORY = (Column("id", is_id, ID), Column("name", lambda v: isinstance(v, str) and v.strip() != "", "a string"))
+PANOPTIC_CATEGORY = (
+    *CATEGORY,
+    Column("isthing", is_flag, FLAG),
+    Column("color", is_color, "3 numbers from 0 to 255", absent=""),
+)
+PANOPTIC_ANNOTATION = (Column("image_id", is_id, ID),)
+SEGMENT = (
+    Column("id", lambda v: whole_number(v) is not None, "a whole number", "segment-id"),
+    Column("iscrowd", is_flag, FLAG, absent="derived-key"),
+    Column("area", lambda v: is_number(v) and v > 0, "a positive number", "area", "derived-key"),
+    Column("bbox", is_box, "x, y, width and height", "box", "derived-key"),
+)
+INSTANCE = (
+    Column("id", is_id, ID, absent="derived-key"),
+    Column("image_id", is_id, ID),
+    Column("category_id", is_id, ID),
+    Column("iscrowd", is_flag, FLAG, absent="derived-key"),
+    Column("area", lambda v: is_number(v) and v >= 0, "a number from 0", absent="derived-key"),
+    Column("bbox", lambda v: is_box(v, empty=True), "x, y, width and height"),
+)
 
 
 def check_columns(

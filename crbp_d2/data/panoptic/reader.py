@@ -21,7 +21,7 @@ from ..schema import is_box, whole_number
 from .as_files import ThingAnnotation, semantic_path
 from .faults import Fault, Faults
 from .png import load_ids, locate
-from .schema import SEGMENT, VOID, check_panoptic_json
+from .schema import SEGMENTS, VOID, check_panoptic_json
 
 # Harmless faults of which one is logged when a data set is loaded; the others concern other programs only.
 LOGGED = ("derived-key", "image-without-annotation", "box", "area", "no-mask")
@@ -167,7 +167,7 @@ def find_segments(ids: np.ndarray, segments: list[dict], faults: Faults, image_i
     for where, unknown in (("only in the PNG", only_png), ("only in the JSON", only_json)):
         if len(unknown):
             more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-            faults.add("segments", f"{SEGMENT}.id", f"{where}: {unknown.tolist()[:5]}{more}", image_id)
+            faults.add("segments", f"{SEGMENTS}.id", f"{where}: {unknown.tolist()[:5]}{more}", image_id)
     return indices
 
 
@@ -193,12 +193,12 @@ def _holds(box: list[float], indices: np.ndarray, k: int, area: int) -> bool:
 
 def area_fault(path: str, image_id: object, segment: dict, area: int) -> Fault:
     value = f"segment {segment['id']!r}: {segment['area']!r}, but the PNG has {area} px"
-    return Fault("area", path, image_id, f"{SEGMENT}.area", value)
+    return Fault("area", path, image_id, f"{SEGMENTS}.area", value)
 
 
 def box_fault(path: str, image_id: object, segment: dict, found: str) -> Fault:
     value = f"segment {segment['id']!r}: {segment['bbox']!r}, but {found} (x, y, width, height)"
-    return Fault("box", path, image_id, f"{SEGMENT}.bbox", value)
+    return Fault("box", path, image_id, f"{SEGMENTS}.bbox", value)
 
 
 def semantic_table(segments_info: list[dict]) -> np.ndarray:

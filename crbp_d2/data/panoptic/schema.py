@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from ..schema import (
-    CATEGORY,
-    FLAG,
-    ID,
     MISSING,
+    PANOPTIC_ANNOTATION,
+    PANOPTIC_CATEGORY,
+    SEGMENT,
     Column,
     check_category_table,
     check_columns,
@@ -20,33 +20,16 @@ from ..schema import (
     check_string_ids,
     has_lists,
     integers,
-    is_box,
-    is_color,
-    is_flag,
     is_id,
-    is_number,
     is_table,
     other_type,
     type_name,
-    whole_number,
 )
 from .faults import Faults
 from .png import MOST_SEGMENTS
 
 VOID = 255  # in a semantic map of bytes
-SEGMENT = "annotations[].segments_info[]"
-CATEGORIES = (
-    *CATEGORY,
-    Column("isthing", is_flag, FLAG),
-    Column("color", is_color, "3 numbers from 0 to 255", absent=""),
-)
-ANNOTATIONS = (Column("image_id", is_id, ID),)
-SEGMENTS = (
-    Column("id", lambda v: whole_number(v) is not None, "a whole number", "segment-id"),
-    Column("iscrowd", is_flag, FLAG, absent="derived-key"),
-    Column("area", lambda v: is_number(v) and v > 0, "a positive number", "area", "derived-key"),
-    Column("bbox", is_box, "x, y, width and height", "box", "derived-key"),
-)
+SEGMENTS = "annotations[].segments_info[]"
 
 
 def check_panoptic_json(data: Any, path: str) -> Faults:
@@ -88,7 +71,7 @@ def _is_detection(data: dict, faults: Faults) -> bool:
 
 
 def _check_categories(categories: list[dict], faults: Faults) -> dict:
-    listed = check_category_table(categories, CATEGORIES, faults)
+    listed = check_category_table(categories, PANOPTIC_CATEGORY, faults)
     stuff = sum(not c.get("isthing", True) for c in categories)
     if not categories or stuff >= VOID - 1:
         allowed = f"at least one is needed, and fewer than {VOID - 1} of stuff"
@@ -100,7 +83,11 @@ def _check_annotations(annotations: list[dict], images: dict, faults: Faults) ->
     if not annotations:
         faults.add("value", "annotations", "is empty: there is nothing to train on or to evaluate")
     check_columns(
-        annotations, "annotations[]", ANNOTATIONS, faults, label=lambda a: f"(file_name {a.get('file_name')!r}) "
+        annotations,
+        "annotations[]",
+        PANOPTIC_ANNOTATION,
+        faults,
+        label=lambda a: f"(file_name {a.get('file_name')!r}) ",
     )
     names = check_names(annotations, "annotations[]", "image_id", faults)
     counts = Counter(a["image_id"] for a in annotations if is_id(a.get("image_id")))
@@ -138,17 +125,17 @@ def _check_segments(annotations: list[dict], listed: dict, faults: Faults) -> No
 
     category = Column("category_id", is_listed, "the id of a category", "category-unlisted")
     check_columns(
-        segments, SEGMENT, (*SEGMENTS, category), faults, image_of, lambda s: f"segment {s.get('id')!r}: "
+        segments, SEGMENTS, (*SEGMENT, category), faults, image_of, lambda s: f"segment {s.get('id')!r}: "
     )  # fmt: skip
     values = [s.get("id", MISSING) for s in segments]
     ids, whole = integers(values)
-    check_string_ids([v for v in values if type(v) is str], f"{SEGMENT}.id", faults)
+    check_string_ids([v for v in values if type(v) is str], f"{SEGMENTS}.id", faults)
     inside = (ids > 0) & (ids < MOST_SEGMENTS)
     for k in np.flatnonzero(whole & ~inside).tolist():
         faults.add(
-            "segment-id", f"{SEGMENT}.id", f"{ids[k]}; allowed: 1 to {MOST_SEGMENTS - 1} (0 is void)", image_of(k)
+            "segment-id", f"{SEGMENTS}.id", f"{ids[k]}; allowed: 1 to {MOST_SEGMENTS - 1} (0 is void)", image_of(k)
         )
     good = np.flatnonzero(whole & inside)
     _, first, counts = np.unique(owners[good] * MOST_SEGMENTS + ids[good], return_index=True, return_counts=True)
     for k, count in zip(good[first[counts > 1]].tolist(), counts[counts > 1], strict=True):
-        faults.add("duplicate-segment", f"{SEGMENT}.id", f"{ids[k]} is the id of {count} segments", image_of(k))
+        faults.add("duplicate-segment", f"{SEGMENTS}.id", f"{ids[k]} is the id of {count} segments", image_of(k))
