@@ -11,7 +11,7 @@ from detectron2.utils.file_io import PathManager
 
 from crbp_d2.utils.errors import did_you_mean
 
-from .instances import instance_faults
+from .instances import checked_instances
 from .panoptic.faults import DatasetError
 
 
@@ -61,10 +61,9 @@ def check_instances(cfg: CfgNode, name: str) -> None:
         DatasetError: names file, image, annotation and key.
     """
     metadata = MetadataCatalog.get(name)
-    if metadata.get("evaluator_type") != "coco":
+    if metadata.get("evaluator_type") != "coco" or not metadata.get("json_file"):
         return
-    faults = instance_faults(metadata.json_file)
-    faults.raise_harmful()
+    faults = checked_instances(metadata.json_file, metadata.image_root)
     boxes = [fault for fault in faults if fault.kind == "no-mask"]
     if boxes and cfg.MODEL.MASK_ON:
         hint = "but MODEL.MASK_ON is True; set it to False to train on boxes only"

@@ -10,13 +10,16 @@ from detectron2.data import detection_utils as utils
 from detectron2.structures import BitMasks, BoxMode
 from detectron2.utils.file_io import PathManager
 
-from .images import ImageError, check_header, decoding, local, read_json
+from .images import ImageError, check_header, decoding, header_fault, local, read_header, read_json
 from .instance_schema import check_instances_json, complete_instances
 from .masks import as_run_lengths, compressed
 from .panoptic.dataset import free_registered, rank
 from .panoptic.faults import Faults
 from .panoptic.reader import check_files_exist, log_harmless
 from .schema import CATEGORY, check_category_table, has_lists
+
+# Images whose size is compared before a training.
+SAMPLE = 16
 
 
 def register_instances(name: str, instances_json: str, image_root: str) -> None:
@@ -53,15 +56,10 @@ def load_instances(instances_json: str, image_root: str, numbers: dict) -> list[
         numbers: category id -> class.
 
     Raises:
-        FileNotFoundError: the JSON, or an image that it names, does not exist.
-        DatasetError: any other fault of the JSON; names file, image, annotation and key.
+        FileNotFoundError, DatasetError: see checked_instances.
     """
-    faults = instance_faults(instances_json)
-    faults.raise_harmful()
+    log_harmless(checked_instances(instances_json, image_root))
     data = complete_instances(read_json(instances_json))
-    key = "images[].file_name"
-    check_files_exist(instances_json, ((i["id"], image_root, i["file_name"], key) for i in data["images"]))
-    log_harmless(faults)
     records = {
         image["id"]: {
             "file_name": os.path.join(image_root, image["file_name"]),
@@ -85,20 +83,33 @@ def _instance(annotation: dict, numbers: dict) -> dict:
     return instance
 
 
-def instance_faults(path: str) -> Faults:
-    """`check_instances_json` of a file, once as long as it does not change.
+def checked_instances(path: str, image_root: str) -> Faults:
+    """The harmless faults of a data set; checked once as long as its JSON does not change.
+
+    The sizes of the first images are compared with the JSON, which shows whether width and height are exchanged.
 
     Raises:
-        FileNotFoundError, ValueError: see read_json.
+        FileNotFoundError: the JSON, or an image that it names, does not exist.
+        DatasetError: any other harmful fault; names file, image, annotation and key.
     """
     place = local(PathManager.get_local_path(str(path))) if PathManager.isfile(local(str(path))) else ""
     stamp = (os.stat(place).st_mtime_ns, os.stat(place).st_size) if place else None
-    return _faults_at(str(path), stamp)
+    return _checked(str(path), str(image_root), stamp)
 
 
-@lru_cache(maxsize=8)
-def _faults_at(path: str, stamp: tuple | None) -> Faults:
-    return check_instances_json(read_json(path), path)
+@lru_cache(maxsize=8)  # keeps no exceptions
+def _checked(path: str, image_root: str, stamp: tuple | None) -> Faults:
+    data = read_json(path)
+    faults = check_instances_json(data, path)
+    faults.raise_harmful()
+    files = [(i["id"], image_root, i["file_name"], "images[].file_name") for i in data["images"]]
+    check_files_exist(path, files)
+    for image in data["images"][:SAMPLE]:
+        header = read_header(os.path.join(image_root, image["file_name"]))
+        if fault := header_fault(header, image["width"], image["height"], "the JSON"):
+            faults.add(fault[0], "images[].width", f"{image['file_name']} {fault[1]}", image["id"])
+    faults.raise_harmful()
+    return faults
 
 
 class InstanceDatasetMapper(DatasetMapper):
@@ -135,15 +146,18 @@ class InstanceDatasetMapper(DatasetMapper):
         except Exception:
             _check_readable(dataset_dict)  # names the file if it is the reason
             raise
-        if self.semantic_classes and self.is_train and "sem_seg" in result:
-            labels = result["sem_seg"]
-            valid = (labels == self.ignore_label) | ((labels >= 0) & (labels < self.semantic_classes))
-            if not valid.all():
-                raise ImageError(
-                    f"{dataset_dict.get('sem_seg_file_name')} has the label {labels[~valid][0].item()}; allowed: 0 to "
-                    f"{self.semantic_classes - 1}, and {self.ignore_label} (ignored)"
-                )
+        if self.is_train and "sem_seg" in result:
+            self.check_labels(result["sem_seg"], dataset_dict.get("sem_seg_file_name"))
         return result
+
+    def check_labels(self, labels: torch.Tensor, path: str) -> None:
+        """Raise an ImageError that names the file if it has a label that the model has no class for."""
+        invalid = (labels != self.ignore_label) & ((labels < 0) | (labels >= self.semantic_classes))
+        if self.semantic_classes and invalid.any():
+            raise ImageError(
+                f"{path} has the label {labels[invalid][0].item()}; allowed: 0 to {self.semantic_classes - 1}, and "
+                f"{self.ignore_label} (ignored)"
+            )
 
     def _transform_annotations(self, dataset_dict: dict, transforms, image_shape) -> None:
         masks = [a.get("segmentation") for a in dataset_dict["annotations"] if not a.get("iscrowd", 0)]

@@ -36,12 +36,14 @@ def set_instances(name: str, metadata: dict, folder: str) -> None:
         DatasetError: the data set's own JSON is not one of the same images and classes.
     """
     given = metadata.get("json_file") or ""
-    ids = metadata["thing_dataset_id_to_contiguous_id"]
-    numbers = _sortable(ids)
-    metadata["thing_dataset_id_to_contiguous_id"] = {numbers[c]: k for c, k in ids.items()}
+    content = read_json(metadata.get("panoptic_json") or given)
+    key = "thing_dataset_id_to_contiguous_id"
+    # Without the key, models predict category ids.
+    numbers = _sortable(metadata.get(key) or (category["id"] for category in content["categories"]))
+    if key in metadata:
+        metadata[key] = {numbers[c]: k for c, k in metadata[key].items()}
     path = metadata["json_file"] = os.path.join(folder, "instances.json")
-    images = read_json(metadata.get("panoptic_json") or given)["images"]
-    metadata["image_numbers"] = _sortable(image["id"] for image in images)
+    metadata["image_numbers"] = _sortable(image["id"] for image in content["images"])
     if comm.is_main_process():
         if is_file(given):
             data = _checked(given, metadata.get("panoptic_json"))

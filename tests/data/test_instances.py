@@ -229,6 +229,18 @@ def test_run_lengths_are_judged_as_their_decoding():
     assert 40 < expected.count(-1) < 140
 
 
+def test_images_are_looked_for_before_a_training(root):
+    register_instances("tiny", str(root / "a.json"), str(root / "images"))
+    check_instances(get_cfg(), "tiny")
+    # All objects fit into the exchanged sides.
+    edit(root, lambda d: (d["images"][1].update(width=HEIGHT, height=WIDTH), d["annotations"].reverse()))
+    with pytest.raises(DatasetError, match=r"\(image 7\): .*7\.png is 60 x 40 px"):
+        check_instances(get_cfg(), "tiny")
+    (root / "images/7.png").unlink()
+    with pytest.raises(FileNotFoundError, match=r"\(image 7\): .*'7\.png'"):
+        check_instances(get_cfg(), "tiny")
+
+
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("damage", ["truncated", "another size", "gone"])
 def test_unreadable_images_are_named(root, train, damage):

@@ -52,7 +52,9 @@ class PanopticDatasetMapper(InstanceDatasetMapper):
         if self.is_train:
             indices = inputs.sem_seg if inputs.sem_seg.ndim == 2 else from_bytes(inputs.sem_seg)
             indices = torch.as_tensor(indices.astype(np.int64))
-            result["sem_seg"] = torch.as_tensor(semantic_table(segments)).long()[indices]
+            labels = torch.as_tensor(semantic_table(segments)).long()
+            self.check_labels(labels[1:], result["pan_seg_file_name"])
+            result["sem_seg"] = labels[indices]
             result["instances"] = _instances(indices, segments)
         return result
 
