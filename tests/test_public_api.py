@@ -30,7 +30,10 @@ NAMES = {
     "crbp_d2.modeling": (
         "RecurrentMaskHead", "ContourSegHead", "ContourStem", "RecurrentPanopticFPN", "RecurrentSemSegHead",
     ),
-    "crbp_d2.data": ("PathfinderSpec", "generate_pathfinder", "PathfinderDatasetMapper", "check_panoptic_dataset"),
+    "crbp_d2.data": (
+        "PathfinderSpec", "generate_pathfinder", "PathfinderDatasetMapper", "check_panoptic_dataset",
+        "check_instance_dataset",
+    ),
     "crbp_d2.evaluation": ("PathfinderEvaluator", "record_states"),
 }  # fmt: skip
 KEYS = (

@@ -1,4 +1,4 @@
-"""Data sets and mappers. Importing this changes no catalog of detectron2's; `register_builtin` does, when called."""
+"""Data sets and mappers. Importing this leaves detectron2's catalogs unchanged; `register_builtin` fills them."""
 
 from importlib import import_module
 
@@ -10,9 +10,10 @@ from .checks import (
     check_dataset_available,
     check_ignored_label,
     check_image_channels,
+    check_instances,
     check_same_classes,
 )
-from .instances import InstanceDatasetMapper
+from .instances import InstanceDatasetMapper, register_instances
 from .panoptic.dataset import register_panoptic, write_instances_json
 from .panoptic.mapper import PanopticDatasetMapper
 from .panoptic.reader import semantic_map
@@ -31,10 +32,13 @@ __all__ = [
     "check_dataset_available",
     "check_ignored_label",
     "check_image_channels",
+    "check_instance_dataset",
+    "check_instances",
     "check_panoptic_dataset",
     "check_same_classes",
     "generate_pathfinder",
     "register_builtin",
+    "register_instances",
     "register_panoptic",
     "register_pathfinder",
     "register_toy_panoptic",
@@ -45,6 +49,6 @@ __all__ = [
 
 def __getattr__(name: str):
     # The doctor is a floor above, which imports this one.
-    if name == "check_panoptic_dataset":
+    if name in ("check_panoptic_dataset", "check_instance_dataset"):
         return getattr(import_module("crbp_d2.doctor.report"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The data sets that this package knows by name: Pathfinder's, the toy scenes and detectron2's COCO-panoptic ones."""
+"""Built-in data sets: Pathfinder, toy scenes and detectron2's COCO-panoptic sets."""
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
@@ -15,14 +15,14 @@ COCO_NAMES = (
 
 
 def register_builtin() -> None:
-    """Put them into detectron2's catalogs; names that are registered already stay as they are.
+    """Register the built-in data sets in detectron2's catalogs; registered names stay unchanged.
 
-    `pathfinder_<spec>_{train,val,stream}`, `toy_panoptic_{train,val}` and `toy_panoptic_hard_{train,val}` lie below the
-    folder that DETECTRON2_DATASETS names at that time. detectron2's `coco_2017_*_panoptic_separated` load from panoptic
-    PNGs where their `panoptic_stuff_*` folder or instance JSON is missing.
+    `pathfinder_<spec>_{train,val,stream}`, `toy_panoptic_{train,val}` and `toy_panoptic_hard_{train,val}` are located
+    in the folder DETECTRON2_DATASETS at the time of the call. detectron2's `coco_2017_*_panoptic_separated` load from
+    panoptic PNGs if their `panoptic_stuff_*` folder or instance JSON is missing.
 
-    Importing crbp_d2 registers nothing; its trainer and its tools call this. Call it where a config that names these
-    data sets goes to detectron2's own trainer or loaders.
+    Importing crbp_d2 registers nothing; its trainer and tools call this function. Call it before a config that names
+    these data sets is passed to detectron2's own trainer or loaders.
     """
     _rebind_coco()
     register_presets()
@@ -32,7 +32,7 @@ def register_builtin() -> None:
 
 
 def _rebind_coco() -> None:
-    """Have detectron2's COCO names load from panoptic PNGs where its stuff folder or instance JSON is missing."""
+    """Let detectron2's COCO names load from panoptic PNGs if the stuff folder or instance JSON is missing."""
     for name in COCO_NAMES:
         if name not in DatasetCatalog.list():
             continue

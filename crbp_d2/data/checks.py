@@ -1,8 +1,9 @@
-"""Checks of named data sets."""
+"""Checks of named data sets, before anything is built."""
 
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
@@ -10,16 +11,19 @@ from detectron2.utils.file_io import PathManager
 
 from crbp_d2.utils.errors import did_you_mean
 
+from .instances import checked_instances
+from .panoptic.faults import DatasetError
+
 
 def check_dataset_available(name: str, source: str = "") -> None:
-    """Check that the files of a data set are where its metadata says.
+    """Check that the files of a data set exist.
 
     Args:
-        source: of the name, for the message.
+        source: str, origin of the name, for the message.
 
     Raises:
         KeyError: no data set of this name.
-        FileNotFoundError: one sentence: what is missing, where it was looked for, what runs without.
+        FileNotFoundError: names the missing file, the folder that was searched and an alternative.
     """
     if name not in DatasetCatalog.list():
         ours = [n for n in DatasetCatalog.list() if "panoptic" in n or "pathfinder" in n]
@@ -49,8 +53,25 @@ def _needed(metadata: Metadata) -> list[str]:
     return [getattr(metadata, key) for key in keys if getattr(metadata, key, None)]
 
 
+def check_instances(cfg: CfgNode, name: str) -> None:
+    """Check the JSON of an instance data set in COCO's format, and that objects have masks if MODEL.MASK_ON.
+
+    Raises:
+        FileNotFoundError: no such JSON.
+        DatasetError: names file, image, annotation and key.
+    """
+    metadata = MetadataCatalog.get(name)
+    if metadata.get("evaluator_type") != "coco" or not metadata.get("json_file"):
+        return
+    faults = checked_instances(metadata.json_file, metadata.image_root)
+    boxes = [fault for fault in faults if fault.kind == "no-mask"]
+    if boxes and cfg.MODEL.MASK_ON:
+        hint = "but MODEL.MASK_ON is True; set it to False to train on boxes only"
+        raise DatasetError([replace(fault, value=f"{fault.value}, {hint}") for fault in boxes])
+
+
 def check_class_counts(cfg: CfgNode, name: str) -> None:
-    """Check that the model's class counts are those of a panoptic data set.
+    """Check that the model's class counts match a panoptic data set.
 
     Raises:
         ValueError: names the config key and both counts.
@@ -60,7 +81,7 @@ def check_class_counts(cfg: CfgNode, name: str) -> None:
 
 
 def check_ignored_label(cfg: CfgNode, name: str) -> None:
-    """Check that a model with semantic maps ignores what a data set does not annotate.
+    """Check that a model with semantic maps ignores the pixels that a data set does not annotate.
 
     Raises:
         ValueError: names the config key and both labels.
@@ -74,7 +95,7 @@ def check_ignored_label(cfg: CfgNode, name: str) -> None:
 
 
 def check_same_classes(names: Sequence[str]) -> None:
-    """Check that data sets that go together give each class the same number.
+    """Check that the data sets of a run give each class the same number.
 
     Raises:
         ValueError: names two of them, and the first class that differs.
@@ -91,7 +112,7 @@ def check_same_classes(names: Sequence[str]) -> None:
 
 
 def check_image_channels(cfg: CfgNode, name: str) -> None:
-    """Check that the model takes as many channels as the images of a data set have, if that is known.
+    """Check that the model takes the number of channels that the images of a data set have, if known.
 
     Raises:
         ValueError: names the config key and both numbers.
@@ -113,7 +134,7 @@ COUNTS = (
 
 
 def wrong_class_counts(cfg: CfgNode, metadata: Mapping) -> Iterator[tuple[str, str]]:
-    """Each key of the model's heads whose count is not that of the data set, by its metadata, and what is wrong."""
+    """Each key of the model's heads with another class count than the data set's metadata, and a description."""
     for key, node, classes, without in COUNTS:
         if cfg.MODEL.META_ARCHITECTURE.endswith(without):
             continue

@@ -1,6 +1,6 @@
-"""Image files: what their headers say, and their pixels, with errors that name the file.
+"""Image files: headers and pixels, with errors that name the file.
 
-An orientation in the EXIF data is followed, as detectron2 does.
+The EXIF orientation is applied, as in detectron2.
 """
 
 import io
@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO
 
-import cv2
 import numpy as np
 from detectron2.data import detection_utils as utils
 from detectron2.utils.file_io import PathManager
@@ -26,13 +25,13 @@ READABLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMY
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says of itself.
+    """The header of an image file.
 
-    format: of the file, for instance "PNG".
-    mode: of Pillow.
-    bits: of a channel.
+    format: str, file format, for instance "PNG".
+    mode: str, Pillow's mode.
+    bits: int, bits per channel.
     size: width and height as stored.
-    orientation: of its EXIF data; 1 is upright, from 5 on width and height are swapped.
+    orientation: int, EXIF orientation; 1 is upright, from 5 on width and height are swapped.
     """
 
     format: str
@@ -43,12 +42,12 @@ class Header:
 
     @property
     def shown(self) -> tuple[int, int]:
-        """Width and height with the orientation followed."""
+        """Width and height after applying the orientation."""
         return self.size[::-1] if self.orientation >= 5 else self.size
 
 
 class UnreadableImageError(ValueError):
-    """An image file that cannot be decoded: cut, garbled, or not an image."""
+    """An image file that cannot be decoded: truncated, damaged or not an image."""
 
 
 @contextmanager
@@ -56,16 +55,17 @@ def decoding(path: str, content: bytes | None = None) -> Iterator[tuple[Image.Im
     """An image whose pixels are not decoded yet, and its header.
 
     Args:
-        content: of the file, where it is in memory; `path` then only names it.
+        content: bytes of the file if it is in memory; `path` then only names it.
 
     Raises:
         FileNotFoundError: no such file.
-        UnreadableImageError: names the file, whatever goes wrong while it is open.
+        UnreadableImageError: names the file, whatever fails while it is open.
+        ImageError: more pixels than Pillow's limit.
     """
     if content is None and not is_file(path):
         raise FileNotFoundError(f"there is no file {path}")
     with warnings.catch_warnings():
-        # Large images are none of an attack: callers compare the header with the size that they expect.
+        # Large images are expected; callers check the header.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             with opened(path) if content is None else io.BytesIO(content) as file:
@@ -77,14 +77,18 @@ def decoding(path: str, content: bytes | None = None) -> Iterator[tuple[Image.Im
                     yield image, _header(image, bits)
         except ImageError:
             raise
+        except Image.DecompressionBombError as error:
+            raise ImageError(
+                f"{path} is too large: {one_line(error)}; set PIL.Image.MAX_IMAGE_PIXELS if you trust it"
+            ) from error
         except UnidentifiedImageError as error:  # names the file object
-            raise UnreadableImageError(f"{path} is cut, garbled or no image that Pillow knows") from error
+            raise UnreadableImageError(f"{path} is truncated, damaged or not an image that Pillow knows") from error
         except Exception as error:  # Pillow's decoders raise whatever the bytes lead them to
-            raise UnreadableImageError(f"{path} is cut, garbled or no image: {one_line(error)}") from error
+            raise UnreadableImageError(f"{path} is truncated, damaged or not an image: {one_line(error)}") from error
 
 
 class ImageError(ValueError):
-    """An image file that is whole, but is not what is needed."""
+    """An intact image file that is not of the required size or kind."""
 
 
 def _header(image: Image.Image, bits: int | None) -> Header:
@@ -92,21 +96,21 @@ def _header(image: Image.Image, bits: int | None) -> Header:
         bits = {"1": 1, "I": 32, "F": 32}.get(image.mode, 16 if ";16" in image.mode else 8)
     try:
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # detectron2 does without EXIF data that cannot be read
+    except Exception:  # unreadable EXIF data are ignored, as in detectron2
         orientation = 1
     valid = isinstance(orientation, int) and 1 <= orientation <= 8
     return Header(image.format or "", image.mode, bits, image.size, orientation if valid else 1)
 
 
 def _check_sums(file: IO[bytes]) -> None:
-    """Check those of a PNG, which Pillow does not look at when it decodes."""
+    """Check the checksums of a PNG, which Pillow ignores while decoding."""
     file.seek(0)
     with Image.open(file) as image:
         image.verify()
 
 
 def _bits_of_png(start: bytes) -> int | None:
-    """Pillow reads a PNG of 3 x 16 bits as one of 3 x 8, so its mode does not tell."""
+    """Bits per channel; Pillow's mode is that of 8 bits for a PNG of 3 x 16."""
     return start[24] if start[:8] == b"\x89PNG\r\n\x1a\n" and len(start) > 24 else None
 
 
@@ -116,30 +120,36 @@ def read_header(path: str) -> Header:
         return header
 
 
-def check_header(header: Header, path: str, width: int, height: int, source: str = "its record") -> None:
-    """Check size and depth before any pixel is decoded.
+def header_fault(header: Header, width: int, height: int, source: str = "its record") -> tuple[str, str] | None:
+    """Kind and text of the reason why an image cannot be used, by its header; None for a usable one.
 
-    Raises:
-        ImageError: names the file and both sizes, or the bits of a channel.
+    Args:
+        width, height: int, expected size.
+        source: str, origin of that size, for the text.
     """
     if header.shown != (width, height):
-        rotated = header.size == (width, height)
-        note = f" once its EXIF orientation {header.orientation} is followed" if rotated else ""
-        raise ImageError(
-            f"{path} is {header.shown[0]} x {header.shown[1]} px{note}, but {source} says {width} x {height} "
-            "(width, height)"
-        )
+        turned = f" by its EXIF orientation {header.orientation}" if header.size == (width, height) else ""
+        shown = f"{header.shown[0]} x {header.shown[1]} px{turned}"
+        kind = "orientation" if turned else "size"
+        return kind, f"is {shown}, but {source} says {width} x {height} (width, height)"
     if header.bits > 8 or header.mode not in READABLE:
-        raise ImageError(f"{path} has {header.bits} bits a channel (mode {header.mode}); convert it to 8")
+        return "bits", f"has {header.bits} bits a channel (mode {header.mode}); convert it to 8"
+    return None
+
+
+def check_header(header: Header, path: str, width: int, height: int, source: str = "its record") -> None:
+    """Raise an ImageError that names the file if `header_fault` finds one, before any pixel is decoded."""
+    if fault := header_fault(header, width, height, source):
+        raise ImageError(f"{path} {fault[1]}")
 
 
 def read_image(path: str, format: str, width: int, height: int, source: str = "its record") -> np.ndarray:
-    """Pixels of an 8-bit image, H x W x C, as detectron2's read_image gives them.
+    """Pixels of an 8-bit image, H x W x C, as returned by detectron2's read_image.
 
     Args:
-        format: of detectron2, for instance "BGR".
-        width, height: that the image must have.
-        source: of that size, for the message.
+        format: str, one of detectron2's, for instance "BGR".
+        width, height: int, required size.
+        source: str, origin of that size, for the message.
 
     Raises:
         FileNotFoundError, UnreadableImageError, ImageError: name the file.
@@ -149,18 +159,12 @@ def read_image(path: str, format: str, width: int, height: int, source: str = "i
         return utils.convert_PIL_to_numpy(utils._apply_exif_orientation(image), format)
 
 
-def encode_ids(ids: np.ndarray) -> bytes:
-    """A panoptic PNG of H x W ids below 2^24."""
-    channels = np.stack([ids // 65536, ids // 256 % 256, ids % 256], axis=2)  # as BGR
-    return cv2.imencode(".png", channels.astype(np.uint8))[1].tobytes()
-
-
 # White space after a JSON.
 LONGEST_END = 4096
 
 
 def local(path: str) -> str:
-    """`path` as the operating system has to be given it; names of data sets are UTF-8 whatever the locale says."""
+    """`path` for the operating system; names in data sets are UTF-8, whatever the locale."""
     if path.isascii() or sys.getfilesystemencoding().lower() == "utf-8":
         return path
     return os.fsdecode(path.encode("utf-8", "surrogateescape"))
@@ -176,20 +180,17 @@ def is_folder(path: str) -> bool:
 
 @contextmanager
 def opened(path: str) -> Iterator[IO[bytes]]:
-    """A file of a data set, to be read."""
+    """A file of a data set, open for reading."""
     with PathManager.open(local(path), "rb") as file:
         yield file
 
 
-def read_json(path: str, most_bytes: int | None = None):
-    """What a UTF-8 file of JSON holds.
-
-    Args:
-        most_bytes: that the file may have; more are not read.
+def read_json(path: str):
+    """The content of a JSON file in UTF-8.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: one sentence that names the file: a folder, not readable, not UTF-8, cut, not JSON, too large.
+        ValueError: names the file, which is a folder, unreadable, not UTF-8, truncated or not JSON.
     """
     path = str(path)
     if is_folder(path):
@@ -199,8 +200,6 @@ def read_json(path: str, most_bytes: int | None = None):
     try:
         with opened(path) as file:
             size = file.seek(0, os.SEEK_END)
-            if most_bytes is not None and size > most_bytes:
-                raise ValueError(f"{path} is damaged: its {size:,} bytes are more than the {most_bytes:,} it can have")
             file.seek(max(0, size - LONGEST_END))
             # Before all of it is read: a file that was cut, or zeros where a disk was full.
             if not file.read().rstrip().endswith((b"}", b"]")):
@@ -217,5 +216,5 @@ def read_json(path: str, most_bytes: int | None = None):
 
 
 def one_line(error: Exception) -> str:
-    """What an error says, without line breaks; its name where it says nothing."""
+    """The message of an error without line breaks, or its name if it has none."""
     return " ".join(str(error).split()) or type(error).__name__

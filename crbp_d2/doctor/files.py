@@ -1,24 +1,23 @@
-"""Checks of an image and its panoptic PNG against what the JSON says of them."""
+"""Checks of images and panoptic PNGs against their JSON."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from crbp_d2.data.images import READABLE, Header, UnreadableImageError, decoding
-from crbp_d2.data.panoptic.faults import Fault
-from crbp_d2.data.panoptic.reader import area_fault, box_fault, boxes, header_fault, locate
-from crbp_d2.data.panoptic.schema import SEGMENT, leaves_root
-from crbp_d2.data.values import is_box, is_id, is_length, whole_number
-
-NAMES_OF_MODES = {"L": "grey", "LA": "grey with alpha", "P": "palette", "RGBA": "RGBA", "1": "bilevel"}
+from crbp_d2.data.images import ImageError, UnreadableImageError, decoding, header_fault
+from crbp_d2.data.panoptic.faults import Faults
+from crbp_d2.data.panoptic.png import MOST_SEGMENTS, NAMES_OF_MODES, boxes, read_ids
+from crbp_d2.data.panoptic.reader import area_fault, box_fault, find_segments
+from crbp_d2.data.schema import is_box, is_id, is_inside, is_length, is_table, whole_number
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What the JSON says of an image and its PNG.
+    """An image and its PNG, as described by the JSON.
 
-    png: path, "" for an image without annotation.
-    segments: those whose ids can be looked for.
+    png: str, path; "" for an image without annotation.
+    segments: those with a valid id.
     """
 
     image_id: object
@@ -30,122 +29,82 @@ class Pair:
 
 
 def pairs_of(data: dict, panoptic_root: str, image_root: str) -> list[Pair]:
-    """What can be checked of a JSON that may have any fault."""
-    images = {i["id"]: i for i in data["images"] if is_id(i.get("id")) and _is_usable(i)}
-    annotated = [a for a in data["annotations"] if is_id(a.get("image_id")) and _is_name(a.get("file_name"))]
-    without = images.keys() - {a["image_id"] for a in annotated}
+    """The pairs of a JSON that can be checked, whatever its faults."""
+    images = {pair.image_id: pair for pair in images_of(data, image_root)}
     pairs = []
-    for annotation in annotated:
-        image = images.get(annotation["image_id"])
-        if image is not None:
-            pairs.append(
-                Pair(
-                    image["id"],
-                    f"{image_root}/{image['file_name']}",
-                    image["width"],
-                    image["height"],
-                    f"{panoptic_root}/{annotation['file_name']}",
-                    _locatable(annotation.get("segments_info")),
-                )
-            )
-    for image_id in without:
-        image = images[image_id]
-        pairs.append(Pair(image_id, f"{image_root}/{image['file_name']}", image["width"], image["height"]))
-    return pairs
+    for annotation in data["annotations"]:
+        name, image_id = annotation.get("file_name"), annotation.get("image_id")
+        if is_id(image_id) and is_inside(name) and image_id in images:
+            segments = _locatable(annotation.get("segments_info"))
+            pairs.append(replace(images[image_id], png=f"{panoptic_root}/{name}", segments=segments))
+    annotated = {pair.image_id for pair in pairs}
+    return [*pairs, *(pair for image_id, pair in images.items() if image_id not in annotated)]
 
 
-def _is_name(name: object) -> bool:
-    return isinstance(name, str) and name != "" and "\0" not in name and not leaves_root(name)
-
-
-def _is_usable(image: dict) -> bool:
-    return _is_name(image.get("file_name")) and is_length(image.get("width")) and is_length(image.get("height"))
+def images_of(data: dict, image_root: str, relative: bool = True) -> list[Pair]:
+    """The images of a JSON that can be checked, whatever its faults."""
+    pairs = []
+    for image in data["images"]:
+        name, sides = image.get("file_name"), (image.get("width"), image.get("height"))
+        valid = is_inside(name) if relative else isinstance(name, str) and name != "" and "\0" not in name
+        if is_id(image.get("id")) and valid and all(map(is_length, sides)):
+            pairs.append(Pair(image["id"], os.path.join(image_root, name), *sides))
+    return list({pair.image_id: pair for pair in pairs}.values())
 
 
 def _locatable(segments: object) -> tuple[dict, ...]:
     by_id: dict[int, dict] = {}
-    for segment in segments if isinstance(segments, list) else ():
-        number = whole_number(segment.get("id")) if isinstance(segment, dict) else None
-        if number is not None and 0 < number < 2**24:
+    for segment in segments if is_table(segments) else ():
+        number = whole_number(segment.get("id"))
+        if number is not None and 0 < number < MOST_SEGMENTS:
             by_id.setdefault(number, segment)
     return tuple({**segment, "id": number} for number, segment in by_id.items())
 
 
-def check_pair(pair: Pair, image_format: str = "BGR") -> list[Fault]:
+def check_pair(pair: Pair, image_format: str = "BGR") -> Faults:
     """All faults of an image and its PNG.
 
     Args:
-        image_format: that the model takes; with "L" a grey image is right.
+        image_format: str, the model's input format; grey images are right for "L".
     """
-    return [*_check_image(pair, image_format), *(_check_png(pair) if pair.png else ())]
+    faults = Faults(pair.image)
+    _check_image(pair, image_format, faults)
+    if pair.png:
+        of_png = Faults(pair.png)
+        ids = read_ids(pair.png, pair.width, pair.height, of_png, pair.image_id)
+        if ids is not None:
+            _check_pixels(pair, find_segments(ids, list(pair.segments), of_png, pair.image_id), of_png)
+        faults.extend(of_png)
+    return faults
 
 
-def _check_image(pair: Pair, image_format: str) -> list[Fault]:
-    def fault(kind: str, key: str, value: str) -> Fault:
-        return Fault(kind, pair.image, pair.image_id, f"images[].{key}", value)
+def _check_image(pair: Pair, image_format: str, faults: Faults) -> None:
+    def add(kind: str, key: str, value: str) -> None:
+        faults.add(kind, f"images[].{key}", value, pair.image_id)
 
     try:
         with decoding(pair.image) as (image, header):
-            if header.shown != (pair.width, pair.height):
-                return [_size_fault(header, pair, fault)]
+            if fault := header_fault(header, pair.width, pair.height, "the JSON"):
+                add(fault[0], "file_name" if fault[0] == "bits" else "width", fault[1])
+                return
             image.load()
     except FileNotFoundError:
-        return [fault("missing-file", "file_name", "is not there")]
-    except UnreadableImageError as error:
-        return [fault("unreadable", "file_name", str(error))]
-    if header.bits > 8 or header.mode not in READABLE:
-        return [fault("bits", "file_name", f"{header.bits} bits a channel (mode {header.mode}); 8 are read")]
-    if header.mode != ("L" if image_format == "L" else "RGB"):
-        mode = NAMES_OF_MODES.get(header.mode, header.mode)
-        return [fault("channels", "file_name", f"is {mode}; is converted when it is read")]
-    return []
+        add("missing-file", "file_name", "does not exist")
+    except (UnreadableImageError, ImageError) as error:
+        add("unreadable", "file_name", str(error))
+    else:
+        if header.mode != ("L" if image_format == "L" else "RGB"):
+            add("channels", "file_name", f"is {NAMES_OF_MODES.get(header.mode, header.mode)}; is converted on reading")
 
 
-def _size_fault(header: Header, pair: Pair, fault) -> Fault:
-    said = f"but the JSON says {pair.width} x {pair.height} (width, height)"
-    shown = f"{header.shown[0]} x {header.shown[1]} px"
-    if header.size == (pair.width, pair.height):
-        return fault("orientation", "width", f"is {shown} by its EXIF orientation {header.orientation}, {said}")
-    return fault("size", "width", f"is {shown}, {said}")
-
-
-def _check_png(pair: Pair) -> list[Fault]:
-    def fault(kind: str, key: str, value: str) -> Fault:
-        return Fault(kind, pair.png, pair.image_id, key, value)
-
-    name = "annotations[].file_name"
-    try:
-        with decoding(pair.png) as (image, header):
-            if found := header_fault(header, pair.width, pair.height):
-                return [fault(found[0], name, found[1])]
-            pixels = np.asarray(image.convert("RGB")).astype(np.int32)
-    except FileNotFoundError:
-        return [fault("missing-file", name, "is not there")]
-    except UnreadableImageError as error:
-        return [fault("unreadable", name, str(error))]
-    faults = []
-    if header.mode != "RGB":
-        mode = NAMES_OF_MODES.get(header.mode, header.mode)
-        faults.append(fault("channels", name, f"is {mode}, not RGB; is read here, but not by all programs"))
-    ids = pixels @ np.array([1, 256, 65536], np.int32)
-    indices, only_png, only_json = locate(ids, [segment["id"] for segment in pair.segments])
-    for where, unknown in (("only in the PNG", only_png), ("only in the JSON", only_json)):
-        if len(unknown):
-            more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-            faults.append(fault("segments", f"{SEGMENT}.id", f"{where}: {unknown.tolist()[:5]}{more}"))
-    return [*faults, *_check_pixels(pair, indices)]
-
-
-def _check_pixels(pair: Pair, indices: np.ndarray) -> list[Fault]:
-    faults = []
+def _check_pixels(pair: Pair, indices: np.ndarray, faults: Faults) -> None:
     areas = np.bincount(indices.ravel(), minlength=len(pair.segments) + 1)[1:]
     found = boxes(indices, len(pair.segments))
     for segment, area, box in zip(pair.segments, areas.tolist(), found.tolist(), strict=True):
         if area == 0:
             continue
         if segment.get("area", area) != area:
-            faults.append(area_fault(pair.png, pair.image_id, segment, area))
+            faults.extend([area_fault(pair.png, pair.image_id, segment, area)])
         given = segment.get("bbox", box)
         if is_box(given) and max(abs(a - b) for a, b in zip(given, box, strict=True)) >= 1:
-            faults.append(box_fault(pair.png, pair.image_id, segment, f"in the PNG {box}"))
-    return faults
+            faults.extend([box_fault(pair.png, pair.image_id, segment, f"in the PNG {box}")])

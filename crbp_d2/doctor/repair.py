@@ -1,8 +1,7 @@
-"""A repaired copy of a panoptic data set: everything whose right value the files themselves tell.
+"""A repaired copy of a panoptic data set: fixes everything that can be derived from the files.
 
-Areas, boxes, missing `iscrowd`, `area` and `bbox`; entries that occur twice; numbers written as strings; colours that
-are none; sizes of images; segments that no pixel has; palette, RGBA and grey PNGs, also of images. What would have to
-be guessed is left as it is.
+Areas, boxes, missing `iscrowd`, `area` and `bbox`; duplicate entries; numbers written as strings; invalid colors;
+sizes of images; segments without pixels; palette, RGBA and grey PNGs, also of images. Nothing is guessed.
 """
 
 import io
@@ -14,30 +13,41 @@ from pathlib import Path
 
 import numpy as np
 
-from crbp_d2.data.images import UnreadableImageError, decoding, encode_ids, is_file, local, read_header, read_json
+from crbp_d2.data.images import (
+    ImageError,
+    UnreadableImageError,
+    decoding,
+    is_file,
+    local,
+    read_header,
+    read_json,
+)
 from crbp_d2.data.panoptic.faults import DatasetError
-from crbp_d2.data.panoptic.reader import boxes, locate
-from crbp_d2.data.panoptic.schema import check_panoptic_json, leaves_root
-from crbp_d2.data.values import is_color, is_id, whole_number
+from crbp_d2.data.panoptic.png import MOST_SEGMENTS, boxes, decode_ids, encode_ids, locate
+from crbp_d2.data.panoptic.schema import check_panoptic_json
+from crbp_d2.data.schema import is_color, is_id, is_inside, is_table, whole_number
+from crbp_d2.utils.files import write_json
 
 from .report import PanopticFiles
+
+UNUSABLE = (FileNotFoundError, UnreadableImageError, ImageError)
 
 
 def repair_panoptic_dataset(files: PanopticFiles, out: str) -> PanopticFiles:
     """Write a repaired copy into the folder `out`: panoptic.json, panoptic/, images/ and instances.json.
 
-    Files that need no repair are hard links where the file system has them.
+    Files that need no repair become hard links if the file system supports them.
 
     Raises:
-        FileExistsError: `out` has files already.
-        DatasetError, ValueError: the JSON is none of this format.
+        FileExistsError: `out` is not empty.
+        DatasetError, ValueError: the JSON is not in this format.
     """
     if os.path.exists(out) and os.listdir(out):
         raise FileExistsError(f"{out} is not empty: name a new folder")
     data = read_json(files.panoptic_json)
     if beyond := [f for f in check_panoptic_json(data, files.panoptic_json) if f.kind == "detection-json"]:
         raise DatasetError(beyond)
-    if not isinstance(data, dict) or not all(_is_table(data.get(k)) for k in ("images", "annotations", "categories")):
+    if not isinstance(data, dict) or not all(is_table(data.get(k)) for k in ("images", "annotations", "categories")):
         raise ValueError("images, annotations and categories are needed, lists of objects")
     copy = PanopticFiles(
         os.path.join(out, "panoptic.json"),
@@ -54,17 +64,13 @@ def repair_panoptic_dataset(files: PanopticFiles, out: str) -> PanopticFiles:
         _repair_png(annotation, image, files, copy)
     for image in data["images"]:
         _copy_image(image.get("file_name"), files.image_root, copy.image_root)
-    Path(copy.panoptic_json).write_text(json.dumps(data))
+    write_json(copy.panoptic_json, data)
     if files.instances_json:
         detections = read_json(files.instances_json)
         if isinstance(detections, dict):
             _repair_instances(detections)
-        Path(copy.instances_json).write_text(json.dumps(detections))
+        write_json(copy.instances_json, detections)
     return copy
-
-
-def _is_table(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 
 def _repair_json(data: dict) -> None:
@@ -81,7 +87,7 @@ def _repair_json(data: dict) -> None:
     for annotation in data["annotations"]:
         _renumber(annotation, "image_id", images)
         segments = annotation.get("segments_info")
-        if not _is_table(segments):
+        if not is_table(segments):
             continue
         for segment in segments:
             number = whole_number(_whole(segment.get("id")))
@@ -135,13 +141,13 @@ def _once(entries: list[dict], keys: tuple[str, ...] = ()) -> list[dict]:
 
 def _repair_png(annotation: dict, image: dict | None, files: PanopticFiles, copy: PanopticFiles) -> None:
     name, segments = annotation.get("file_name"), annotation.get("segments_info")
-    if not _is_inside(name) or not is_file(f"{files.panoptic_root}/{name}"):
+    if not is_inside(name) or not is_file(f"{files.panoptic_root}/{name}"):
         return
-    listed = {s["id"]: s for s in segments if whole_number(s.get("id"))} if _is_table(segments) else {}
+    listed = {s["id"]: s for s in segments if whole_number(s.get("id"))} if is_table(segments) else {}
     source = f"{files.panoptic_root}/{name}"
     try:
         ids, canonical = _read_ids(source, set(listed), _true_size(image, files))
-    except UnreadableImageError:
+    except UNUSABLE:
         ids, canonical = None, True
     if ids is None or canonical:
         _link(name, files.panoptic_root, copy.panoptic_root)
@@ -151,7 +157,7 @@ def _repair_png(annotation: dict, image: dict | None, files: PanopticFiles, copy
         return
     if image is not None:
         _repair_size(image, ids, files)
-    if _is_table(segments) and len(listed) == len(segments) and all(0 < number < 2**24 for number in listed):
+    if is_table(segments) and len(listed) == len(segments) and all(0 < number < MOST_SEGMENTS for number in listed):
         indices, _, nowhere = locate(ids, list(listed))
         areas = np.bincount(indices.ravel(), minlength=len(listed) + 1)[1:].tolist()
         found = boxes(indices, len(listed)).tolist()
@@ -164,11 +170,11 @@ def _repair_png(annotation: dict, image: dict | None, files: PanopticFiles, copy
 
 
 def _true_size(image: dict | None, files: PanopticFiles) -> tuple[int, int] | None:
-    if image is None or not _is_inside(image.get("file_name")):
+    if image is None or not is_inside(image.get("file_name")):
         return None
     try:
         return read_header(f"{files.image_root}/{image['file_name']}").shown
-    except (FileNotFoundError, UnreadableImageError):
+    except UNUSABLE:
         return None
 
 
@@ -179,11 +185,7 @@ def _read_ids(path: str, listed: set[int], size: tuple[int, int] | None) -> tupl
             return None, False
         if header.bits > 8 and header.mode == "RGB":
             return None, False
-        if header.mode in ("RGB", "RGBA", "P", "PA"):
-            pixels = np.asarray(image.convert("RGB")).astype(np.int64)
-            ids = pixels @ np.array([1, 256, 65536])
-        else:
-            ids = np.asarray(image).astype(np.int64)
+        ids = decode_ids(image) if header.mode in ("RGB", "RGBA", "P", "PA") else np.asarray(image).astype(np.int64)
         if ids.ndim != 2 or not set(np.unique(ids).tolist()) <= {0, *listed}:
             return (ids, True) if header.mode == "RGB" and header.orientation == 1 else (None, False)
         if header.orientation != 1 and size != header.size:
@@ -199,9 +201,9 @@ def _repair_size(image: dict, ids: np.ndarray, files: PanopticFiles) -> None:
 
 def _repair_instances(data: dict) -> None:
     for table in ("images", "categories", "annotations"):
-        if _is_table(data.get(table)):
+        if is_table(data.get(table)):
             data[table] = _once(data[table])
-    annotations = data.get("annotations") if _is_table(data.get("annotations")) else []
+    annotations = data.get("annotations") if is_table(data.get("annotations")) else []
     images = _numbers(i.get("id") for i in data.get("images", ()) if isinstance(i, dict))
     categories = _numbers(c.get("id") for c in data.get("categories", ()) if isinstance(c, dict))
     for table, numbers in (("images", images), ("categories", categories)):
@@ -214,12 +216,8 @@ def _repair_instances(data: dict) -> None:
         annotation.update(id=number, iscrowd=annotation.get("iscrowd", 0))
 
 
-def _is_inside(name: object) -> bool:
-    return isinstance(name, str) and name != "" and "\0" not in name and not leaves_root(name)
-
-
 def _link(name: object, source: str, target: str) -> None:
-    if not _is_inside(name) or not is_file(f"{source}/{name}"):
+    if not is_inside(name) or not is_file(f"{source}/{name}"):
         return
     old, new = local(f"{source}/{name}"), local(f"{target}/{name}")
     os.makedirs(os.path.dirname(new), exist_ok=True)
@@ -233,7 +231,7 @@ def _link(name: object, source: str, target: str) -> None:
 
 def _copy_image(name: object, source: str, target: str) -> None:
     """A PNG of another mode becomes the RGB one that it is read as, without loss; a JPEG stays what it is."""
-    if not _is_inside(name) or not is_file(f"{source}/{name}"):
+    if not is_inside(name) or not is_file(f"{source}/{name}"):
         return
     try:
         with decoding(f"{source}/{name}") as (image, header):
@@ -242,7 +240,7 @@ def _copy_image(name: object, source: str, target: str) -> None:
                 image.convert("RGB").save(content, "PNG")
                 _write(f"{target}/{name}", content.getvalue())
                 return
-    except UnreadableImageError:  # stays what it is, too
+    except UNUSABLE:  # copied unchanged, too
         pass
     _link(name, source, target)
 

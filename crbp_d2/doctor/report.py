@@ -1,6 +1,6 @@
-"""The data doctor: every fault of panoptic data sets, found before anything is trained on them."""
+"""The data doctor: finds every fault of panoptic and instance data sets before a training."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,22 +9,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from crbp_d2.data.checks import wrong_class_counts
 from crbp_d2.data.images import is_folder, read_json
+from crbp_d2.data.instance_schema import check_instances_json
 from crbp_d2.data.panoptic.dataset import panoptic_metadata
 from crbp_d2.data.panoptic.faults import DatasetError, Fault, Faults
-from crbp_d2.data.panoptic.instance_checks import check_instances_json
 from crbp_d2.data.panoptic.schema import check_panoptic_json
+from crbp_d2.data.schema import is_table
 
-from .files import Pair, check_pair, pairs_of
+from .files import Pair, check_pair, images_of, pairs_of
 
-# Images that a process checks at a time.
+# Images per task of a process.
 PER_TASK = 32
-# Wraps the iterable of finished tasks, whose number it is told.
+# Wraps the iterable of finished tasks; its second argument is their number.
 Progress = Callable[[Iterable, int], Iterable]
 
 
 @dataclass(frozen=True)
 class PanopticFiles:
-    """Where one data set lies; see register_panoptic."""
+    """Paths of one panoptic data set; see register_panoptic."""
 
     panoptic_json: str
     panoptic_root: str
@@ -42,16 +43,16 @@ def check_panoptic_dataset(
     workers: int = 1,
     progress: Progress = lambda tasks, count: tasks,
 ) -> list[Fault]:
-    """Every fault of a COCO-panoptic data set: of its JSON, PNGs and images; empty if there is none.
+    """Every fault of a COCO-panoptic data set: of its JSON, PNGs and images; empty for a valid one.
 
-    Of many faults of one kind the first are listed and the others counted. The JSON of 118,000 images takes seconds,
-    their files about 15 ms each: use `workers`.
+    The first faults of a kind are listed, the others counted. The JSON of 118,000 images takes seconds, their files
+    about 15 ms each: use `workers`.
 
     Args:
-        panoptic_json, panoptic_root, image_root, instances_json: see register_panoptic.
-        cfg: whose class counts the data set must have.
-        workers: processes that read images and PNGs.
-        progress: shows how far it is.
+        panoptic_json, panoptic_root, image_root, instances_json: str, see register_panoptic.
+        cfg: CfgNode, a model whose class counts the data set must have.
+        workers: int, processes that read images and PNGs.
+        progress: progress(tasks, number of tasks) -> tasks.
     """
     files = PanopticFiles(str(panoptic_json), str(panoptic_root), str(image_root), instances_json)
     return check_panoptic_datasets([files], cfg=cfg, workers=workers, progress=progress)
@@ -64,61 +65,95 @@ def check_panoptic_datasets(
     workers: int = 1,
     progress: Progress = lambda tasks, count: tasks,
 ) -> list[Fault]:
-    """Every fault of several data sets that are to go together; see check_panoptic_dataset."""
+    """Every fault of several data sets of one training; see check_panoptic_dataset."""
     faults: list[Fault] = []
     tables: dict[str, list] = {}
     for files in sets:
         data, of_json = _read(files.panoptic_json)
         found = Faults(files.panoptic_json)
-        of_json = of_json or check_panoptic_json(data, files.panoptic_json)
-        readable = isinstance(data, dict) and all(
-            isinstance(data.get(key), list) and all(isinstance(entry, dict) for entry in data[key])
-            for key in ("images", "annotations", "categories")
-        )
+        if not list(of_json):
+            of_json = check_panoptic_json(data, files.panoptic_json)
+        readable = isinstance(data, dict) and all(map(is_table, map(data.get, ("images", "annotations", "categories"))))
         if readable:
             tables[files.panoptic_json] = data["categories"]
             if cfg is not None:
-                found.extend(_class_counts(data["categories"], files.panoptic_json, cfg))
-            if folders := list(_missing_folders(files)):
-                found.extend(folders)
-            elif not any(fault.kind == "detection-json" for fault in of_json):
-                image_format = "BGR" if cfg is None else cfg.INPUT.FORMAT
-                tasks = _Tasks(pairs_of(data, files.panoptic_root, files.image_root), image_format)
-                for of_files in tasks.results(workers, progress):
-                    found.extend(of_files)
+                _check_class_counts(data["categories"], cfg, found)
+            folders = files.panoptic_root, files.image_root
+            if not _miss_folders(folders, found) and not any(fault.kind == "detection-json" for fault in of_json):
+                pairs = pairs_of(data, *folders)
+                _check_files(pairs, cfg, workers, progress, found)
         faults += [*of_json, *found]
         if files.instances_json:
             detections, of_json = _read(files.instances_json)
-            panoptic = data if readable else None
-            faults += of_json or check_instances_json(detections, files.instances_json, panoptic)
+            if not list(of_json):
+                of_json = check_instances_json(detections, files.instances_json, data if readable else None)
+            faults += of_json
     return [*faults, *_compare_tables(tables)]
 
 
-def _read(path: str) -> tuple[Any, list[Fault]]:
+def check_instance_dataset(
+    instances_json: str,
+    image_root: str,
+    *,
+    cfg: CfgNode | None = None,
+    workers: int = 1,
+    progress: Progress = lambda tasks, count: tasks,
+) -> list[Fault]:
+    """Every fault of a data set of instances in COCO's detection format: of its JSON and images.
+
+    Args:
+        instances_json: str, the annotations.
+        image_root: str, folder of the images.
+        cfg, workers, progress: see check_panoptic_dataset.
+    """
+    path = str(instances_json)
+    data, of_json = _read(path)
+    if list(of_json):
+        return list(of_json)
+    found = Faults(path)
+    if isinstance(data, dict) and is_table(data.get("images")) and not _miss_folders([str(image_root)], found):
+        _check_files(images_of(data, str(image_root), relative=False), cfg, workers, progress, found)
+    if cfg is not None and isinstance(data, dict) and is_table(data.get("categories")):
+        for key, value in wrong_class_counts(cfg, {"thing_classes": data["categories"]}):
+            found.add("class-count", key, value)
+    return [*check_instances_json(data, path), *found]
+
+
+def _read(path: str) -> tuple[Any, Faults]:
+    faults = Faults(path)
     try:
-        return read_json(path), []
+        return read_json(path), faults
     except FileNotFoundError:
-        return None, [Fault("missing-file", path, "", "", "is not there")]
+        faults.add("missing-file", "", "does not exist")
     except ValueError as error:
-        return None, [Fault("json", path, "", "", str(error))]
+        faults.add("json", "", str(error))
+    return None, faults
 
 
-def _missing_folders(files: PanopticFiles) -> Iterator[Fault]:
-    for folder in dict.fromkeys((files.panoptic_root, files.image_root)):
-        if not is_folder(folder):
-            yield Fault("missing-file", folder, "", "", "is no folder")
+def _miss_folders(folders: Iterable[str], found: Faults) -> bool:
+    missing = [folder for folder in dict.fromkeys(folders) if not is_folder(folder)]
+    found.extend(Fault("missing-file", folder, "", "", "is not a folder") for folder in missing)
+    return bool(missing)
 
 
-def _class_counts(categories: list[dict], path: str, cfg: CfgNode) -> list[Fault]:
+def _check_files(pairs: list[Pair], cfg: CfgNode | None, workers: int, progress: Progress, found: Faults) -> None:
+    tasks = _Tasks(pairs, "BGR" if cfg is None else cfg.INPUT.FORMAT)
+    loader = DataLoader(tasks, batch_size=None, num_workers=workers if workers > 1 else 0, collate_fn=_unchanged)
+    for of_files in progress(loader, len(tasks)):
+        found.extend(of_files)
+
+
+def _check_class_counts(categories: list[dict], cfg: CfgNode, found: Faults) -> None:
     try:
-        metadata = panoptic_metadata(categories, path)
+        metadata = panoptic_metadata(categories, found.file)
     except DatasetError:  # its faults are listed already
-        return []
-    return [Fault("class-count", path, "", key, value) for key, value in wrong_class_counts(cfg, metadata)]
+        return
+    for key, value in wrong_class_counts(cfg, metadata):
+        found.add("class-count", key, value)
 
 
 def _compare_tables(tables: dict[str, list]) -> list[Fault]:
-    """Faults of sets whose categories are not those of the first."""
+    """Data sets whose categories differ from those of the first."""
     if not tables:
         return []
     (first, expected), *others = tables.items()
@@ -138,7 +173,7 @@ def _compare_tables(tables: dict[str, list]) -> list[Fault]:
 
 
 class _Tasks(Dataset):
-    """Item k: the faults of some images."""
+    """Item k: the faults of PER_TASK images."""
 
     def __init__(self, pairs: list[Pair], image_format: str):
         self.pairs = pairs
@@ -151,10 +186,6 @@ class _Tasks(Dataset):
         pairs = self.pairs[k * PER_TASK : (k + 1) * PER_TASK]
         return [fault for pair in pairs for fault in check_pair(pair, self.image_format)]
 
-    def results(self, workers: int, progress: Progress) -> Iterable[list[Fault]]:
-        loader = DataLoader(self, batch_size=None, num_workers=workers if workers > 1 else 0, collate_fn=_as_it_is)
-        return progress(loader, len(self))
 
-
-def _as_it_is(faults: list[Fault]) -> list[Fault]:
+def _unchanged(faults: list[Fault]) -> list[Fault]:
     return faults

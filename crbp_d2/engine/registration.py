@@ -4,12 +4,10 @@ import argparse
 import logging
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.data.datasets import register_coco_instances
+from detectron2.data import MetadataCatalog
 
 from crbp_d2.config_file import value_of
-from crbp_d2.data import register_panoptic
-from crbp_d2.data.images import read_json
+from crbp_d2.data import register_instances, register_panoptic
 
 PANOPTIC = ("NAME", "PANOPTIC_JSON", "PNG_ROOT", "IMAGE_ROOT")
 COCO = ("NAME", "JSON", "IMAGE_ROOT")
@@ -38,7 +36,7 @@ def register_from(args: argparse.Namespace) -> None:
     for name, panoptic_json, png_root, image_root in panoptic:
         register_panoptic(name, panoptic_json, png_root, image_root)
     for name, instances_json, image_root in coco:
-        _register_coco(name, instances_json, image_root)
+        register_instances(name, instances_json, image_root)
 
 
 def choose_settings(args: argparse.Namespace, cfg: CfgNode) -> None:
@@ -94,20 +92,3 @@ def log_choices(args: argparse.Namespace) -> None:
     """Log `args.choices`, once there is a log."""
     for text in getattr(args, "choices", ()):
         logging.getLogger(__name__).info(text)
-
-
-def _register_coco(name: str, instances_json: str, image_root: str) -> None:
-    content = read_json(instances_json)
-    categories = content.get("categories") if isinstance(content, dict) else None
-    if not isinstance(categories, list) or not categories:
-        raise ValueError(f"{instances_json} has no list of `categories`, as COCO's instance files do")
-    try:
-        classes = [category["name"] for category in sorted(categories, key=lambda category: category["id"])]
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{instances_json}: each of `categories` needs an id and a name") from error
-    if name in DatasetCatalog.list():
-        registered = MetadataCatalog.get(name)
-        if (registered.get("json_file"), registered.get("image_root")) != (instances_json, image_root):
-            raise ValueError(f"--register-coco: the name {name!r} is taken by another data set; choose another")
-        return
-    register_coco_instances(name, {"thing_classes": classes}, instances_json, image_root)

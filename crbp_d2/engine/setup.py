@@ -19,6 +19,7 @@ from crbp_d2.data import (
     check_dataset_available,
     check_ignored_label,
     check_image_channels,
+    check_instances,
     check_same_classes,
     register_builtin,
 )
@@ -157,6 +158,7 @@ def check_inputs(cfg: CfgNode, *, train: bool = True, resume: bool = False) -> N
             check_dataset_available(name, f"DATASETS.{part}: ")
     task_of(cfg)
     for name in names:
+        check_instances(cfg, name)
         check_class_counts(cfg, name)
         check_ignored_label(cfg, name)
         check_image_channels(cfg, name)

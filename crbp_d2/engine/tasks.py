@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from torch import nn
 
@@ -61,7 +61,7 @@ def _test_steps(cfg: CfgNode) -> int | None:
 
 
 def _cityscapes(*needs: str) -> Task:
-    return Task(DatasetMapper, build_cityscapes_evaluator, needs=("cityscapesscripts", *needs))
+    return Task(InstanceDatasetMapper, build_cityscapes_evaluator, needs=("cityscapesscripts", *needs))
 
 
 # Options of pip that a package needs: lvis would install a second OpenCV.
@@ -70,7 +70,7 @@ TASKS = {
     "coco": Task(InstanceDatasetMapper, build_instance_evaluator),
     "lvis": Task(InstanceDatasetMapper, build_instance_evaluator, needs=("lvis",)),
     "pascal_voc": Task(InstanceDatasetMapper, build_instance_evaluator),
-    "sem_seg": Task(DatasetMapper, build_semantic_evaluator),
+    "sem_seg": Task(InstanceDatasetMapper, build_semantic_evaluator),
     "cityscapes_instance": _cityscapes("shapely"),
     "cityscapes_sem_seg": _cityscapes(),
     "cityscapes_panoptic_seg": _cityscapes(),

@@ -46,7 +46,7 @@ def build_instance_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetEva
     else:
         parts = (("bbox", True), ("segm", cfg.MODEL.MASK_ON), ("keypoints", cfg.MODEL.KEYPOINT_ON))
         scores = BoxAndMaskEvaluator(
-            name,
+            _shadow(name, folder) if MetadataCatalog.get(name).get("json_file") else name,
             tasks=tuple(part for part, on in parts if on),
             output_dir=folder,
             use_fast_impl=has_compiled_part(),

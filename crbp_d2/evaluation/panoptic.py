@@ -16,8 +16,9 @@ from detectron2.utils.file_io import PathManager
 from tabulate import tabulate
 from torch import Tensor
 
-from crbp_d2.data.images import encode_ids, local, read_json
-from crbp_d2.data.panoptic.reader import locate, segment_indices, truth_records
+from crbp_d2.data.images import local, read_json
+from crbp_d2.data.panoptic.png import encode_ids, locate
+from crbp_d2.data.panoptic.reader import segment_indices, truth_records
 from crbp_d2.utils.files import write_json
 
 Class = tuple[bool, int]

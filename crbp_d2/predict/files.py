@@ -9,7 +9,8 @@ import numpy as np
 from detectron2.data import Metadata
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
-from crbp_d2.data.images import encode_ids, read_json
+from crbp_d2.data.images import read_json
+from crbp_d2.data.panoptic.png import encode_ids
 from crbp_d2.utils.files import write_atomically, write_json
 
 INSTANCES = "coco_instances_results.json"

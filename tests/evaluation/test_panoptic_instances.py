@@ -101,7 +101,7 @@ def test_instances_of_more_images_count_for_the_panoptic_ones(tmp_path, with_ins
         (lambda d: d["categories"][0].update(name="horse"), "categories[].id"),
         (lambda d: d["categories"].reverse() or d["categories"].pop(), "category_id"),
         (lambda d: d["images"].pop(), "image_id"),
-        (lambda d: d["annotations"][0].pop("iscrowd"), "annotations[].iscrowd"),
+        (lambda d: d["annotations"][0].pop("segmentation"), "annotations[].segmentation"),
         (lambda d: d["annotations"][0].update(segmentation={"size": [1, 1], "counts": "11"}), "segmentation"),
         (lambda d: d.pop("annotations"), "annotations"),
     ],

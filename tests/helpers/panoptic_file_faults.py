@@ -9,7 +9,7 @@ from helpers.panoptic_json_faults import edit
 from helpers.panoptic_set import HEIGHT, WIDTH, ids_map
 from PIL import Image
 
-from crbp_d2.data.images import encode_ids
+from crbp_d2.data.panoptic.png import encode_ids
 
 ROTATED = Image.Exif()
 ROTATED[274] = 6

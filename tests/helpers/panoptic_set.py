@@ -5,6 +5,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
+from detectron2.data import DatasetCatalog, MetadataCatalog
 
 from crbp_d2.data import register_panoptic
 
@@ -74,3 +76,13 @@ def expected_semantic():
 
 def register(root, name="tiny", **kwargs):
     register_panoptic(name, str(root / "panoptic.json"), str(root / "panoptic"), str(root / "images"), **kwargs)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """The set in a folder of its own; its names are freed afterwards."""
+    write_set(tmp_path)
+    yield tmp_path
+    for name in [n for n in DatasetCatalog.list() if n.startswith("tiny")]:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)

@@ -11,7 +11,7 @@ from helpers.paths import ROOT
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.data import PanopticDatasetMapper, register_panoptic
-from crbp_d2.data.images import encode_ids
+from crbp_d2.data.panoptic.png import encode_ids
 
 THINGS, STUFF = ("cat", "dog"), ("sky", "sea")
 

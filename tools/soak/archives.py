@@ -20,9 +20,8 @@ from crbp_d2.data import (
     register_pathfinder,
 )
 from crbp_d2.data.panoptic.toy import write_toy_panoptic
-from crbp_d2.data.pathfinder.archives import MANIFEST
 from crbp_d2.data.pathfinder.dataset import split_of
-from crbp_d2.data.pathfinder.files import write_split
+from crbp_d2.data.pathfinder.files import MANIFEST, write_split
 from tools.data_sets import free
 
 from .damage import ARCHIVES, BYTES, edit_json

@@ -1,6 +1,6 @@
-"""Panoptic ground truth in the form that detectron2's own mapper, evaluators and tools read: polygons and label maps.
+"""Panoptic ground truth as detectron2's own mapper, evaluators and tools read it: polygons and label maps.
 
-Both are derived from the panoptic PNG at the moment they are read; nothing is written. H x W: image size.
+Both are derived from the panoptic PNG on access; nothing is written. H x W: image size.
 """
 
 import io
@@ -14,11 +14,14 @@ from detectron2.utils.file_io import PathManager
 from iopath.common.file_io import PathHandler
 from pycocotools import mask as coco_mask
 
+from .png import load_ids
+from .schema import VOID
+
 PREFIX = "panoptic-semantic://"
 
 
 def semantic_path(record: dict) -> str:
-    """A path that detectron2 opens as the semantic label map (a PNG) of a record of `load_panoptic`."""
+    """A path that opens as the semantic label map (a PNG) of a record of `load_panoptic`."""
     described = {key: record[key] for key in ("pan_seg_file_name", "width", "height")}
     described["segments"] = [
         [segment["id"], 0 if segment["isthing"] else segment["category_id"]] for segment in record["segments_info"]
@@ -27,7 +30,7 @@ def semantic_path(record: dict) -> str:
 
 
 class SemanticMaps(PathHandler):
-    """Opens what `semantic_path` gives, as a PNG in memory."""
+    """Opens the paths of `semantic_path` as PNGs in memory."""
 
     def _get_supported_prefixes(self) -> list[str]:
         return [PREFIX]
@@ -38,8 +41,6 @@ class SemanticMaps(PathHandler):
     _exists = _isfile
 
     def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs) -> io.BytesIO:
-        from .schema import VOID
-
         described = _described(path)
         ids = _ids(described["pan_seg_file_name"], described["width"], described["height"])
         labels = np.full(ids.shape, VOID, np.uint8)
@@ -53,14 +54,14 @@ def _described(path: str) -> dict:
 
 
 class ThingAnnotation(dict):
-    """One of a record's `annotations`, whose "segmentation" is read from the PNG when it is asked for.
+    """One of a record's `annotations`, whose "segmentation" is read from the PNG on access.
 
-    Polygons whose union is the mask pixel by pixel; of a crowd run lengths, as in COCO.
+    Polygons whose union is exactly the mask; run lengths for a crowd, as in COCO.
 
     Args:
-        annotation: the other keys.
-        segment_id: in the PNG.
-        path, width, height: of the PNG.
+        annotation: dict, the other keys.
+        segment_id: int, id in the PNG.
+        path, width, height: str and ints, the PNG and its size.
     """
 
     def __init__(self, annotation: dict, segment_id: int, path: str, width: int, height: int):
@@ -89,10 +90,8 @@ class ThingAnnotation(dict):
 
 @lru_cache(maxsize=2)
 def _ids(path: str, width: int, height: int) -> np.ndarray:
-    """H x W; kept for the next segment of the same image."""
-    from .reader import read_segment_ids
-
-    ids = read_segment_ids(path, width, height)
+    """H x W ids, kept for the other segments of the image."""
+    ids = load_ids(path, width, height)
     ids.setflags(write=False)
     return ids
 
@@ -112,7 +111,7 @@ def _outlines(mask: np.ndarray) -> list[np.ndarray]:
     holes = [loop for loop in loops if _signed_area(loop) < 0]
     if not holes:
         return [loop - 1 for loop in loops]
-    # Cut through the first hole; each side is free of it.
+    # Cut through the first hole; neither side has it.
     column = int(holes[0][:, 0].min() + holes[0][:, 0].max() + 1) // 2
     left, right = mask.copy(), mask.copy()
     left[:, column:], right[:, :column] = False, False
@@ -120,7 +119,7 @@ def _outlines(mask: np.ndarray) -> list[np.ndarray]:
 
 
 def _loops(mask: np.ndarray) -> list[np.ndarray]:
-    """Boundaries of a padded mask along the edges of pixels: the mask on the right hand of each (y points down)."""
+    """Boundaries of a padded mask along pixel edges, each with the mask on its right (y points down)."""
     follows: dict[tuple[int, int], list[tuple[int, int]]] = {}
     for dy, dx, start, end in (
         (-1, 0, (0, 0), (1, 0)), (0, 1, (1, 0), (1, 1)), (1, 0, (1, 1), (0, 1)), (0, -1, (0, 1), (0, 0))

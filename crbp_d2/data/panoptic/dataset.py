@@ -5,38 +5,40 @@ things, 1, 2, ... for stuff; 255 where nothing is annotated. H x W: image size.
 """
 
 import itertools
-import json
 from collections.abc import Iterable
 
 import numpy as np
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.colormap import colormap
-from detectron2.utils.file_io import PathManager
 from pycocotools import mask as coco_mask
 
+from crbp_d2.utils.files import write_json
+
 from ..images import is_file, read_json
-from ..values import whole_number
-from .faults import DatasetError, Faults
+from ..schema import has_lists, is_inside, whole_number
+from .faults import Faults
 from .reader import load_panoptic, segment_indices
-from .schema import VOID, check_categories, has_lists
+from .schema import VOID, check_categories
 
 
 def register_panoptic(
     name: str, panoptic_json: str, panoptic_root: str, image_root: str, *, instances_json: str | None = None
 ) -> None:
-    """Make a COCO-panoptic data set trainable and evaluable under `name`.
+    """Register a COCO-panoptic data set for training and evaluation.
 
-    Only the categories are read now, images and PNGs when the data set is used.
+    Only the categories are read now, images and PNGs when the data set is used. A data set that is registered again
+    with the same paths gets the classes that the JSON has now.
 
     Args:
-        panoptic_json: annotations in COCO-panoptic format.
-        panoptic_root: folder of the PNGs.
-        image_root: folder of the images.
-        instances_json: annotations in COCO-detection format for box and mask AP; derived from the PNGs if absent.
+        name: str, name in detectron2's catalogs.
+        panoptic_json: str, annotations in COCO-panoptic format.
+        panoptic_root: str, folder of the PNGs.
+        image_root: str, folder of the images.
+        instances_json: str, annotations in COCO-detection format for box and mask AP; derived from the PNGs if absent.
 
     Raises:
         FileNotFoundError: no file at `panoptic_json` or `instances_json`.
-        ValueError: categories that cannot be used, or `name` is registered with other arguments.
+        ValueError: invalid categories, or `name` is registered with other paths.
     """
     for key, path in (("panoptic_json", panoptic_json), ("instances_json", instances_json)):
         if path is not None and not is_file(path):
@@ -52,27 +54,20 @@ def read_categories(panoptic_json: str) -> list[dict]:
 
     Raises:
         FileNotFoundError: no such file.
-        DatasetError: it is none of that format, or its categories cannot be used.
+        DatasetError: not in that format.
     """
     faults, data = Faults(panoptic_json), read_json(panoptic_json)
-    if has_lists(data, ("categories",), faults):
-        return data["categories"]
-    raise DatasetError(list(faults))
+    has_lists(data, ("categories",), faults)
+    faults.raise_harmful()
+    return data["categories"]
 
 
 def register_with_metadata(
     name: str, panoptic_json: str, panoptic_root: str, image_root: str, metadata: dict, prepare=lambda: None
 ) -> None:
-    """Like register_panoptic for metadata that is known; `prepare` is called before the first file is read."""
+    """Like register_panoptic with known metadata; `prepare` is called before the first file is read."""
     paths = {"panoptic_json": panoptic_json, "panoptic_root": panoptic_root, "image_root": image_root}
-    if name in DatasetCatalog.list():
-        registered = {key: getattr(MetadataCatalog.get(name), key, None) for key in paths}
-        if registered != paths:
-            raise ValueError(
-                f"the name {name!r} is taken by a data set at {registered}; choose another, or free it with "
-                f"DatasetCatalog.remove({name!r}) and MetadataCatalog.remove({name!r})"
-            )
-        return
+    free_registered(name, {**paths, "json_file": metadata.get("json_file")})
 
     def load() -> list[dict]:
         prepare()
@@ -84,6 +79,26 @@ def register_with_metadata(
     )
 
 
+def free_registered(name: str, paths: dict) -> None:
+    """Free a name that is registered with the same paths.
+
+    Raises:
+        ValueError: the name is taken by another data set, or leaves the folder that results are written to.
+    """
+    if not is_inside(name):
+        raise ValueError(f"the name {name!r} of a data set names a folder outside of the output folder; choose another")
+    if name not in DatasetCatalog.list():
+        return
+    registered = {key: MetadataCatalog.get(name).get(key) for key in paths}
+    free = f"DatasetCatalog.remove({name!r}) and MetadataCatalog.remove({name!r})"
+    if registered != paths:
+        raise ValueError(
+            f"the name {name!r} is taken by a data set at {registered}; choose another, or free it: {free}"
+        )
+    DatasetCatalog.remove(name)
+    MetadataCatalog.remove(name)
+
+
 def panoptic_metadata(categories: Iterable[dict], source: str = "categories") -> dict:
     """detectron2 metadata of COCO-panoptic categories ({id, name, isthing, color}; color may be absent).
 
@@ -93,9 +108,8 @@ def panoptic_metadata(categories: Iterable[dict], source: str = "categories") ->
         DatasetError: a missing key, a repeated id or name, or more stuff classes than a semantic map holds.
     """
     categories = list(categories)
-    if faults := [fault for fault in check_categories(categories, source) if not fault.harmless]:
-        raise DatasetError(faults)
-    categories.sort(key=lambda category: _rank(category["id"]))
+    check_categories(categories, source).raise_harmful()
+    categories.sort(key=lambda category: rank(category["id"]))
     ids = [category["id"] for category in categories]
     things = [category for category in categories if category["isthing"]]
     stuff = [category for category in categories if not category["isthing"]]
@@ -104,7 +118,7 @@ def panoptic_metadata(categories: Iterable[dict], source: str = "categories") ->
     def colors(of: list[dict]) -> list[list[int]]:
         return [list(c.get("color", palette[ids.index(c["id"]) % len(palette)])) for c in of]
 
-    # The id that stands for all things is one that no category has; detectron2 takes 0.
+    # The id of all things is one that no category has; detectron2 takes 0.
     all_things = next(number for number in itertools.count(0, -1) if number not in ids)
     return {
         "thing_classes": [c["name"] for c in things],
@@ -116,7 +130,7 @@ def panoptic_metadata(categories: Iterable[dict], source: str = "categories") ->
     }
 
 
-def _rank(category_id: int | str) -> tuple:
+def rank(category_id: int | str) -> tuple:
     """Order of the classes: numbers, also those written as strings, then other strings."""
     number = whole_number(category_id)
     return (number is None, number or 0, str(category_id))
@@ -149,5 +163,4 @@ def write_instances_json(name: str, path: str) -> None:
                 }
             )
     categories = [{"id": dataset_ids[i], "name": n} for i, n in enumerate(metadata.thing_classes)]
-    with PathManager.open(path, "w") as file:
-        json.dump({"info": {}, "images": images, "annotations": annotations, "categories": categories}, file)
+    write_json(path, {"info": {}, "images": images, "annotations": annotations, "categories": categories})

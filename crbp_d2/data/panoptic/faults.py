@@ -1,26 +1,25 @@
-"""What can be wrong with a panoptic data set, one row a fault."""
+"""Faults of panoptic and instance data sets, one row each."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from tabulate import tabulate
 
-# kind -> whether training and evaluation here work all the same: nothing wrong is learned, but other programs
-# stumble over it.
+# kind -> harmless: training and evaluation here work all the same, nothing wrong is learned; other programs may fail.
 KINDS = {
     # the JSON
     "json": False,
     "detection-json": False,
     "missing-key": False,
     "value": False,
-    "category-doubled": False,
+    "duplicate-category": False,
     "category-unlisted": False,
     "category-tables": False,
     "class-count": False,
-    "image-doubled": False,
-    "annotation-doubled": False,
+    "duplicate-image": False,
+    "duplicate-annotation": False,
     "annotation-without-image": False,
-    "segment-doubled": False,
+    "duplicate-segment": False,
     "segment-id": False,
     "file-name": False,
     "string-id": True,
@@ -38,8 +37,9 @@ KINDS = {
     "segments": False,
     "area": True,
     "box": True,
-    # the detection JSON beside it
+    # instances, also those of a panoptic set
     "instances": False,
+    "no-mask": True,
 }
 # Rows of one kind, file and key that are kept; the others are counted.
 MOST_ROWS = 20
@@ -49,11 +49,11 @@ MOST_ROWS = 20
 class Fault:
     """One fault.
 
-    kind: one of KINDS.
-    file: the JSON, PNG or image.
-    image: the image's id, or "" for a fault of none.
-    key: where in the JSON, for instance "annotations[].segments_info[].area".
-    value: what was found, and what was expected.
+    kind: str, one of KINDS.
+    file: str, path of the JSON, PNG or image.
+    image: the image's id, or "".
+    key: str, place in the JSON, for instance "annotations[].segments_info[].area".
+    value: str, value found, and the one expected.
     """
 
     kind: str
@@ -64,7 +64,7 @@ class Fault:
 
     @property
     def harmless(self) -> bool:
-        """Whether crbp_d2 trains and evaluates rightly in spite of it."""
+        """Whether training and evaluation are right in spite of it."""
         return KINDS[self.kind]
 
     def __str__(self) -> str:
@@ -73,20 +73,20 @@ class Fault:
 
 
 class DatasetError(ValueError):
-    """A data set that must not be trained on; `faults` holds them all."""
+    """A data set that must not be trained on; `faults` lists the reasons."""
 
     def __init__(self, faults: list[Fault]):
         self.faults = faults
-        more = f"; {len(faults) - 1} more of such faults: crbp-check-dataset lists them" if len(faults) > 1 else ""
+        more = f"; and {len(faults) - 1} more; run crbp-check-dataset for the full list" if len(faults) > 1 else ""
         super().__init__(f"{faults[0]}{more}")
 
 
 class MissingFilesError(DatasetError, FileNotFoundError):
-    """Files that the JSON names are not there."""
+    """The JSON names files that do not exist."""
 
 
 class Faults:
-    """Collects faults of one file; of one kind and key the first MOST_ROWS, and the number of the others."""
+    """Collects faults, first of one file; keeps MOST_ROWS of each kind and key and counts the others."""
 
     def __init__(self, file: str):
         self.file = file
@@ -104,6 +104,12 @@ class Faults:
                 rows.append(fault)
             else:
                 self._more[group] = self._more.get(group, 0) + 1
+
+    def raise_harmful(self) -> None:
+        """Raise a DatasetError with the faults that are not harmless, if any."""
+        if harmful := [fault for fault in self if not fault.harmless]:
+            missing = all(fault.kind == "missing-file" for fault in harmful)
+            raise (MissingFilesError if missing else DatasetError)(harmful)
 
     def __iter__(self) -> Iterator[Fault]:
         for group, rows in self._rows.items():

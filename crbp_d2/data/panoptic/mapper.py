@@ -1,28 +1,29 @@
-"""From dataset dicts to what a panoptic model takes."""
+"""The mapper from dataset dicts to the inputs of a panoptic model."""
 
 import copy
 
 import numpy as np
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import DatasetMapper
 from detectron2.data import transforms as T
 from detectron2.structures import BitMasks, Instances
 
 from ..images import read_image
+from ..instances import InstanceDatasetMapper
+from .png import from_bytes, to_bytes
 from .reader import segment_indices, semantic_table
 
 
-class PanopticDatasetMapper(DatasetMapper):
-    """detectron2's DatasetMapper, which also takes instances and semantic map from a panoptic PNG.
+class PanopticDatasetMapper(InstanceDatasetMapper):
+    """detectron2's DatasetMapper, which also derives instances and semantic map from a panoptic PNG.
 
-    A dict with `segments_info` is read by the reader that evaluation uses too. In training it gets `instances`
-    (gt_boxes, gt_classes, gt_masks as BitMasks; crowds are left out) and `sem_seg` (H x W long) of the augmented
-    image, H x W. Any other dict goes detectron2's own way.
+    A dict with `segments_info` is read by the same reader as in evaluation. In training it gets `instances` (gt_boxes,
+    gt_classes, gt_masks as BitMasks; without crowds) and `sem_seg` (H x W long) of the augmented image, H x W. Any
+    other dict is mapped by InstanceDatasetMapper.
 
     Raises (when called):
-        FileNotFoundError: an image or PNG is not there.
-        ValueError: one of them cannot be read, or is not what the JSON says; names file, image and key.
+        FileNotFoundError: an image or PNG does not exist.
+        ValueError: one of them cannot be read, or contradicts the JSON; names file, image and key.
     """
 
     @classmethod
@@ -44,19 +45,22 @@ class PanopticDatasetMapper(DatasetMapper):
         result.pop("annotations", None)
         source = f"images[] of the JSON, of image {result.get('image_id')!r},"
         image = read_image(result["file_name"], self.image_format, result["width"], result["height"], source)
-        # One map of segments goes through the augmentation, so masks and classes cannot part.
-        inputs = T.AugInput(image, sem_seg=_to_bytes(segment_indices(dataset_dict)) if self.is_train else None)
+        # One map of segments is augmented, so that masks and classes agree.
+        inputs = T.AugInput(image, sem_seg=_augmentable(segment_indices(dataset_dict)) if self.is_train else None)
         self.augmentations(inputs)
         result["image"] = torch.as_tensor(np.ascontiguousarray(inputs.image.transpose(2, 0, 1)))
         if self.is_train:
-            indices = torch.as_tensor(_from_bytes(inputs.sem_seg).astype(np.int64))
-            result["sem_seg"] = torch.as_tensor(semantic_table(segments)).long()[indices]
+            indices = inputs.sem_seg if inputs.sem_seg.ndim == 2 else from_bytes(inputs.sem_seg)
+            indices = torch.as_tensor(indices.astype(np.int64))
+            labels = torch.as_tensor(semantic_table(segments)).long()
+            self.check_labels(labels[1:], result["pan_seg_file_name"])
+            result["sem_seg"] = labels[indices]
             result["instances"] = _instances(indices, segments)
         return result
 
 
 class ResizeToPixels(T.ResizeShortestEdge):
-    """ResizeShortestEdge, whose limit on the longer side leaves at least a pixel of the shorter one."""
+    """ResizeShortestEdge that keeps at least one pixel of the shorter side."""
 
     def get_transform(self, image: np.ndarray) -> T.Transform:
         transform = super().get_transform(image)
@@ -66,15 +70,9 @@ class ResizeToPixels(T.ResizeShortestEdge):
         return transform
 
 
-def _to_bytes(indices: np.ndarray) -> np.ndarray:
-    """A map of more than 255 segments as three channels of bytes, which every augmentation takes."""
-    if indices.dtype == np.uint8:
-        return indices
-    return np.stack([indices % 256, indices // 256 % 256, indices // 65536], axis=2).astype(np.uint8)
-
-
-def _from_bytes(channels: np.ndarray) -> np.ndarray:
-    return channels if channels.ndim == 2 else channels.astype(np.int64) @ np.array([1, 256, 65536])
+def _augmentable(indices: np.ndarray) -> np.ndarray:
+    """Bytes, which every augmentation takes: three channels of them for more than 255 segments."""
+    return indices if indices.dtype == np.uint8 else to_bytes(indices)
 
 
 def _instances(indices: torch.Tensor, segments: list[dict]) -> Instances:

@@ -1,4 +1,4 @@
-"""The toy scenes as a COCO-panoptic data set on disk, written once, when it is first used."""
+"""The toy scenes as a COCO-panoptic data set on disk, written on first use."""
 
 import hashlib
 import json
@@ -13,16 +13,16 @@ import cv2
 import numpy as np
 from detectron2.data import MetadataCatalog
 
-from ..images import encode_ids
 from .dataset import panoptic_metadata, register_with_metadata
+from .png import encode_ids
 
-# Class and mean hue in degrees; hues spread by 40, so neighbours overlap and colour alone does not tell a class.
+# Class and mean hue in degrees; hues spread by 40, so that neighbours overlap and color does not determine the class.
 THINGS = {"disc": 0, "square": 70, "triangle": 140, "star": 215, "ring": 290}
 HUE_SPREAD = 40
 STUFF = ("stripes", "checks", "grass", "sky")
-# Pixels a segment must show to be annotated; smaller remains of occluded shapes are void.
+# Minimum visible pixels of an annotated segment; smaller remains of occluded shapes are void.
 MIN_VISIBLE = 40
-# Of a hard scene's shapes: extent along one direction over that across it, and a ring's hole over its outside.
+# Shapes of hard scenes: range of their aspect ratio, and radius of a ring's hole relative to the ring's.
 SQUEEZED, THIN_HOLE = (0.3, 0.7), 0.65
 
 
@@ -36,7 +36,7 @@ class Scene:
 
 
 def draw_scene(seed: tuple[int, ...], size: int = 128, hard: bool = False) -> Scene:
-    """The scene of a seed; `hard`: two to three times as many shapes, which hide one another more, and thinner ones."""
+    """The scene of a seed; `hard`: two to three times as many and thinner shapes, with more occlusion."""
     rng = np.random.default_rng(seed)
     regions = _regions(rng, size)
     image = np.zeros((size, size, 3), dtype=np.float64)
@@ -115,7 +115,7 @@ def _stuff_texture(rng: np.random.Generator, name: str, size: int) -> np.ndarray
 
 
 def _thing_texture(rng: np.random.Generator, name: str, size: int) -> np.ndarray:
-    """S x S x 3: one saturated colour, shaded and lightly dotted."""
+    """S x S x 3: one saturated color, shaded and lightly dotted."""
     base = _color(rng, THINGS[name], HUE_SPREAD, rng.uniform(0.7, 1), rng.uniform(0.65, 1))
     y, x = np.mgrid[:size, :size].astype(np.float64)
     angle, period = rng.uniform(0, 2 * np.pi), rng.uniform(5, 9)
@@ -165,18 +165,17 @@ def register_toy_panoptic(
 ) -> None:
     """Register `toy_panoptic_train` and `toy_panoptic_val`: 5 thing and 4 stuff classes.
 
-    The files are written when one of the two is first used. A scene depends on seed, split and its
-    index, not on the counts.
+    The files are written on first use. A scene depends on seed, split and its index, not on the counts.
 
     Args:
-        root: folder for the data set's own folder; default DETECTRON2_DATASETS, else "datasets".
-        num_train, num_val: images of each.
-        size: image side in pixels, at least 64.
-        seed: of all scenes.
-        hard: scenes of more occlusion and thinner shapes, as `toy_panoptic_hard_train` and `_val`.
+        root: str, parent of the data set's folder; default DETECTRON2_DATASETS, else "datasets".
+        num_train, num_val: int, number of images.
+        size: int, image side in pixels, at least 64.
+        seed: int, seed of all scenes.
+        hard: bool, scenes with more occlusion and thinner shapes, as `toy_panoptic_hard_train` and `_val`.
 
     Raises:
-        ValueError: arguments outside these, or the names are registered with other arguments.
+        ValueError: invalid arguments, or the names are registered with other arguments.
     """
     counts = {"train": num_train, "val": num_val}
     if min(counts.values()) < 1 or size < 64 or seed < 0:
@@ -201,12 +200,12 @@ def register_toy_panoptic(
 
 
 def _written_on_first_use() -> None:
-    """There is nothing to look for."""
+    """The files are written on first use."""
 
 
 def write_toy_panoptic(folder: Path, split: str, count: int, size: int, seed: int, hard: bool = False) -> None:
-    """Write one split into `folder` unless it is there; a kill leaves nothing behind under that name."""
-    # Scenes drawn by other code are other data, though their arguments are the same.
+    """Write one split into `folder` unless it exists; a kill leaves no folder of that name."""
+    # Scenes of another version of this file are other data.
     version = hashlib.sha256(Path(__file__).with_name("toy.py").read_bytes()).hexdigest()[:12]
     stamp = folder / "version"
     if stamp.exists() and stamp.read_text() == version:

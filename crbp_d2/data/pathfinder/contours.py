@@ -12,7 +12,7 @@ import numpy as np
 
 from .spec import PathfinderSpec
 
-# Turn angles tried for a dash before its contour counts as stuck, a batch after the other.
+# Turn angles tried for a dash, in batches, before its contour counts as stuck.
 BATCHES = (4, 12, 24)
 # Attempts at a whole stimulus, at growing on from its seeds, and at placing one short contour.
 ATTEMPTS, RESTARTS, SHORT_ATTEMPTS = 500, 10, 200
@@ -43,7 +43,7 @@ class Dashes:
 
 @dataclass
 class Contours:
-    """What a stimulus shows; `dot` is the end of the target that its disc is on."""
+    """The contours of a stimulus; `dot` is the end of the target with the disc."""
 
     target: Dashes
     distractor: Dashes
@@ -112,7 +112,7 @@ def _attempt(spec: PathfinderSpec, rng: np.random.Generator) -> Contours | None:
         return None
     long = [contour.dashes() for contour in pair]
     ends = np.array([[dashes.tails[0], dashes.heads[-1]] for dashes in long])
-    # All four ends leave space for a dot, though one gets it: free space must not tell which.
+    # All four ends leave space for a dot, so that free space does not reveal the target.
     for contour_ends, other in zip(ends, long[::-1], strict=True):
         if _distances(contour_ends, other).min() < _dot_clearance(spec):
             return None
@@ -132,7 +132,7 @@ def _seeds(spec: PathfinderSpec, rng: np.random.Generator) -> tuple[_Contour, _C
 
 
 def _grow_together(spec: PathfinderSpec, rng: np.random.Generator, first: _Contour, second: _Contour) -> bool:
-    """Grow both dash by dash; one that gets stuck starts again from its seed. False after RESTARTS of those."""
+    """Grow both dash by dash; a stuck one starts again from its seed. False after RESTARTS restarts."""
     restarts = 0
     while min(len(first), len(second)) < spec.dashes:
         for contour, other in ((first, second), (second, first)):
@@ -188,7 +188,7 @@ def _dot_clearance(spec: PathfinderSpec) -> float:
 
 
 def _inside(spec: PathfinderSpec, dashes: Dashes) -> np.ndarray:
-    """Which of M dashes stay off the border: M booleans."""
+    """M booleans: the dashes that do not enter the border."""
     middle, reach = complex(spec.window, spec.window) / 2, spec.window / 2 - spec.border
     off = np.concatenate([dashes.tails, dashes.heads]) - middle
     tails, heads = (np.maximum(np.abs(off.real), np.abs(off.imag)) <= reach).reshape(2, -1)
@@ -196,7 +196,7 @@ def _inside(spec: PathfinderSpec, dashes: Dashes) -> np.ndarray:
 
 
 def _clear(spec: PathfinderSpec, dashes: Dashes, obstacles: Dashes) -> np.ndarray:
-    """Which of M dashes keep the clearance from all obstacles: M booleans."""
+    """M booleans: the dashes that keep the clearance from all obstacles."""
     between = np.abs((dashes.tails + dashes.heads)[:, None] - (obstacles.tails + obstacles.heads)) / 2
     near = (between < spec.clearance + spec.dash_length).any(axis=0)
     if not near.any():

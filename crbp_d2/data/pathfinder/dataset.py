@@ -1,4 +1,4 @@
-"""Pathfinder data sets by name: `pathfinder_PF14_train`, `_val` on disk, `_stream` drawn as it is trained on."""
+"""Pathfinder data sets by name: `pathfinder_PF14_train`, `_val` on disk, `_stream` drawn during training."""
 
 import logging
 import os
@@ -12,22 +12,22 @@ from torch.utils.data import Dataset
 from .files import MANIFEST, Split, is_complete, read_manifest, write_split
 from .spec import SPECS, PathfinderSpec, pathfinder_spec
 
-# First number of a stimulus' seed after the data set's own, so that no two splits share a stimulus.
+# Second number of a stimulus' seed, after the data set's own, so that no two splits have a stimulus in common.
 SPLIT_SEEDS = {"train": 1, "val": 2, "stream": 3}
-# Stimuli drawn on first use where nothing else is said.
+# Default number of stimuli drawn on first use.
 COUNTS = {"train": 10_000, "val": 500}
-# Presets small enough to be drawn when they are first used.
+# Presets small enough to be drawn on first use.
 SMALL = ("PF6s", "PF9s", "PF12s")
 
 
 @dataclass(frozen=True)
 class PathfinderSource:
-    """Where the stimuli of one registered split come from.
+    """Source of the stimuli of one registered split.
 
-    name: of the spec, in data-set and folder names.
-    count: of stimuli that there must be; None: as many as there are, or the number of COUNTS.
-    folder: of the splits' folders; None: DETECTRON2_DATASETS/pathfinder/<name> at the time of use.
-    on_first_use: whether files that are missing are drawn when they are needed.
+    name: str, name of the spec in data-set and folder names.
+    count: int, required number of stimuli; None for those on disk, or the default of COUNTS.
+    folder: str, parent of the splits' folders; None for DETECTRON2_DATASETS/pathfinder/<name> at the time of use.
+    on_first_use: bool, whether missing files are drawn when they are needed.
     """
 
     name: str
@@ -43,17 +43,17 @@ class PathfinderSource:
         return (Path(self.folder) if self.folder else default_folder(self.name)) / self.split
 
     def content(self) -> Split:
-        """What the folder holds, or is to hold."""
+        """Present or required content of the folder."""
         if self.count is None and (self.path / MANIFEST).exists():
             manifest = read_manifest(self.path)
             return Split(self.spec, tuple(manifest["seed"]), manifest["count"])
         return split_of(self.spec, self.split, self.seed, self.count or COUNTS[self.split])
 
     def check_available(self) -> None:
-        """Check that the files are there, or can be drawn.
+        """Check that the files exist or can be drawn.
 
         Raises:
-            FileNotFoundError: one sentence: what is missing, where it was looked for, what runs without.
+            FileNotFoundError: names the missing folder and an alternative.
             ValueError: the folder holds something else.
         """
         if self.split == "stream" or self.on_first_use or (self.path / MANIFEST).exists():
@@ -90,7 +90,7 @@ class PathfinderSource:
         if is_complete(self.path, content):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # Of several processes one draws, the others wait and find the files.
+        # One of several processes draws, the others wait for its files.
         with file_lock(str(self.path)):
             if not is_complete(self.path, content):
                 logging.getLogger(__name__).info("Drawing %d stimuli into %s", content.count, self.path)
@@ -119,16 +119,16 @@ def register_pathfinder(
     seed: int = 0,
     on_first_use: bool = True,
 ) -> None:
-    """Register `pathfinder_<name>_train`, `_val` and `_stream`. Nothing is read or drawn before it is used.
+    """Register `pathfinder_<name>_train`, `_val` and `_stream`. Nothing is read or drawn before its first use.
 
     Args:
-        spec: a spec, or the name of a preset.
-        name: of the data sets; by default that of the preset.
-        root: folder for the stimuli's own; default DETECTRON2_DATASETS/pathfinder.
-        num_train, num_val: stimuli of each; by default as many as there are, 10,000 and 500 if there are none.
-        seed: of all stimuli.
-        on_first_use: draw what is missing when it is needed. If not, `tools/generate_pathfinder.py` writes it, and
-            all that it wrote is used.
+        spec: PathfinderSpec, or str, the name of a preset.
+        name: str, name of the data sets; by default that of the preset.
+        root: str, parent of the stimuli's folder; default DETECTRON2_DATASETS/pathfinder.
+        num_train, num_val: int, number of stimuli; by default those on disk, or 10,000 and 500.
+        seed: int, seed of all stimuli.
+        on_first_use: bool, draw missing files when they are needed; otherwise all files that
+            `tools/generate_pathfinder.py` has written are used.
 
     Raises:
         ValueError: an unknown preset, a spec without a name, counts below 1 or a negative seed; the names are
@@ -179,12 +179,12 @@ def register_presets() -> None:
 
 
 def split_of(spec: PathfinderSpec, split: str, seed: int, count: int) -> Split:
-    """What the folder of a split is to hold."""
+    """Required content of a split's folder."""
     return Split(spec, (seed, SPLIT_SEEDS[split]), count)
 
 
 def default_folder(name: str) -> Path:
-    """Where the splits of a spec lie unless another place is named."""
+    """Default parent of the folders of a spec's splits."""
     return Path(_root()) / "pathfinder" / name
 
 

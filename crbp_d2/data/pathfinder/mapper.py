@@ -1,4 +1,4 @@
-"""From Pathfinder records to what a contour model takes."""
+"""The mapper from Pathfinder records to the inputs of a contour model."""
 
 import logging
 from collections.abc import Sequence
@@ -12,26 +12,26 @@ from detectron2.utils.logger import log_first_n
 from PIL import Image
 
 from ..images import Header, ImageError, check_header, decoding
-from .archives import read_stimulus
+from .files import read_stimulus
 from .stimuli import generate_pathfinder
 
 FLIPS = {"none": (), "horizontal": ("horizontal",), "vertical": ("vertical",), "both": ("horizontal", "vertical")}
 
 
 class PathfinderDatasetMapper:
-    """Reads or draws a stimulus, flips it at random in training, and makes tensors of it.
+    """Reads or draws a stimulus, flips it at random in training, and converts it to tensors.
 
-    Adds to a record `image` (1 x H x W uint8) and `sem_seg` (H x W long, 1 on the target), the latter in
-    evaluation too. Besides records of the Pathfinder data sets it takes dicts of one-channel images in
-    detectron2's format: file_name, sem_seg_file_name, height, width; see `grey_images`.
+    Adds `image` (1 x H x W uint8) and `sem_seg` (H x W long: 0, 1 on the target, 255 ignored) to a record, the latter
+    also in evaluation. Besides records of the Pathfinder data sets it takes dicts of one-channel images in
+    detectron2's format: file_name, sem_seg_file_name, height, width.
 
     Args:
-        augmentations: applied to image and target alike.
+        augmentations: sequence of augmentations, applied to image and target.
 
     Raises (when called):
         FileNotFoundError: no such file.
-        ValueError: names a file that cannot be read, has several channels, more than 8 bits or another size than its
-            record says, or holds labels that are no class.
+        ValueError: names a file that cannot be read, has several channels, more than 8 bits, another size than its
+            record or an invalid label.
     """
 
     @configurable
@@ -73,11 +73,11 @@ def load_stimulus(record: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_grey(path: str, height: int, width: int) -> np.ndarray:
-    """H x W uint8 of a grey image. Bilevel images become 0 and 255; a palette must be one of greys.
+    """H x W uint8 of a grey image. Bilevel images become 0 and 255; a palette must be grey.
 
     Raises:
         FileNotFoundError: no such file.
-        UnreadableImageError: it is cut or garbled.
+        UnreadableImageError: it is truncated or damaged.
         ImageError: another size than H x W, more than 8 bits, several channels.
     """
     with decoding(path) as (image, header):
@@ -89,10 +89,10 @@ def read_grey(path: str, height: int, width: int) -> np.ndarray:
 
 
 def read_target(path: str, height: int, width: int) -> np.ndarray:
-    """H x W uint8 of a label map: 1 on the target, 255 where pixels are to be ignored, 0 elsewhere.
+    """H x W uint8 of a label map: 1 on the target, 255 on ignored pixels, 0 elsewhere.
 
-    A mask of nothing but 0 and 255, as programs that draw write it, has its target at 255. Of a palette its greys
-    count, or where it has colours its numbers.
+    A mask of 0 and 255 only, as drawing programs write it, has its target at 255. The labels of a palette are its
+    greys, or its indices if it has colors.
 
     Raises:
         FileNotFoundError, UnreadableImageError, ImageError: see read_grey; other labels than these.
@@ -107,15 +107,15 @@ def read_target(path: str, height: int, width: int) -> np.ndarray:
             labels = _one_channel(image, header, path)
     found = np.unique(labels).tolist()
     if unknown := set(found) - {0, 1, 255}:
-        raise ImageError(f"{path} holds the label {min(unknown)}; allowed are 0, 1 and 255 (ignored), or 0 and 255")
+        raise ImageError(f"{path} has the label {min(unknown)}; allowed are 0, 1 and 255 (ignored), or 0 and 255")
     if found != [0, 255]:
         return labels
-    log_first_n(logging.INFO, f"{path} has 0 and 255 alone: 255 is taken for the target", name=__name__)
+    log_first_n(logging.INFO, f"{path} has the values 0 and 255 only: 255 is the target", name=__name__)
     return (labels > 0).astype(np.uint8)
 
 
 def _greys(image: Image.Image) -> np.ndarray | None:
-    """The grey of each number of a palette; None where a number that occurs has a colour."""
+    """The grey of each index of a palette; None if an index in use has a color."""
     colors = np.zeros((256, 3), np.uint8)
     palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
     colors[: len(palette)] = palette
@@ -125,6 +125,6 @@ def _greys(image: Image.Image) -> np.ndarray | None:
 
 def _one_channel(image: Image.Image, header: Header, path: str) -> np.ndarray:
     if header.mode not in ("L", "1"):
-        what = "a palette of colours" if header.mode == "P" else f"{len(image.getbands())} channels"
+        what = "a palette of colors" if header.mode == "P" else f"{len(image.getbands())} channels"
         raise ImageError(f"{path} has {what} (mode {header.mode}), but a contour model takes images of 1")
     return np.array(image.convert("L"))

@@ -1,7 +1,6 @@
-"""What a Pathfinder stimulus consists of.
+"""Geometry of Pathfinder stimuli, in pixels of the window they are drawn in.
 
-All lengths are pixels of the window it is drawn in. Facts: the original generator of Linsley et al.
-2018 (NeurIPS), as used by Linsley et al. 2020.
+After the original generator of Linsley et al. 2018 (NeurIPS), as used by Linsley et al. 2020.
 """
 
 import math
@@ -13,17 +12,17 @@ class PathfinderSpec:
     """Geometry and statistics of a stimulus.
 
     Args:
-        dashes: of each of the two long contours, at least 2.
-        window: side of the square it is drawn in.
-        image_size: side of the square it is given in; divides `window`.
-        dash_length, dash_thickness: of one dash.
-        margin: least distance between the outlines of dashes that are not neighbours; neighbours are
+        dashes: int, dashes of each of the two long contours, at least 2.
+        window: int, side of the square that is drawn.
+        image_size: int, side of the resulting image; divides `window`.
+        dash_length, dash_thickness: float, size of a dash.
+        margin: float, minimum distance between the outlines of dashes that are not neighbours; neighbours are
             2 * margin apart along their contour.
-        continuity: c of the turn angle's weight cos^2(c d), |d| <= pi / (2 c).
-        seed_distance: between the tails of the two first dashes.
-        border: that no dash enters.
-        distractor_dashes: of all short contours together.
-        dot_radius: of the disc at one end of the target.
+        continuity: float, c in the weight cos^2(c d) of the turn angle d, |d| <= pi / (2 c).
+        seed_distance: float, distance between the tails of the first dashes.
+        border: float, width of the frame without dashes.
+        distractor_dashes: int, total number of dashes of the short contours.
+        dot_radius: float, radius of the disc at one end of the target.
 
     Raises:
         ValueError: a value outside these.
@@ -57,12 +56,12 @@ class PathfinderSpec:
 
     @property
     def spacing(self) -> float:
-        """Length of contour one dash takes, half of its gaps on either side included."""
+        """Length of contour per dash, including half of the gaps on both sides."""
         return self.dash_length + 2 * self.margin
 
     @property
     def distractor_length(self) -> int:
-        """Dashes of a short contour: a third of a long one's."""
+        """Dashes of a short contour: a third of those of a long one."""
         return max(self.dashes // 3, 1)
 
     @property
@@ -72,12 +71,12 @@ class PathfinderSpec:
 
     @property
     def clearance(self) -> float:
-        """Least distance between the centre lines of dashes that are not neighbours."""
+        """Minimum distance between the centre lines of dashes that are not neighbours."""
         return self.margin + self.dash_thickness
 
 
 def _small(dashes: int) -> PathfinderSpec:
-    """One window for all laptop-size sets, so that a model trained on one is tested on the others."""
+    """One window for all laptop-size sets, so that a model trained on one can be tested on the others."""
     return PathfinderSpec(
         dashes, window=48, image_size=48, dash_length=2, dash_thickness=1, margin=1, seed_distance=8, border=2,
         distractor_dashes=8, dot_radius=2,

@@ -7,12 +7,12 @@ import numpy as np
 from .contours import Contours, Dashes, PlacementError, draw_contours
 from .spec import PathfinderSpec, pathfinder_spec
 
-# Raised whenever the same arguments come to give other stimuli: files of different generators are never mixed.
+# Increased whenever the same arguments give other stimuli: files of different generators are never mixed.
 GENERATOR = 1
-# Share of a pixel that the target's dashes or dot must cover for the pixel to belong to the mask.
+# Fraction of a pixel that the target's dashes or dot must cover for the pixel to belong to the mask.
 MASK_COVERAGE = 0.25
-# A spec fits if so many stimuli are each placed in so few attempts; an attempt that succeeds that often fails
-# 500 times in a row in less than one of 10^9 stimuli.
+# A spec fits if PROBES stimuli are each placed in PROBE_ATTEMPTS; at that rate of success fewer than one of 10^9
+# stimuli fails 500 times in a row.
 PROBES, PROBE_ATTEMPTS = 3, 60
 
 
@@ -43,7 +43,7 @@ def generate_pathfinder(
 
 
 def stimulus_contours(spec: PathfinderSpec, seed: int | tuple[int, ...], index: int) -> Contours:
-    """The contours of one stimulus, before they are drawn."""
+    """The contours of one stimulus."""
     return draw_contours(spec, _generator(seed, index))
 
 
@@ -56,7 +56,7 @@ def check_fits(spec: PathfinderSpec) -> None:
     """Check that contours of this length can be placed.
 
     Raises:
-        ValueError: names the greatest number of dashes that can.
+        ValueError: names the maximum number of dashes.
     """
     if _fits(spec):
         return
@@ -85,7 +85,7 @@ def _fits(spec: PathfinderSpec) -> bool:
 
 
 def render(spec: PathfinderSpec, contours: Contours) -> tuple[np.ndarray, np.ndarray]:
-    """Stimulus (0 or up to 255) and mask (0 or 1) of some contours, each uint8, H x W."""
+    """Stimulus (0 to 255) and mask (0 or 1) of contours, each uint8, H x W."""
     target = np.zeros((spec.window, spec.window), np.float64)
     _draw_dashes(target, contours.target, spec.dash_thickness)
     _draw_disc(target, contours.dot, spec.dot_radius)
@@ -101,18 +101,18 @@ def _reduce(canvas: np.ndarray, spec: PathfinderSpec) -> np.ndarray:
 
 
 def _draw_dashes(canvas: np.ndarray, dashes: Dashes, thickness: float) -> None:
-    """Rectangles about centre lines, each pixel by the share of it they cover (M dashes at once)."""
+    """Draw M rectangles along centre lines, each pixel by its covered fraction."""
     along = dashes.heads - dashes.tails
     length = np.abs(along)
     columns, rows, from_middle = _patches((dashes.tails + dashes.heads) / 2, (length.max() + thickness) / 2)
     turned = from_middle * (along.conj() / length)[:, None, None]
-    covered = _share(length[:, None, None] / 2 - np.abs(turned.real)) * _share(thickness / 2 - np.abs(turned.imag))
+    covered = _cover(length[:, None, None] / 2 - np.abs(turned.real)) * _cover(thickness / 2 - np.abs(turned.imag))
     _paste(canvas, covered, columns, rows)
 
 
 def _draw_disc(canvas: np.ndarray, centre: complex, radius: float) -> None:
     columns, rows, from_centre = _patches(np.array([centre]), radius)
-    _paste(canvas, _share(radius - np.abs(from_centre)), columns, rows)
+    _paste(canvas, _cover(radius - np.abs(from_centre)), columns, rows)
 
 
 def _patches(centres: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -128,13 +128,13 @@ def _patches(centres: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray
     return columns, rows, pixels - centres[:, None, None]
 
 
-def _share(inside: np.ndarray) -> np.ndarray:
-    """Share of a pixel that lies within an outline `inside` px away from its centre."""
+def _cover(inside: np.ndarray) -> np.ndarray:
+    """Covered fraction of a pixel whose centre is `inside` px within an outline."""
     return np.minimum(np.maximum(inside + 0.5, 0), 1)
 
 
 def _paste(canvas: np.ndarray, patches: np.ndarray, columns: np.ndarray, rows: np.ndarray) -> None:
-    """Draw M x S x S patches where they are more opaque than what is there; parts off the canvas are dropped."""
+    """Draw M x S x S patches by the maximum of patch and canvas; parts off the canvas are dropped."""
     size = len(canvas)
     for patch, column, row in zip(patches, columns, rows, strict=True):
         left, top = max(-column[0], 0), max(-row[0], 0)

@@ -67,6 +67,14 @@ def test_registering_twice(root):
         register_panoptic("tiny", str(root / "panoptic.json"), str(root / "other"), str(root / "images"))
 
 
+def test_registering_again_takes_the_corrected_classes(root):
+    register(root)
+    rewrite(root, lambda data: data["categories"][0].update(name="horse"))
+    register(root)
+    assert MetadataCatalog.get("tiny").thing_classes == ["horse", "dog"]
+    assert len(DatasetCatalog.get("tiny")) == 2
+
+
 def test_refusals_of_files(root):
     with pytest.raises(FileNotFoundError, match="no file at panoptic_json.*nowhere.json"):
         register_panoptic("tiny", str(root / "nowhere.json"), "a", "b")
@@ -87,9 +95,9 @@ def test_refusals_of_files(root):
 def test_refusals_of_pngs(root):
     register(root)
     record = DatasetCatalog.get("tiny")[0]
-    with pytest.raises(ValueError, match="004.png is 60 x 40 px, but the JSON says 60 x 41"):
+    with pytest.raises(ValueError, match=r"004.png \(image 4\): .* 60 x 40 px, .* 60 x 41"):
         semantic_map({**record, "height": 41})
-    with pytest.raises(ValueError, match=r"004.png \(image 4\): .*\[513\].*\[\]"):
+    with pytest.raises(ValueError, match=r"004.png \(image 4\): .*in the PNG: \[513\]"):
         semantic_map({**record, "segments_info": record["segments_info"][:-1]})
 
 

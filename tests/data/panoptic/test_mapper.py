@@ -4,6 +4,7 @@ import copy
 
 import cv2
 import numpy as np
+import pytest
 from detectron2.data import DatasetCatalog
 from detectron2.data import transforms as T
 from helpers.panoptic_set import HEIGHT, WIDTH, expected_semantic, ids_map, register
@@ -68,6 +69,14 @@ def test_mapper_in_inference_is_detectron2s(root):
     result = mapper(is_train=False)(DatasetCatalog.get("tiny")[0])
     assert "instances" not in result and "sem_seg" not in result and "annotations" not in result
     assert result["height"] == HEIGHT and result["image"].shape == (3, HEIGHT, WIDTH)
+
+
+def test_labels_without_a_class_are_named(root):
+    register(root)
+    record = DatasetCatalog.get("tiny")[0]
+    mapper(semantic_classes=3)(record)
+    with pytest.raises(ValueError, match=r"004\.png has the label 2; .* 0 to 1"):
+        mapper(semantic_classes=2)(record)
 
 
 def test_mapper_takes_detectron2s_separated_dicts(root):

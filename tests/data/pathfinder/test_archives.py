@@ -9,9 +9,8 @@ import pytest
 from helpers.paths import ROOT
 
 from crbp_d2.data import register_pathfinder
-from crbp_d2.data.pathfinder.archives import MANIFEST, PER_FILE, read_manifest, read_stimulus
 from crbp_d2.data.pathfinder.dataset import split_of
-from crbp_d2.data.pathfinder.files import is_complete, write_split
+from crbp_d2.data.pathfinder.files import MANIFEST, PER_FILE, is_complete, read_manifest, read_stimulus, write_split
 from crbp_d2.engine.run import main
 from tools.data_sets import free
 from tools.soak.archives import NAME, SPEC, STIMULI, Sets, outcome, stimuli_in
@@ -22,10 +21,11 @@ from tools.soak.record import Record
 DAMAGES = BYTES | ARCHIVES
 # What must be refused, with a part of the message.
 REFUSED = {
-    "huge": "8,5", "folder": "no file", "gone": "00000.zip", "entry missing": "archive", "packed by bzip2": "method 12",
-    "packed by LZMA": "method 14", "bomb": "67,108,864 bytes", "bomb by bzip2": "method 12",
-    "PNG bomb": "12000 x 12000 px", "text bomb": "claims", "text for PNG": "no image", "16 bits": "16 bits",
+    "huge": "zip", "folder": "not a file", "gone": "00000.zip", "entry missing": "archive",
+    "packed by bzip2": "method 12", "packed by LZMA": "method 14", "bomb": "method 8", "bomb by bzip2": "method 12",
+    "PNG bomb": "12000 x 12000 px", "text bomb": "not an image", "text for PNG": "not an image", "16 bits": "16 bits",
     "JPEG for PNG": "JPEG", "3 channels": "RGB", "another size": "24 x 23 px", "encrypted": "encrypted",
+    "packed": "method 8",
 }  # fmt: skip
 
 
@@ -51,7 +51,7 @@ def test_a_damaged_archive_is_named_or_read_as_it_was(sets, folder, name):
     assert not problem
     if name in REFUSED:
         assert REFUSED[name] in found and "00000.zip" in found
-    if name in ("packed", "many entries"):
+    if name == "many entries":
         assert found == "read"
 
 
@@ -67,18 +67,6 @@ def test_a_training_says_it_in_one_line(folder, tmp_path):
     finally:
         free(*(f"pathfinder_{NAME}_{split}" for split in ("train", "val", "stream")))
     assert "\n" not in str(stopped.value) and str(folder / "00000.zip") in str(stopped.value)
-
-
-def test_a_png_that_claims_less_than_it_holds(folder):
-    """An archive's entry may lie about its size: no more than that is read."""
-    path = folder / "00000.zip"
-    with zipfile.ZipFile(path, "w", compression=zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("000000.png", bytes(2**24))
-    content = bytearray(path.read_bytes())
-    content[content.find(b"PK\1\2") + 24 :][:4] = (100).to_bytes(4, "little")
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=str(path)):
-        read_stimulus(str(path), 0)
 
 
 def test_a_target_of_other_values_is_named(folder):

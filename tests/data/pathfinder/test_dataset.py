@@ -142,18 +142,18 @@ def test_images_of_your_own_and_what_does_not_fit(tmp_path):
     refused("b.png has 3 channels", file_name=written("b.png", np.zeros((20, 30, 3), np.uint8)))
     refused("a.png is 30 x 20 px, .* 31 x 20", width=31)
     refused("u.png is 30 x 21 px, .* 30 x 20", sem_seg_file_name=written("u.png", np.zeros((21, 30), np.uint8)))
-    refused("v.png holds the label 2", sem_seg_file_name=written("v.png", target * 2))
+    refused("v.png has the label 2", sem_seg_file_name=written("v.png", target * 2))
     refused("w.png has 16 bits", file_name=written("w.png", image.astype(np.uint16) * 257))
     refused("x.png has 16 bits", sem_seg_file_name=written("x.png", target.astype(np.uint16)))
     refused("y.png has 4 channels", sem_seg_file_name=written("y.png", np.zeros((20, 30, 4), np.uint8)))
     with pytest.raises(FileNotFoundError, match="z.png"):
         mapper({**record, "sem_seg_file_name": str(tmp_path / "z.png")})
     (tmp_path / "c.png").write_bytes((tmp_path / "a.png").read_bytes()[:60])
-    refused("c.png is cut", file_name=str(tmp_path / "c.png"))
+    refused("c.png is truncated", file_name=str(tmp_path / "c.png"))
     colored = Image.fromarray(image, "P")
     colored.putpalette([9, 5, 1] * 256)
     colored.save(tmp_path / "d.png")
-    refused("d.png has a palette of colours", file_name=str(tmp_path / "d.png"))
+    refused("d.png has a palette of colors", file_name=str(tmp_path / "d.png"))
 
 
 def masks_of(target):
