@@ -25,6 +25,7 @@ import torch
 from detectron2.data import DatasetCatalog
 
 from crbp_d2.engine import Trainer
+from tools.compare_revisions import RevisionError, checked_out
 from tools.page import write_section
 
 from .against_scipy import compare_with_scipy, scipy_section
@@ -43,7 +44,7 @@ from .convolution import (
     measure_steps,
 )
 from .cuda import NOT_RUN, Work, cuda_section
-from .earlier import VersionError, checked_out, compare_versions, earlier_section
+from .earlier import compare_versions, earlier_section
 from .early_stop import (
     early_stop_panels,
     early_stop_section,
@@ -158,9 +159,9 @@ def earlier(revision: str) -> None:
     """training steps and inference beside those of an earlier version"""
     rounds = 7
     try:
-        with checked_out(revision) as folder:
+        with checked_out(revision, "crbp_d2") as folder:
             changes = compare_versions(folder, rounds=rounds)
-    except VersionError as error:
+    except RevisionError as error:
         raise SystemExit(f"benchmarks: {error}") from None
     _write("Beside an earlier version", f"earlier {revision}", earlier_section(revision, changes, rounds))
 
