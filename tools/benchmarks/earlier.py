@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tools.compare_revisions import ROOT, Revision
-from tools.page import markdown_table
 
+from .tables import Table
 from .works import WORKS
 
 
@@ -39,15 +39,7 @@ def compare_versions(earlier: Path, now: Path = ROOT, works: Iterable[str] = WOR
     return changes
 
 
-def earlier_section(revision: str, changes: list[Change], rounds: int) -> str:
-    slowest = max(changes, key=lambda change: change.ratio)
-    headers = ["work", "earlier, s", "now, s", "now / earlier"]
+def earlier_table(changes: list[Change]) -> Table:
+    """A row a piece of work."""
     rows = [[c.work, f"{c.earlier:.3f}", f"{c.now:.3f}", f"{c.ratio:.2f}"] for c in changes]
-    return (
-        f"Training steps and inference with the code of commit {revision} and with this, a process each, which take "
-        "turns: seconds of the processor in one thread, medians; the ratio is the median of those of "
-        f"{rounds} rounds. "
-        f"The largest is {slowest.ratio:.2f}. C-RBP takes 20 evaluations and a series of 15 products, accelerated 7 by "
-        "Anderson and 3; deq a tolerance of 0.01; BPTT 20 steps where nothing else is said. What the works are stands "
-        "in tools/benchmarks/works.py.\n\n" + markdown_table(headers, rows)
-    )
+    return Table(["work", "earlier, s", "now, s", "now / earlier"], rows)
