@@ -11,18 +11,13 @@ N: batch; H x W: image size.
 """
 
 import argparse
-import io
 import math
-import os
 import re
-import subprocess
 import sys
-import tarfile
 import tempfile
 import traceback
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -33,78 +28,13 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from crbp_d2 import add_crbp_config, modeling  # noqa: F401  (registers its parts)
+from tools.revisions import ROOT, Revision, checked_out
 
-ROOT = Path(__file__).resolve().parents[1]
 CONFIGS, CHECKPOINTS = "configs", "tools/pathfinder_study/results"
-# With run_path, the script's folder is not first on the path, where its neighbors would hide packages.
-SERVE = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
 # Gradients smaller than this fraction of the largest are compared with that size: some are 0 but for rounding.
 NEGLIGIBLE = 1e-3
 
 Results = dict[str, Tensor]
-
-
-class RevisionError(RuntimeError):
-    """A revision that is missing from the history, or whose package does not run."""
-
-
-@contextmanager
-def checked_out(revision: str, *paths: str, repository: Path = ROOT) -> Iterator[Path]:
-    """A folder with paths of the repository as of a revision.
-
-    Raises:
-        RevisionError: the history lacks the revision, or the revision the paths.
-    """
-    try:
-        command = ["git", "archive", "--format=tar", revision, *paths]
-        archive = subprocess.run(command, cwd=repository, capture_output=True, check=True).stdout
-    except FileNotFoundError:
-        raise RevisionError("git is not installed; it is needed for earlier revisions") from None
-    except subprocess.CalledProcessError as error:
-        raise RevisionError(
-            f"revision {revision!r}: {error.stderr.decode().strip()}; give a commit that `git log` shows, in a clone "
-            "with the full history"
-        ) from None
-    with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-            files.extractall(folder, filter="data")
-        yield Path(folder)
-
-
-class Revision:
-    """A process that answers lines, running a script with the package in `folder`. As a context, it ends with it."""
-
-    def __init__(self, folder: Path, script: Path, *arguments: str):
-        self._folder = folder
-        self._command = [sys.executable, "-W", "ignore", "-c", SERVE, str(script), *arguments]
-
-    def __enter__(self) -> "Revision":
-        environment = {**os.environ, "PYTHONPATH": str(self._folder), "OMP_NUM_THREADS": "1"}
-        pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            self._command, cwd=self._folder, env=environment, stdin=pipe, stdout=pipe, text=True
-        )
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._process.communicate()
-
-    def answer(self, line: str) -> str:
-        """Send a line and wait for its answer.
-
-        Raises:
-            RevisionError: the process has ended.
-        """
-        assert self._process.stdin and self._process.stdout
-        try:
-            self._process.stdin.write(f"{line}\n")
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass
-        answer = self._process.stdout.readline()
-        if not answer:
-            raise RevisionError(f"the package in {self._folder} cannot run {line!r}; see its error above")
-        return answer.strip()
 
 
 def works_of(folder: Path) -> list[str]:

@@ -24,7 +24,7 @@ import torch
 from detectron2.data import DatasetCatalog
 
 from crbp_d2.engine import Trainer
-from tools.compare_revisions import RevisionError, checked_out
+from tools.revisions import RevisionError, checked_out
 
 from .against_scipy import compare_with_scipy, scipy_table
 from .against_torchdeq import TOLERANCES, compare_with_torchdeq, torchdeq_table

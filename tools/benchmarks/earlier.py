@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.compare_revisions import ROOT, Revision
+from tools.revisions import ROOT, Revision
 
 from .tables import Table
 from .works import WORKS

@@ -8,7 +8,7 @@ import pytest
 from tools.benchmarks import __main__ as benchmarks
 from tools.benchmarks.earlier import Change, compare_versions, earlier_table
 from tools.benchmarks.works import WORKS
-from tools.compare_revisions import ROOT, RevisionError, checked_out
+from tools.revisions import ROOT, RevisionError, checked_out
 
 QUICK = "hGRU, 1 x 64 px, crbp"
 # A package of these names whose clock counts thousands of seconds.
