@@ -16,7 +16,6 @@ from crbp_d2.recurrence import (
     ContractionPenalty,
     EarlyExit,
     FixedSteps,
-    Implicit,
     LipschitzPenalty,
     NeumannSeries,
     Phantom,
@@ -44,12 +43,11 @@ WHOLE = {
     Anderson: ["memory", "max_steps"],
     Broyden: ["memory", "max_steps"],
     ContractionPenalty: ["iterations"],
-    partial(Chunked, Implicit(NeumannSeries())): ["size"],
     **{partial(cell, channels=4): ["channels", "kernel_size", "timescale"] for cell in CELLS.values()},
     partial(FeedforwardControl, channels=4): ["channels", "kernel_size", "num_layers"],
     ContourStem: ["channels", "kernel_size"],
     partial(learning_rule, "crbp", CELLS["HGRUCell"](4, 3), steps=3): [
-        "steps", "truncation", "num_terms", "power_iterations", "max_steps", "memory", "chunk_size",
+        "steps", "num_terms",
     ],
     lambda **given: RecurrentMaskHead(recurrence=recurrence(), **{**MASK, **given}): [
         "num_classes", "conv_dim",
@@ -66,7 +64,7 @@ NUMBERS = {
     ContractionPenalty: ["bound"],
     partial(EarlyExit, FixedSteps(3)): ["tol"],
     partial(learning_rule, "crbp", CELLS["HGRUCell"](4, 3), steps=3): [
-        "neumann_tol", "phantom_damping", "bound", "tol", "damping", "early_stop",
+        "bound",
     ],
     lambda **given: RecurrentMaskHead(recurrence=recurrence(), **MASK, **given): ["penalty_weight"],
     lambda **given: RecurrentSemSegHead(recurrence=recurrence(), **LEVELS, **given): ["penalty_weight"],
@@ -129,7 +127,7 @@ def test_a_misspelt_choice_is_told_with_the_nearest():
     [
         SettingError("steps", 0, "whole numbers from 1", "FixedSteps"),
         SettingError("rule", "crpb", ("crbp", "rbp")),
-        ContradictionError({"size": 2, "norm": "BatchNorm2d"}, "no", "Chunked"),
+        ContradictionError({"tol": 2, "norm": "BatchNorm2d"}, "no", "EarlyExit"),
     ],
 )
 def test_errors_are_value_errors_that_other_processes_can_raise(error):
@@ -143,14 +141,20 @@ def test_errors_are_value_errors_that_other_processes_can_raise(error):
     )
 
 
-def test_learning_rule_tells_errors_of_its_parts_in_its_own_words():
+def test_learning_rule_raises_the_errors_of_its_parts():
     cell = CELLS["HGRUCell"](4, 3)
     with pytest.raises(ContradictionError) as caught:
-        learning_rule("crbp", cell, steps=3, chunk_size=2)
-    assert caught.value.settings == {"chunk_size": 2, "norm": "BatchNorm2d"}
-    with pytest.raises(ContradictionError) as caught:
         learning_rule("deq", cell, steps=3, early_stop=0.1)
-    assert list(caught.value.settings) == ["early_stop", "solver"]
-    # A value that the rule has no use for.
-    with pytest.raises(SettingError, match="damping is 0"):
-        learning_rule("bptt", cell, steps=3, damping=0)
+    assert list(caught.value.settings) == ["tol", "solver"] and caught.value.owner == "EarlyExit"
+    with pytest.raises(SettingError) as invalid:
+        learning_rule("crbp", cell, steps=3, neumann_tol=2)
+    assert (invalid.value.owner, invalid.value.name, invalid.value.value) == ("NeumannSeries", "tol", 2)
+
+
+def test_learning_rule_rejects_what_the_rule_cannot_use():
+    cell = CELLS["HGRUCell"](4, 3)
+    for rule in ("bptt", "tbptt", "rbp", "deq", "phantom", "progressive"):
+        with pytest.raises(ContradictionError, match=f"penalty is 'Lipschitz', but rule is '{rule}'"):
+            learning_rule(rule, cell, steps=3, penalty="Lipschitz")
+    with pytest.raises(TypeError, match="unknown setting 'terms'"):
+        learning_rule("crbp", cell, steps=3, terms=3)

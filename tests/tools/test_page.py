@@ -1,10 +1,7 @@
-"""Pages of measurements, and the speed of the generator on one."""
+"""Pages of measurements."""
 
 import re
 
-import pytest
-
-from tools.benchmarks.stimuli import ORIGINAL_SECONDS, measure_stimuli, stimuli_section
 from tools.page import machine, processor, wrapped, write_section
 
 
@@ -34,14 +31,3 @@ def test_processors_of_one_name_are_told_apart():
     assert processor(info) == "AMD EPYC (family 25, model 17)"
     assert processor("model name\t: Cortex-A72\n") == "Cortex-A72"
     assert processor("")
-
-
-def test_stimuli_are_measured_and_extrapolated():
-    (row,) = measure_stimuli({"PF6s": 3}, workers=1)
-    assert row[:2] == ("PF6s", 3) and row[2] > 0 and 300 < row[3] < 5000
-    # 2000 stimuli in 20 s on 2 cores: 20 ms a stimulus and core, 2000 s for 200,000.
-    text = stimuli_section([("PF14", 2000, 20.0, 2500.0), row], workers=2)
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    assert cells[2] == ["PF14", "2000", "20.0", "20", "2.5", f"{2000 / 3600:.2f}", "0.50"]
-    assert cells[3][3] == "-" and cells[3][5:] == ["-", "-"] and ORIGINAL_SECONDS == 0.4
-    assert float(cells[3][2]) == pytest.approx(1000 * row[2] * 2 / 3, abs=0.06)

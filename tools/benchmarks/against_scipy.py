@@ -14,7 +14,8 @@ from torch import Tensor
 
 from crbp_d2.cells import HGRUCell
 from crbp_d2.recurrence import Anderson, Broyden
-from tools.page import markdown_table
+
+from .tables import Table
 
 TOL, MOST, MEMORY = 1e-6, 2000, 5
 Map = Callable[[Tensor], Tensor]
@@ -132,17 +133,14 @@ def _scipy(step: Map, start: Tensor, method: Callable, **settings: object) -> in
     return None
 
 
-def scipy_section(rows: list[Evaluations]) -> str:
-    """Markdown."""
-    headers = ["problem", "Anderson", "scipy's", "Broyden", "scipy's"]
-    table = [
-        [row.problem, *("-" if n is None else str(n) for n in
-                        (row.anderson, row.scipy_anderson, row.broyden, row.scipy_broyden))]
-        for row in rows
-    ]  # fmt: skip
-    return (
-        f"Evaluations until the relative residual is at most {TOL:g}, in float64; {MEMORY} differences for Anderson, "
-        f'all for Broyden; "-": not within {MOST}. scipy starts from the Jacobian of a plain step and searches no '
-        "lines. A count may differ by a few on another processor, where sums round otherwise.\n\n"
-        + markdown_table(headers, table)
-    )
+def scipy_table(rows: list[Evaluations]) -> Table:
+    """Evaluations by problem and method; "-": not within MOST."""
+    headers = ["problem", "Anderson", "scipy's Anderson", "Broyden", "scipy's Broyden"]
+    return Table(
+        headers,
+        [
+            [row.problem, *("-" if n is None else n for n in
+                            (row.anderson, row.scipy_anderson, row.broyden, row.scipy_broyden))]
+            for row in rows
+        ],
+    )  # fmt: skip

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 
 from crbp_d2.recurrence import Anderson, Implicit, Recurrence, UnconvergedWarning
 from crbp_d2.recurrence.state import State, relative_change
-from tools.page import markdown_table
 
-from .plots import Panel
+from .tables import Table
 from .training_step import Problem, converged_gradient, gradient_of, relative_error, time_interleaved
 
 # torchdeq remembers 6 points, that is 5 differences.
@@ -171,51 +170,16 @@ def _timed(problem: Problem, ways: Sequence[tuple[SolveCost, StateOf]], repeats:
     return [replace(cost, seconds=times[cost.way][0], ratio=times[cost.way][1]) for cost, _ in ways]
 
 
-def torchdeq_panels(comparison: Comparison) -> list[Panel]:
-    """What a step costs and is worth, and what the transposed solves reached."""
-    by_way = {way: [cost for cost in comparison.same_tolerance if cost.way == way] for way in (TORCHDEQ, SCALED, OURS)}
-    worth = {way: ([c.seconds for c in costs], [c.error for c in costs]) for way, costs in by_way.items()}
-    best = [cost for _, cost in comparison.same_error]
-    worth["crbp_d2, at torchdeq's error"] = [c.seconds for c in best], [c.error for c in best]
-    reached = {way: ([c.tols[1] for c in costs], [c.residuals[1] for c in costs]) for way, costs in by_way.items()}
-    reached["tolerance"] = reached[OURS][0], reached[OURS][0]
-    return [
-        Panel("Worth of a training step", "time, s", "gradient error, relative", worth, log="y"),
-        Panel("Transposed solve", "tolerance", "residual reached", reached, log="xy"),
-    ]
-
-
-def torchdeq_section(comparison: Comparison, repeats: int) -> str:
-    """Markdown of what `compare_with_torchdeq` returns."""
+def torchdeq_table(costs: Iterable[SolveCost]) -> Table:
+    """A row a way; times as fast is relative to torchdeq."""
     headers = ["way", "tolerances", "evaluations", "products", "forward residual", "transposed residual",
                "gradient error", "seconds", "times as fast"]  # fmt: skip
-
-    def row(cost: SolveCost) -> list[str]:
-        return [
-            cost.way, " / ".join(f"{tol:g}" for tol in cost.tols), str(cost.evaluations), str(cost.products),
-            *(f"{residual:.1e}" for residual in cost.residuals), f"{cost.error:.3f}", f"{cost.seconds:.3f}",
-            f"{cost.ratio:.2f}",
-        ]  # fmt: skip
-
-    return "\n\n".join(
+    return Table(
+        headers,
         [
-            "A training step of the mask head's cell under an implicit gradient without penalty. Both solve by "
-            f"Anderson\nacceleration with {MEMORY} earlier differences to the same relative residual (forward / "
-            f"transposed), or in {MAX_STEPS} evaluations\nor products. Residuals are measured afterwards, alike for "
-            "both, and are those of the worst sample. Gradient error:\nrelative distance from the gradient at the "
-            "fixed point; that of a gradient of zero is 1. Seconds are of the\n"
-            f"processor in one thread, medians of {repeats} rounds in turn; times as fast is relative to the first "
-            "way of its group.",
-            "torchdeq regularises its least squares problem by a constant, so that its transposed solve depends on the "
-            "scale of the\nloss: the gradient of a mean is small, and the constant outweighs it. With a scaled loss (a "
-            "sum in the place of the\nmean, the gradient divided again) it solves to the tolerance too. The solver here"
-            " regularises relative to its own\ncolumns, and no scale matters to it.",
-            "At equal tolerance:",
-            markdown_table(headers, [row(cost) for cost in comparison.same_tolerance]),
-            "A small residual of the transposed solve makes for a good gradient only where the forward residual is "
-            "smaller still: J\nis that of a state that is not the fixed point, and I - J is near singular here. At an "
-            "equal gradient error (torchdeq's\nbetter way at each tolerance, and the fewest evaluations and products "
-            f"among {len(FORWARD) * len(TRANSPOSED)} pairs of tolerances with which\nthe error here is no larger):",
-            markdown_table(headers, [row(cost) for pair in comparison.same_error for cost in pair]),
-        ]
-    )
+            [cost.way, " / ".join(f"{tol:g}" for tol in cost.tols), cost.evaluations, cost.products,
+             *(f"{residual:.1e}" for residual in cost.residuals), f"{cost.error:.3f}", f"{cost.seconds:.3f}",
+             f"{cost.ratio:.2f}"]
+            for cost in costs
+        ],
+    )  # fmt: skip

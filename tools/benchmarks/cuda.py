@@ -1,17 +1,22 @@
-"""This page on a GPU, in one section: convolutions, training steps, memory, many objects."""
+"""Measurements on a GPU, the most telling first: steps, launches, early exit, graphs, convolutions, memory, models."""
 
 import time
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import nn
+from torch.profiler import ProfilerActivity, profile
 
+from crbp_d2.layers.convolution import set_convolution
 from crbp_d2.layers.cost_model import Problem
 from crbp_d2.recurrence import learning_rule
-from tools.page import markdown_table
 
-from .convolution import METHODS, PROBLEMS, measure_methods
+from .against_torchdeq import our_state, torchdeq_state
+from .convolution import PROBLEMS, convolution_table, cost_rows, measure_methods
 from .many_objects import (
     DETECTIONS,
     POSITIVES,
@@ -21,116 +26,195 @@ from .many_objects import (
     ratios_table,
     training_models,
 )
-from .training_step import (
-    ACCELERATED,
-    STEPS,
-    TERMS,
-    compare_steps,
-    mask_problem,
-    pathfinder_problem,
-    recurrence_step,
-)
-from .training_step import (
-    Problem as TrainingProblem,
-)
+from .tables import Table
+from .training_step import ACCELERATED, STEPS, TERMS, mask_problem, pathfinder_problem, plain_step, recurrence_step
+from .training_step import Problem as TrainingProblem
 from .whole_model import IMAGE
 
-NOT_RUN = "Not run: there is no GPU here."
+# name -> (TF32, autocast)
+PRECISIONS: Mapping[str, tuple[bool, torch.dtype | None]] = {
+    "float32": (False, None),
+    "TF32": (True, None),
+    "bfloat16": (True, torch.bfloat16),
+    "float16": (True, torch.float16),
+}
+DEQ_TOL = 1e-3
+
+
+def kernels_of(run: Callable[[], object]) -> int:
+    """Kernels that a call launches, as the profiler counts them."""
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        run()
+        torch.cuda.synchronize()
+    return sum(event.device_type == torch.autograd.DeviceType.CUDA for event in profiled.events())
+
+
+def waits_of(run: Callable[[], object]) -> int:
+    """Waits of the host for the device within a call, as torch's sync debug mode reports them."""
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing" in str(warning.message) for warning in caught)
 
 
 @dataclass(frozen=True)
 class Work:
-    """What is measured on a device, at the sizes of this page unless something else is given.
+    """The sizes of what is measured.
 
-    step_problems: (problem, a smaller one for the gradients' errors) by name in ACCELERATED.
+    problems: by name in ACCELERATED.
     memory_steps: numbers of steps at which peaks are taken.
+    counters: kernels and waits of a call.
     """
 
-    device: str = "cuda"
     repeats: int = 7
     convolutions: Sequence[Problem] = PROBLEMS
-    step_problems: dict[str, tuple[TrainingProblem, TrainingProblem]] = field(
-        default_factory=lambda: {
-            "mask cell": (mask_problem(64), mask_problem(2)),
-            "Pathfinder hGRU": (pathfinder_problem(32), pathfinder_problem(2, size=48)),
-        }
-    )
+    problems: Callable[[], Sequence[TrainingProblem]] = lambda: (mask_problem(64), pathfinder_problem(32))
     memory_steps: Sequence[int] = (1, 5, 20, 80)
     detections: Sequence[int] = DETECTIONS
     positives: Sequence[int] = POSITIVES
     image: tuple[int, int] = IMAGE
     inference_models: Callable[[], dict[str, nn.Module]] = inference_models
     training_models: Callable[[int], dict[str, nn.Module]] = training_models
+    counters: tuple[Callable, Callable] = field(default=(kernels_of, waits_of))
 
-    def clock(self) -> float:
-        """Seconds since some moment, once the device has done what it was given."""
-        if self.device == "cuda":
-            torch.cuda.synchronize()
-        return time.perf_counter()
 
-    def peak(self, run: Callable[[], None]) -> float:
-        """MiB that `run` takes at most beyond what was in use before; 0 where the device does not count them."""
-        if self.device != "cuda":
-            run()
-            return 0.0
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
+def clock() -> float:
+    """Seconds, after the device has finished."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+@contextmanager
+def precision(name: str) -> Iterator[None]:
+    """TF32 and autocast as in PRECISIONS."""
+    tf32, dtype = PRECISIONS[name]
+    kept = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    try:
+        with torch.autocast("cuda", dtype=dtype or torch.float16, enabled=dtype is not None):
+            yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = kept
+
+
+def _median(run: Callable[[], object], repeats: int) -> float:
+    seconds = []
+    for _ in range(repeats):
+        start = clock()
         run()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
+        seconds.append(clock() - start)
+    return sorted(seconds)[repeats // 2]
 
 
-def cuda_section(work: Work) -> str:
-    """Markdown of everything."""
-    parts = [
-        f"Medians of {work.repeats} rounds in which all ways had their turn, the device idle before and after each.",
-        f"A convolution and its vector-Jacobian product in the input, ms:\n\n{_convolutions(work)}",
-        f"One C-RBP training step of {STEPS} evaluations and {TERMS} products, as in A C-RBP training step:\n\n"
-        + _steps(work),
-        f"Peak memory of a training step of t steps above what was in use before, MiB:\n\n{_memory(work)}",
-        "Inference with so many detections, as in Inference with many objects:\n\n"
-        + ratios_table(
-            measure_inference(work.inference_models(), work.detections, work.repeats, work.image, work.clock),
-            "detections",
-        ),
-        "A training step with so many positive RoIs, as in Training with many objects:\n\n"
-        + ratios_table(
-            measure_training(work.training_models, work.positives, work.image, work.clock, work.repeats),
-            "positive RoIs",
-        ),
-    ]
-    return "\n\n".join(parts)
+def _row(work: Work, run: Callable[[], object]) -> list[str]:
+    """Milliseconds, kernels and waits of a call, after a first one."""
+    run()
+    return [f"{1000 * _median(run, work.repeats):.2f}", *(str(count(run)) for count in work.counters)]
 
 
-def _convolutions(work: Work) -> str:
+def steps(work: Work) -> Table:
+    """Training steps: the plain loop, C-RBP, accelerated and, by Anderson acceleration, DEQ here and by torchdeq."""
     rows = []
-    for dtype in (torch.float32, torch.bfloat16):
-        for row in measure_methods(work.convolutions, dtype, work.repeats, work.device, work.clock):
-            p = row.problem
-            cells = [f"{1000 * row.seconds[m]:.3f}" if m in row.seconds else "-" for m in METHODS]
-            shape = f"{p.batch} x {p.in_channels} x {p.height} x {p.width}"
-            rows.append([p.kernel_size, shape, str(dtype).removeprefix("torch."), *cells, row.choice])
-    return markdown_table(["kernel", "images", "precision", *METHODS, "auto"], rows)
+    for problem in work.problems():
+        on = problem.on("cuda")
+        set_convolution(on.cell, "direct")
+        ways: dict[str, Callable[[], object]] = {"plain loop": partial(plain_step, on)}
+        for name, settings in (("crbp", {}), ("crbp, accelerated", ACCELERATED[on.name])):
+            ways[name] = partial(recurrence_step, on, on.rule(**settings))
+        ways |= {"deq": partial(_deq_step, on, our_state), "torchdeq": partial(_deq_step, on, torchdeq_state)}
+        for kind in PRECISIONS:
+            with precision(kind):
+                rows += [[on.name, kind, name, *_row(work, run)] for name, run in ways.items()]
+    return Table(["problem", "precision", "way", "ms", "kernels", "waits"], rows)
 
 
-def _steps(work: Work) -> str:
-    rows = [
-        row
-        for name, (problem, small) in work.step_problems.items()
-        for row in compare_steps(problem.on(work.device), small, ACCELERATED[name], work.repeats, work.clock)
-    ]
-    headers = ["problem", "way", "evaluations", "products", "seconds", "times as fast", "gradient error"]
-    return markdown_table(headers, rows)
+def _deq_step(problem: TrainingProblem, state_of: Callable) -> None:
+    tols = (DEQ_TOL,) * (2 if state_of is our_state else 1)
+    state = state_of(*tols)(problem.cell, problem.drive)
+    problem.loss(state, torch.zeros((), device=state.device)).backward()
 
 
-def _memory(work: Work) -> str:
-    problem = next(iter(work.step_problems.values()))[0].on(work.device)
+def exits(work: Work) -> Table:
+    """Inference of the whole model by the number of detections."""
+    found = measure_inference(work.inference_models(), work.detections, work.repeats, work.image, clock)
+    return ratios_table(found, "detections")
+
+
+def graphs(work: Work) -> Table:
+    """Inference with a fixed number of steps, eager and replayed from a CUDA graph."""
+    rows = []
+    for problem in work.problems():
+        on = problem.on("cuda")
+        set_convolution(on.cell, "direct")
+        recurrence = learning_rule("crbp", on.cell, steps=STEPS).eval()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+        with torch.no_grad():
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                recurrence(on.drive)
+            torch.cuda.current_stream().wait_stream(stream)
+            with torch.cuda.graph(graph):
+                recurrence(on.drive)
+            ways = {"eager": partial(recurrence, on.drive), "graph": graph.replay}
+            rows += [[on.name, name, f"{1000 * _median(run, work.repeats):.2f}"] for name, run in ways.items()]
+    return Table(["problem", "way", "ms"], rows)
+
+
+def convolutions(work: Work) -> Table:
+    """Convolutions by method, with and without TF32; prints rows for the cost model's table."""
+    rows = []
+    for kind in ("float32", "TF32"):
+        with precision(kind):
+            found = list(measure_methods(work.convolutions, torch.float32, work.repeats, "cuda", clock))
+        print(cost_rows(found, "cuda"))
+        rows += found
+    return convolution_table(rows)
+
+
+def memory(work: Work) -> Table:
+    """Peak memory of a training step by the number of steps."""
+    problem = work.problems()[0].on("cuda")
     rows = []
     for rule in ("bptt", "rbp", "crbp"):
         peaks = []
-        for steps in work.memory_steps:
-            recurrence = learning_rule(rule, problem.cell, steps=steps, num_terms=TERMS)
+        for count in work.memory_steps:
+            recurrence = learning_rule(rule, problem.cell, steps=count, num_terms=TERMS)
             recurrence_step(problem, recurrence)
-            peaks.append(f"{work.peak(lambda r=recurrence: recurrence_step(problem, r)):.0f}")
+            before = torch.cuda.memory_allocated()
+            torch.cuda.reset_peak_memory_stats()
+            recurrence_step(problem, recurrence)
+            torch.cuda.synchronize()
+            peaks.append(f"{(torch.cuda.max_memory_allocated() - before) / 2**20:.0f}")
         rows.append([rule, *peaks])
-    return markdown_table(["rule", *(f"t = {steps}" for steps in work.memory_steps)], rows)
+    return Table(["rule, MiB", *(f"t = {count}" for count in work.memory_steps)], rows)
+
+
+def training(work: Work) -> Table:
+    """A training step of the whole model by the number of positive RoIs."""
+    found = measure_training(work.training_models, work.positives, work.image, clock, work.repeats)
+    return ratios_table(found, "positive RoIs")
+
+
+# The most telling first.
+PARTS: Mapping[str, Callable[[Work], Table]] = {
+    "steps": steps,
+    "graphs": graphs,
+    "convolutions": convolutions,
+    "exits": exits,
+    "training": training,
+    "memory": memory,
+}
+
+
+def measure_parts(work: Work, minutes: float, write: Callable[[str, Table], None]) -> list[str]:
+    """Measure PARTS in turn and write each at once; begin none after `minutes`. The names of those left out."""
+    end = time.monotonic() + 60 * minutes
+    left = list(PARTS)
+    while left and time.monotonic() < end:
+        name = left.pop(0)
+        write(name, PARTS[name](work))
+    return left

@@ -10,9 +10,8 @@ from torch import nn
 
 from crbp_d2.evaluation import PanopticEvaluator
 from crbp_d2.recurrence import EarlyExit
-from tools.page import markdown_table
 
-from .plots import Panel
+from .tables import Table
 
 
 @dataclass(frozen=True)
@@ -22,14 +21,14 @@ class EarlyStopCost:
     tol: the threshold; None: every RoI takes all steps.
     steps: of an RoI, mean.
     seconds: of the mask head, median over images.
-    share: of the mask head's time without early stop on the same image, median over images.
+    fraction: of the mask head's time without early stop on the same image, median over images.
     quality: PQ in percent.
     """
 
     tol: float | None
     steps: float
     seconds: float
-    share: float
+    fraction: float
     quality: float
 
 
@@ -79,7 +78,7 @@ def measure_early_stop(
             tol=tol,
             steps=statistics.fmean(roi_steps[k]),
             seconds=statistics.median(times[k]),
-            share=statistics.median(a / b for a, b in zip(times[k], times[0], strict=True)),
+            fraction=statistics.median(a / b for a, b in zip(times[k], times[0], strict=True)),
             quality=evaluators[k].evaluate()["panoptic_seg"]["PQ"],
         )
         for k, tol in enumerate(settings)
@@ -130,64 +129,22 @@ def measure_evaluations(
     return pairs
 
 
-def early_stop_panels(rows: dict[int, list[EarlyStopCost]]) -> list[Panel]:
-    """Steps, time and PQ against the threshold; without one, at the left, as if it were half of the smallest.
-
-    Args:
-        rows: steps at most -> rows of `measure_early_stop`.
-    """
-    figures = {
-        "steps of an RoI, mean": lambda cost, costs: cost.steps,
-        "share of the mask head's time": lambda cost, costs: cost.share,
-        "PQ lost, points": lambda cost, costs: costs[0].quality - cost.quality,
-    }
-    smallest = min(cost.tol for costs in rows.values() for cost in costs if cost.tol is not None)
-    panels = []
-    for label, figure in figures.items():
-        curves = {
-            f"at most {steps} steps": (
-                [smallest / 2 if cost.tol is None else cost.tol for cost in costs],
-                [figure(cost, costs) for cost in costs],
-            )
+def early_stop_table(rows: dict[int, list[EarlyStopCost]]) -> Table:
+    """Results of `measure_early_stop` by the maximum number of steps."""
+    headers = ["steps at most", "threshold", "steps, mean", "mask head, ms an image", "fraction of the time", "PQ",
+               "PQ lost"]  # fmt: skip
+    return Table(
+        headers,
+        [
+            [steps, "none" if cost.tol is None else f"{cost.tol:g}", f"{cost.steps:.2f}", f"{1000 * cost.seconds:.1f}",
+             f"{cost.fraction:.2f}", f"{cost.quality:.2f}", f"{costs[0].quality - cost.quality:.2f}"]
             for steps, costs in rows.items()
-        }
-        panels.append(Panel(label.split(",")[0], "threshold (leftmost: none)", label, curves, log="x"))
-    return panels
-
-
-def early_stop_section(
-    rows: dict[int, list[EarlyStopCost]], evaluations: list[tuple[float, float]], step_counts: int, images: int
-) -> str:
-    """Markdown.
-
-    Args:
-        rows: steps at most -> rows of `measure_early_stop`.
-        evaluations: from `measure_evaluations`.
-        step_counts: how many were evaluated there.
-        images: of the data set.
-    """
-    parts = [
-        f"Each RoI stops once the relative change of its state is within the threshold. {images} images, each run with "
-        "every\nthreshold in turn; times are of the whole mask head, their share is that of the time without a "
-        "threshold on the same\nimage, medians over images."
-    ]
-    headers = ["threshold", "steps, mean", "mask head, ms an image", "share of the time", "PQ", "PQ lost"]
-    for steps, costs in rows.items():
-        table = [
-            [
-                "none" if cost.tol is None else f"{cost.tol:g}",
-                f"{cost.steps:.2f}",
-                f"{1000 * cost.seconds:.1f}",
-                f"{cost.share:.2f}",
-                f"{cost.quality:.2f}",
-                f"{costs[0].quality - cost.quality:.2f}",
-            ]
             for cost in costs
-        ]
-        parts.append(f"At most {steps} steps:\n\n{markdown_table(headers, table)}")
-    plain, stepwise = sorted(evaluations, key=lambda pair: pair[1] / pair[0])[len(evaluations) // 2]
-    parts.append(
-        f"PQ and mask AP after {step_counts} step counts take {stepwise:.1f} s, one evaluation {plain:.1f} s: "
-        f"{stepwise / plain:.2f} times as long\n(the median of {len(evaluations)} pairs, everything included)."
-    )
-    return "\n\n".join(parts)
+        ],
+    )  # fmt: skip
+
+
+def evaluations_table(evaluations: list[tuple[float, float]], step_counts: int) -> Table:
+    """Seconds of an evaluation, and with PQ and mask AP after several step counts."""
+    rows = [[f"{plain:.1f}", f"{stepwise:.1f}", f"{stepwise / plain:.2f}"] for plain, stepwise in evaluations]
+    return Table(["one, s", f"{step_counts} step counts, s", "ratio"], rows)

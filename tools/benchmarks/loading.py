@@ -17,9 +17,8 @@ from crbp_d2.data import register_panoptic, register_pathfinder
 from crbp_d2.data.panoptic.toy import write_toy_panoptic
 from crbp_d2.engine import Trainer
 from tools.data_sets import free
-from tools.page import markdown_table
 
-from .plots import Panel
+from .tables import Table
 from .whole_model import CONFIGS
 
 WORKERS = (0, 1, 2)
@@ -119,29 +118,12 @@ def measure_workers(
     return {count: statistics.median(found) for count, found in rates.items()}
 
 
-def loading_panel(workers: Mapping[int, float]) -> Panel:
-    """Rates by workers, as `measure_workers` returns them."""
-    title = "workers of the loader"
-    curves = {"measured": (list(workers), list(workers.values()))}
-    return Panel(title, title, "stimuli/s", curves, ticks=list(workers))
-
-
-def loading_section(loading: Mapping[str, float], workers: Mapping[int, float], load: float) -> str:
-    """Markdown of what `measure_loading` and `measure_workers` return.
-
-    Args:
-        load: of the machine before it, processes that ran or waited to (os.getloadavg).
-    """
+def loading_tables(loading: Mapping[str, float], workers: Mapping[int, float]) -> dict[str, Table]:
+    """Results of `measure_loading`, by the processor, and of `measure_workers`, by the clock."""
     first = next(iter(workers.values()))
     rates = [[name, f"{rate:.1f}", f"{1000 / rate:.1f}"] for name, rate in loading.items()]
-    rows = [[str(count), f"{rate:.1f}", f"{rate / first:.2f}"] for count, rate in workers.items()]
-    return "\n\n".join(
-        [
-            "Loading by itself, seconds of the processor in one process. COCO-like images are toy scenes with the "
-            f"pixels of 640 x 480, as JPEG files, read and enlarged with their masks as for {PANOPTIC}:",
-            markdown_table(["data", "images/s and core", "ms an image"], rates),
-            "From here on seconds are of the clock unless it says processor, and other work on the machine lengthens "
-            f"them; before these measurements its load was {load:.1f}. Stimuli drawn anew by the loader's workers:",
-            markdown_table(["workers of the loader", "stimuli/s", "ratio"], rows),
-        ]
-    )
+    rows = [[count, f"{rate:.1f}", f"{rate / first:.2f}"] for count, rate in workers.items()]
+    return {
+        "loading": Table(["data", "images/s and core", "ms an image"], rates),
+        "workers": Table(["workers of the loader", "stimuli/s", "ratio"], rows),
+    }

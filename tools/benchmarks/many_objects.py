@@ -6,7 +6,6 @@ Times are of the processor, in one thread, so that other work on the machine doe
 R: detections, or positive RoIs, of the image.
 """
 
-import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +15,9 @@ from detectron2.structures import Boxes, Instances
 from torch import Tensor, nn
 
 from crbp_d2.evaluation import PanopticEvaluator
-from crbp_d2.recurrence import EarlyExit, FixedSteps
-from tools.page import markdown_table
+from crbp_d2.recurrence import EarlyExit
 
+from .tables import Table
 from .whole_model import IMAGE, Clock, compare_models, inference, inputs_for, model_of, training_step
 
 DETECTIONS, POSITIVES = (10, 50, 100), (16, 64, 128)
@@ -44,11 +43,6 @@ TRAINING: Mapping[str, tuple[str, tuple]] = {
 }
 # What a mask head does by itself; the rest of its backward pass cannot be told from that of the others.
 HEAD = ("mask head", "penalty", "series")
-MODELS = f"Panoptic FPN with a ResNet-50 at its random initialisation, one image of {IMAGE[1]} x {IMAGE[0]} px,"
-TIMES = (
-    "Seconds are of the processor in one thread: other work on the machine does not lengthen these as it does those of "
-    "the clock."
-)
 # On which a first training step chooses kernels.
 SMALL = (160, 224)
 
@@ -169,7 +163,7 @@ def inference_models(exits: Sequence[int] | None = None) -> dict[str, nn.Module]
     return models
 
 
-def ratios_table(found: dict[int, Medians], counted: str) -> str:
+def ratios_table(found: dict[int, Medians], counted: str) -> Table:
     """Seconds of mask head and whole by number and model, with their ratios to the first model."""
     rows = []
     for count, medians in found.items():
@@ -179,7 +173,7 @@ def ratios_table(found: dict[int, Medians], counted: str) -> str:
             first = first or parts
             cells = [(f"{part:.2f}", f"{part / base:.2f}") for part, base in zip(parts, first, strict=True)]
             rows.append([count, name, *cells[0], *cells[1]])
-    return markdown_table([counted, "model", "mask head, s", "ratio", "whole, s", "ratio"], rows)
+    return Table([counted, "model", "mask head, s", "ratio", "whole, s", "ratio"], rows)
 
 
 @torch.no_grad()
@@ -207,33 +201,3 @@ def measure_exits(model: nn.Module, loader: Iterable[list[dict]], name: str) -> 
         recurrence.solver = early
         model.train(was_training)
     return exits, quality[0], quality[1]
-
-
-def inference_section(found: dict[int, Medians], exits: Sequence[int], quality: float, full: float, most: int) -> str:
-    """Markdown.
-
-    Args:
-        found: from `measure_inference`.
-        exits, quality, full: from `measure_exits`.
-        most: steps at most of the model that these are of.
-    """
-    tol = EarlyExit(FixedSteps(1)).exit_tol
-    return (
-        f"{MODELS} on which so many detections are given in the place of the box head's own. {TIMES} Medians of "
-        f"{REPEATS} rounds in which each model had its turn. 'early exit' is a recurrence with half-open gates whose "
-        f"RoIs leave the batch at a residual of {tol:g}; with the toy's steps they leave after as many as those of the "
-        f"toy model that was trained for it, {statistics.fmean(exits):.2f} of {most} in the mean. There PQ is "
-        f"{quality:.2f}, with all steps {full:.2f}.\n\n"
-    ) + ratios_table(found, "detections")
-
-
-def training_section(found: dict[int, Medians]) -> str:
-    """Markdown of `measure_training`."""
-    return (
-        f"{MODELS} with as many instances as positive RoIs: forward and backward pass. {TIMES} Medians of {REPEATS} "
-        "rounds in which each model had its turn, after a first step on a small image. 'identical' is C-RBP as the "
-        "paper has it, 20 evaluations and a series of 15 products; 'accelerated' takes 7 by Anderson and 3 products, "
-        "'from the drive' 3 from there and 1 product, both at a smaller gradient error (see A C-RBP training step). "
-        "The mask head's time is of its forward pass, penalty and series, without its part in the rest of the backward "
-        "pass.\n\n"
-    ) + ratios_table(found, "positive RoIs")

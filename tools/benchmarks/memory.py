@@ -15,10 +15,9 @@ from pathlib import Path
 import torch
 
 from crbp_d2.recurrence import Recurrence, UnconvergedWarning, learning_rule
-from tools.page import markdown_table
 
-from .live_memory import BACKWARD, FORWARD, PENALTY, PHASES, SERIES, Phase, live_memory
-from .plots import Panel
+from .live_memory import PHASES, Phase, live_memory
+from .tables import Table
 from .training_step import Problem, mask_problem, recurrence_step
 
 RULES = ("bptt", "tbptt", "rbp", "crbp", "deq")
@@ -131,72 +130,32 @@ def _status(key: str) -> int:
     return 1024 * int(re.search(rf"{key}:\s*(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 
-def memory_section(costs: list[StepCost], live: dict[int, int]) -> str:
-    """Two Markdown tables, of peaks and of times, and how crbp's memory grows with the steps.
-
-    Args:
-        live: of crbp, from `measure_live_peaks`.
-    """
+def memory_tables(costs: list[StepCost]) -> dict[str, Table]:
+    """Peaks, and times relative to those of one step, by rule and number of steps."""
     rules, steps = (list(dict.fromkeys(getattr(cost, name) for cost in costs)) for name in ("rule", "steps"))
     at = {(cost.rule, cost.steps): cost for cost in costs}
     peaks = [[rule, *(f"{at[rule, t].peak / 2**20:.0f}" for t in steps)] for rule in rules]
     times = [[rule, *(f"{at[rule, t].seconds / at[rule, steps[0]].seconds:.1f}" for t in steps)] for rule in rules]
-    headers = ["rule", *(f"t = {t}" for t in steps)]
-    lines = [
-        f"A training step of t steps (mask head's cell, 256 channels, {SAMPLES} RoIs of 14 x 14), a process each.",
-        "",
-        "Peak memory above what was in use before, MiB:",
-        "",
-        markdown_table(headers, peaks),
-        "",
-        "Time of the processor in one thread, relative to that of one step under the same rule:",
-        "",
-        markdown_table(headers, times),
-    ]
-    few, many = min(live), max(live)
-    flat = at["crbp", many].peak / at["crbp", few].peak
-    lines += ["", f"crbp at {many} steps takes {flat:.2f} times its memory at {few}; of the tensors alive, which do "
-              f"not scatter, {live[many] / live[few]:.3f} times."]  # fmt: skip
-    return "\n".join(lines)
+    headers = [f"t = {t}" for t in steps]
+    return {"memory": Table(["rule, MiB", *headers], peaks), "memory_time": Table(["rule, ratio", *headers], times)}
 
 
-def memory_panels(costs: list[StepCost]) -> list[Panel]:
-    """Peak and time against steps, a curve a rule."""
-    by_rule = {rule: [cost for cost in costs if cost.rule == rule] for rule in dict.fromkeys(c.rule for c in costs)}
-    peaks = {rule: ([c.steps for c in found], [c.peak / 2**20 for c in found]) for rule, found in by_rule.items()}
-    times = {rule: ([c.steps for c in found], [c.seconds for c in found]) for rule, found in by_rule.items()}
-    return [
-        Panel("Peak memory", "steps", "MiB above what was in use", peaks, log="xy", ticks=STEPS),
-        Panel("Time of a training step", "steps", "seconds", times, log="xy", ticks=STEPS),
-    ]
-
-
-def recurrent_part_section(parts: list[RecurrentPart]) -> str:
-    """Markdown: what an RoI more takes under each rule, and which phase takes it."""
+def recurrent_part_table(parts: list[RecurrentPart]) -> Table:
+    """MiB an additional RoI takes under each rule: peaks, and at most within / at the end of each phase."""
     first = parts[0]
 
     def mib(size: float) -> str:
         return f"{size / 2**20:.2f}"
 
-    rows = [[p.rule, mib(p.process), f"{first.process / p.process:.1f}", mib(p.peak), f"{first.peak / p.peak:.1f}"]
-            for p in parts]  # fmt: skip
-    headers = ["rule", "process, MiB", f"{first.rule} takes times", "tensors, MiB", f"{first.rule} takes times"]
-    phases = [[name, *(f"{mib(p.phases[name].peak)} / {mib(p.phases[name].end)}" if name in p.phases else "-"
-                       for p in parts)] for name in PHASES]  # fmt: skip
-    return "\n".join(
+    def phase(part: RecurrentPart, name: str) -> str:
+        return f"{mib(part.phases[name].peak)} / {mib(part.phases[name].end)}" if name in part.phases else "-"
+
+    headers = ["rule", "process", f"{first.rule} relative", "tensors", f"{first.rule} relative", *PHASES]
+    return Table(
+        headers,
         [
-            f"The recurrent part at {PART_STEPS} steps is what an RoI more takes, free of all that does not grow with",
-            f"them: of the process' peak, between {PART_SAMPLES} and {MORE_PROCESS * PART_SAMPLES} RoIs, and of the",
-            f"tensors alive, between {PART_SAMPLES} and {MORE_LIVE * PART_SAMPLES}.",
-            "",
-            markdown_table(headers, rows),
-            "",
-            "Tensors alive by phase, MiB an RoI, at most within it / at its end:",
-            "",
-            markdown_table(["phase", *(p.rule for p in parts)], phases),
-            "",
-            f"What the {FORWARD} leaves is the recorded step (under bptt all of them) and the workspace of",
-            f"Winograd's convolutions; the {PENALTY} adds the graph of the product it differentiates, and its",
-            f"gradients wait in the recorded step while the {SERIES} runs, before the {BACKWARD} carries both on.",
-        ]
-    )
+            [p.rule, mib(p.process), f"{first.process / p.process:.1f}", mib(p.peak), f"{first.peak / p.peak:.1f}",
+             *(phase(p, name) for name in PHASES)]
+            for p in parts
+        ],
+    )  # fmt: skip

@@ -15,9 +15,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tools.page import markdown_table
-
-from .plots import Panel
+from .tables import Table
 from .training_step import Problem, pathfinder_problem
 
 # Processes and threads of each.
@@ -86,24 +84,15 @@ def _work(rank: int, processes: int, threads: int, batch: int, side: int, steps:
     os._exit(0)
 
 
-def processes_panel(layouts: Mapping[tuple[int, int], Throughput]) -> Panel:
-    """Rates by threads of all processes, a curve a number of processes."""
-    points: dict[str, list[tuple[int, float]]] = {}
-    for (processes, threads), found in layouts.items():
-        label = f"{processes} process{'es' * (processes > 1)}"
-        points.setdefault(label, []).append((processes * threads, found.rate))
-    curves = {label: tuple(zip(*found, strict=True)) for label, found in points.items()}
-    ticks = sorted({processes * threads for processes, threads in layouts})
-    return Panel("processes", "threads of all processes together", "images/s", curves, ticks=ticks)
-
-
-def processes_section(layouts: Mapping[tuple[int, int], Throughput]) -> str:
-    """Markdown of what `measure_layouts` returns."""
+def processes_table(layouts: Mapping[tuple[int, int], Throughput]) -> Table:
+    """Results of `measure_layouts`, with ratios to the first layout."""
     first = next(iter(layouts.values()))
-    rows = [[str(p), str(t), f"{found.rate:.2f}", f"{found.rate / first.rate:.2f}", f"{found.processor:.3f}",
-             f"{found.processor / first.processor:.2f}"] for (p, t), found in layouts.items()]  # fmt: skip
     headers = ["processes", "threads of each", "images/s", "ratio", "processor, s an image", "ratio"]
-    return (
-        f"Processes of DistributedDataParallel (gloo) that share a batch of {BATCH} of the Pathfinder hGRU at "
-        f"{SIDE} x {SIDE} px, on the CPU:\n\n{markdown_table(headers, rows)}"
-    )
+    return Table(
+        headers,
+        [
+            [p, t, f"{found.rate:.2f}", f"{found.rate / first.rate:.2f}", f"{found.processor:.3f}",
+             f"{found.processor / first.processor:.2f}"]
+            for (p, t), found in layouts.items()
+        ],
+    )  # fmt: skip

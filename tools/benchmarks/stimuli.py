@@ -7,7 +7,8 @@ from pathlib import Path
 
 from crbp_d2.data.pathfinder.files import Split, write_split
 from crbp_d2.data.pathfinder.spec import SPECS
-from tools.page import markdown_table
+
+from .tables import Table
 
 # Seconds a stimulus and core that the original generator needs for PF14 (reported of it, not measured here).
 ORIGINAL_SECONDS = 0.4
@@ -33,8 +34,8 @@ def measure_stimuli(counts: dict[str, int], workers: int) -> Iterable[tuple[str,
         yield name, count, seconds, size / count
 
 
-def stimuli_section(rows: Iterable[tuple[str, int, float, float]], workers: int) -> str:
-    """Markdown of what `measure_stimuli` yields."""
+def stimuli_table(rows: Iterable[tuple[str, int, float, float]], workers: int) -> Table:
+    """Results of `measure_stimuli`; hours and GB are extrapolated."""
     table = []
     for name, count, seconds, size in rows:
         paper = not name.endswith("s")
@@ -52,8 +53,4 @@ def stimuli_section(rows: Iterable[tuple[str, int, float, float]], workers: int)
         )
     headers = ["spec", "stimuli", "ms a stimulus and core", "times the original's speed", "kB a stimulus",
                f"hours for {PAPER_COUNT:,}", f"GB for {PAPER_COUNT:,}"]  # fmt: skip
-    return (
-        f"Drawing, compressing and writing with {workers} processes. The baseline is the original generator, for which "
-        f"{ORIGINAL_SECONDS} s\na PF14 stimulus and core are reported; it was not run here. Hours and GB are "
-        f"extrapolated.\n\n{markdown_table(headers, table)}"
-    )
+    return Table(headers, table)

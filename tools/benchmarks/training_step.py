@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from crbp_d2.cells import GalaHGRUCell, HGRUCell
 from crbp_d2.layers.cost_model import preferred_layout
 from crbp_d2.recurrence import Anderson, Implicit, LipschitzPenalty, Recurrence, UnconvergedWarning, learning_rule
-from tools.page import markdown_table
 
 from .plain_cells import plain
+from .tables import Table
 
 STEPS, TERMS = 20, 15
 # Settings of `learning_rule` that reach a gradient no worse than the plain one's, with fewer evaluations and products.
@@ -165,7 +165,7 @@ def time_interleaved(
 def compare_steps(
     problem: Problem, small: Problem, accelerated: dict, repeats: int, clock: Callable[[], float] | None = None
 ) -> list[list[str]]:
-    """Rows of `steps_section`: way, evaluations, products, median seconds, times as fast as plain, gradient error.
+    """Rows of `steps_table`: problem, way, evaluations, products, seconds, times as fast, gradient error.
 
     Args:
         small: the same cell on fewer or smaller samples, for the errors; their truth takes hundreds of evaluations.
@@ -197,23 +197,13 @@ def compare_steps(
     ]
 
 
-def steps_section(rows: list[list[str]], repeats: int) -> str:
-    """Markdown of what `compare_steps` returns."""
-    headers = ["problem", "way", "evaluations", "products", "seconds", "times as fast", "gradient error"]
-    return (
-        f"One C-RBP training step: {STEPS} evaluations, a series of {TERMS} products, penalty, gradients of all "
-        "parameters. The plain reference computes the same by torch's own operators in the faster memory format, "
-        "written for the purpose (tools/benchmarks/plain_cells.py), one autograd.grad a term. "
-        f"Medians of {repeats} rounds in which each way had its "
-        "turn; seconds are of the processor in one thread, which other work on the machine does not lengthen as it "
-        "does those of the clock. Gradient error: relative distance from the gradient at the fixed point, solved to a "
-        "residual of 1e-5 in float64, on fewer or smaller samples; this and all else at initialisation. 'From the "
-        "drive' is CELL.START drive, whose start costs half an evaluation.\n\n"
-    ) + markdown_table(headers, rows)
+def steps_table(rows: list[list[str]]) -> Table:
+    """Rows of `compare_steps`."""
+    return Table(["problem", "way", "evaluations", "products", "seconds", "times as fast", "gradient error"], rows)
 
 
 def compare_loops(problem: Problem, repeats: int, clock: Callable[[], float] | None = None) -> list[str]:
-    """Row of `loops_section`: a cell's step without a graph and without a Recurrence, against the plain cell's."""
+    """Row of `loops_table`: a cell's step without a graph and without a Recurrence, against the plain cell's."""
     cells = {"plain": plain(problem.cell), "own": problem.cell}
     state = (torch.rand_like(problem.drive),)
 
@@ -228,10 +218,6 @@ def compare_loops(problem: Problem, repeats: int, clock: Callable[[], float] | N
     return [problem.name, *(f"{times[name][0]:.4f}" for name in cells), f"{times['own'][1]:.2f}"]
 
 
-def loops_section(rows: list[list[str]], repeats: int) -> str:
-    """Markdown of what `compare_loops` returns."""
-    headers = ["cell", "plain, seconds a step", "crbp_d2, seconds a step", "times as fast"]
-    return (
-        f"A cell in a loop of one's own, outside a Recurrence; medians of {repeats} steps in turn.\n\n"
-        + markdown_table(headers, rows)
-    )
+def loops_table(rows: list[list[str]]) -> Table:
+    """Rows of `compare_loops`: a cell in a plain loop, outside a Recurrence."""
+    return Table(["cell", "plain, seconds a step", "crbp_d2, seconds a step", "times as fast"], rows)

@@ -19,7 +19,8 @@ from torch import nn
 
 from crbp_d2 import modeling  # noqa: F401  (registers the heads)
 from crbp_d2.config import add_crbp_config
-from tools.page import markdown_table
+
+from .tables import Table
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PARTS = ("backbone", "RPN", "box head", "mask head", "semantic head", "series", "penalty", "rest of the backward pass")
@@ -152,37 +153,18 @@ def compare_models(
     return medians
 
 
-def parts_table(medians: dict[str, dict[str, float]]) -> str:
+def parts_table(medians: dict[str, dict[str, float]]) -> Table:
     """Seconds by part, a column a model; the last row is the ratio to the first model."""
     rows = [[part, *(f"{m[part]:.2f}" if m.get(part) else "-" for m in medians.values())] for part in (*PARTS, "whole")]
     rows.append(["ratio", *(f"{m['ratio']:.2f}" for m in medians.values())])
-    return markdown_table(["seconds", *medians], rows)
+    return Table(["seconds", *medians], rows)
 
 
-def model_section(repeats: int) -> str:
-    """Markdown: both passes and inference of every model in MODELS, by part."""
+def measure_models(repeats: int) -> dict[str, Table]:
+    """A training step and an inference of every model in MODELS, by part."""
     models = {name: model_of(config, *SAMPLING, *options) for name, (config, options) in MODELS.items()}
     inputs = inputs_for(IMAGE, ROIS)
-    warm = {name: training_step(model, inputs) for name, model in models.items()}
-    assert all(warm.values())
-    training = compare_models(models, inputs, training_step, repeats)
-    testing = compare_models(models, inputs, inference, repeats)
-    return "\n".join(
-        [
-            f"Panoptic FPN with a ResNet-50 at its random initialisation, one image of {IMAGE[1]} x {IMAGE[0]} px with "
-            f"{ROIS} instances,",
-            f"which are the {ROIS} positive RoIs. Medians of {repeats} rounds in which each model had its turn. By "
-            "multiply-adds, a C-RBP step",
-            "of an RoI (20 evaluations of 0.31 G, 15 products and the penalty) is 12.5 G, against 1.4 G of four "
-            "convolutions and their",
-            "gradients.",
-            "",
-            "Training step:",
-            "",
-            parts_table(training),
-            "",
-            "Inference (random weights detect few instances, so the mask heads have little to do):",
-            "",
-            parts_table(testing),
-        ]
-    )
+    for model in models.values():
+        training_step(model, inputs)
+    runs = {"model_training": training_step, "model_inference": inference}
+    return {name: parts_table(compare_models(models, inputs, run, repeats)) for name, run in runs.items()}

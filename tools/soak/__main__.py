@@ -3,6 +3,7 @@
 python -m tools.soak kills --count 100 --seed 0
 python -m tools.soak checkpoints --count 40 --seed 0
 python -m tools.soak archives --count 6000 --seed 0
+python -m tools.soak growth --count 300              (iterations of each training)
 """
 
 import argparse
@@ -13,8 +14,8 @@ from pathlib import Path
 
 from .record import Record
 
-# Modules with `soak(count, seed, folder, record) -> dict of figures`; the figures named here must be 0.
-SUBJECTS = {"kills": "differences", "checkpoints": "lost runs", "archives": "raw errors"}
+# Modules with `soak(count, seed, folder, record) -> dict of counts`; the counts named here must be 0.
+SUBJECTS = {"kills": "differences", "checkpoints": "lost runs", "archives": "raw errors", "growth": "growing"}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -11,9 +11,8 @@ from tools.benchmarks.memory import (
     StepCost,
     measure_memory,
     measure_recurrent_parts,
-    memory_panels,
-    memory_section,
-    recurrent_part_section,
+    memory_tables,
+    recurrent_part_table,
 )
 from tools.benchmarks.training_step import mask_problem
 from tools.benchmarks.whole_model import (
@@ -48,16 +47,12 @@ def test_every_rule_is_measured_at_every_number_of_steps(monkeypatch):
     assert [(cost.rule, cost.steps, cost.peak) for cost in costs] == [("bptt", 1, 250), ("bptt", 4, 200)]
 
 
-def test_memory_section_compares_the_rules():
+def test_memory_tables_compare_the_rules():
     peaks = {("bptt", 5): 50, ("bptt", 20): 200, ("bptt", 80): 800, ("crbp", 5): 20, ("crbp", 20): 20, ("crbp", 80): 21}
     costs = [StepCost(*key, seconds=key[1] / 10, peak=peak * 2**20) for key, peak in peaks.items()]
-    text = memory_section(costs, {5: 1000, 80: 1024})
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    assert ["bptt", "50", "200", "800"] in rows and ["crbp", "1.0", "4.0", "16.0"] in rows
-    assert "crbp at 80 steps takes 1.05 times its memory at 5;" in text and "1.024 times." in text
-    assert [panel.curves["bptt"] for panel in memory_panels(costs)] == [
-        ([5, 20, 80], [50, 200, 800]), ([5, 20, 80], [0.5, 2, 8])
-    ]  # fmt: skip
+    tables = memory_tables(costs)
+    assert tables["memory"].rows[0] == ["bptt", "50", "200", "800"]
+    assert tables["memory_time"].rows[1] == ["crbp", "1.0", "4.0", "16.0"]
 
 
 @pytest.mark.parametrize("rule, phases", [("bptt", 2), ("rbp", 3), ("crbp", 4)])
@@ -105,10 +100,9 @@ def test_recurrent_part_is_what_an_roi_more_takes(monkeypatch):
 def test_recurrent_parts_are_compared_with_the_first():
     phases = {FORWARD: Phase(2 * 2**20, 2**20), BACKWARD: Phase(3 * 2**20, 0)}
     parts = [RecurrentPart("bptt", 60 * 2**20, 50 * 2**20, phases), RecurrentPart("rbp", 10 * 2**20, 5 * 2**20, phases)]
-    text = recurrent_part_section(parts)
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    assert ["rbp", "10.00", "6.0", "5.00", "10.0"] in rows and ["bptt", "60.00", "1.0", "50.00", "1.0"] in rows
-    assert [FORWARD, "2.00 / 1.00", "2.00 / 1.00"] in rows and [PENALTY, "-", "-"] in rows
+    first, second = recurrent_part_table(parts).rows
+    assert second == ["rbp", "10.00", "6.0", "5.00", "10.0", "2.00 / 1.00", "-", "-", "3.00 / 0.00"]
+    assert first[:5] == ["bptt", "60.00", "1.0", "50.00", "1.0"]
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +124,6 @@ def test_parts_of_a_training_step_add_up(models):
         assert ("series" in parts) == ("penalty" in parts) == (name == "C-RBP")
     assert medians["feedforward"]["ratio"] == 1 and recurrence.penalty is kept
     assert "solve" not in vars(recurrence.gradient.transpose)
-    table = parts_table(medians)
-    assert "| series" in table and "| ratio" in table
+    names = [row[0] for row in parts_table(medians).rows]
+    assert "series" in names and names[-1] == "ratio"
     assert set(inference(models["feedforward"], inputs)) >= {"backbone", "whole"}

@@ -6,8 +6,9 @@ import subprocess
 import pytest
 
 from tools.benchmarks import __main__ as benchmarks
-from tools.benchmarks.earlier import ROOT, Change, VersionError, checked_out, compare_versions, earlier_section
+from tools.benchmarks.earlier import Change, compare_versions, earlier_table
 from tools.benchmarks.works import WORKS
+from tools.revisions import ROOT, RevisionError, checked_out
 
 QUICK = "hGRU, 1 x 64 px, crbp"
 # A package of these names whose clock counts thousands of seconds.
@@ -51,7 +52,7 @@ def test_all_works_can_be_built(work):
 
 def test_a_version_that_cannot_do_a_work_is_told(stand_in):
     (stand_in / "crbp_d2/recurrence/__init__.py").unlink()
-    with pytest.raises(VersionError, match=f"cannot do '{QUICK}'"):
+    with pytest.raises(RevisionError, match=f"cannot run '{QUICK}'"):
         compare_versions(stand_in, ROOT, [QUICK], rounds=1)
 
 
@@ -67,13 +68,13 @@ def test_a_revision_is_taken_from_the_history(tmp_path, monkeypatch):
         file.write_text(text)
         git("add", ".")
         git("commit", "-q", "-m", text)
-    with checked_out("HEAD~1", tmp_path) as folder:
+    with checked_out("HEAD~1", "crbp_d2", repository=tmp_path) as folder:
         assert (folder / "crbp_d2/version.py").read_text() == "first" and file.read_text() == "second"
     assert not folder.exists()
-    with pytest.raises(VersionError, match="no crbp_d2 of nowhere in the history"), checked_out("nowhere", tmp_path):
+    with pytest.raises(RevisionError, match="'nowhere'"), checked_out("nowhere", "crbp_d2", repository=tmp_path):
         pass
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(VersionError, match="not installed"), checked_out("HEAD", tmp_path):
+    with pytest.raises(RevisionError, match="not installed"), checked_out("HEAD", "crbp_d2", repository=tmp_path):
         pass
 
 
@@ -82,6 +83,6 @@ def test_the_command_says_what_is_wrong_in_a_sentence():
         benchmarks.main(["earlier", "no-such-revision"])
 
 
-def test_the_section_names_the_largest_ratio():
-    text = earlier_section("abc", [Change("a", 1, 0.5, 0.5), Change("b", 2, 2.1, 1.05)], 3)
-    assert "abc" in text and "The largest is 1.05" in text and "| b" in text and "| 2.100" in text
+def test_the_table_has_the_ratios():
+    (row,) = earlier_table([Change("b", 2, 2.1, 1.05)]).rows
+    assert row == ["b", "2.000", "2.100", "1.05"]

@@ -8,8 +8,8 @@ from crbp_d2.cells import GalaHGRUCell
 from crbp_d2.recurrence import learning_rule
 from tools.benchmarks.early_stop import (
     EarlyStopCost,
-    early_stop_panels,
-    early_stop_section,
+    early_stop_table,
+    evaluations_table,
     measure_early_stop,
     measure_evaluations,
 )
@@ -67,11 +67,11 @@ def test_every_image_runs_with_every_threshold(monkeypatch):
     loader = [[{"rois": torch.randn(count, 8, 7, 7)}] for count in (3, 0, 2)]
     rows = measure_early_stop(model, loader, "scenes", (0.01, 0.5), steps=20)
     assert [row.tol for row in rows] == [None, 0.01, 0.5]
-    assert rows[0].steps == 20 and rows[0].share == 1 and 20 >= rows[1].steps > rows[2].steps > 1
+    assert rows[0].steps == 20 and rows[0].fraction == 1 and 20 >= rows[1].steps > rows[2].steps > 1
     for row in rows:
         assert row.quality == pytest.approx(3 + 5 * row.steps)
-        assert row.share == pytest.approx(row.seconds / 20)
-    assert rows[0].seconds == 20 and rows[2].share < 0.7
+        assert row.fraction == pytest.approx(row.seconds / 20)
+    assert rows[0].seconds == 20 and rows[2].fraction < 0.7
     assert (head.test_steps, head.recurrence.solver, model.training) == (4, solver, True)
     assert not head._forward_hooks and not head._forward_pre_hooks
 
@@ -83,14 +83,9 @@ def test_evaluations_are_timed_in_pairs():
     assert len(pairs) == 2 and all(seconds >= 0 for pair in pairs for seconds in pair)
 
 
-def test_section_shows_what_is_lost_and_the_ratio():
+def test_tables_show_what_is_lost_and_the_ratio():
     rows = {10: [EarlyStopCost(None, 10, 0.02, 1, 50.0), EarlyStopCost(0.01, 4.25, 0.0101, 0.51, 49.96)]}
-    text = early_stop_section(rows, [(10.0, 15.0), (8.0, 16.0), (10.0, 12.0)], step_counts=30, images=50)
-    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    assert cells[2] == ["none", "10.00", "20.0", "1.00", "50.00", "0.00"]
-    assert cells[3] == ["0.01", "4.25", "10.1", "0.51", "49.96",
-                        "0.04"]  # fmt: skip
-    assert "30 step counts take 15.0 s, one evaluation 10.0 s: 1.50 times" in text and "50 images" in text
-    steps, time, quality = early_stop_panels(rows)
-    assert steps.curves == {"at most 10 steps": ([0.005, 0.01], [10, 4.25])} and time.y.startswith("share")
-    assert quality.curves["at most 10 steps"][1] == pytest.approx([0, 0.04])
+    first, second = early_stop_table(rows).rows
+    assert first == [10, "none", "10.00", "20.0", "1.00", "50.00", "0.00"]
+    assert second == [10, "0.01", "4.25", "10.1", "0.51", "49.96", "0.04"]
+    assert evaluations_table([(10.0, 15.0)], 30).rows == [["10.0", "15.0", "1.50"]]

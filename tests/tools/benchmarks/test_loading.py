@@ -10,9 +10,8 @@ from tools.benchmarks.loading import (
     PATHFINDER,
     STREAM,
     loader_of,
-    loading_panel,
     loading_rate,
-    loading_section,
+    loading_tables,
     measure_workers,
     stimuli_in_files,
     synthetic_coco,
@@ -58,9 +57,7 @@ def test_stimuli_of_files_and_of_the_stream():
     assert next(iter(loader_of(PATHFINDER, STREAM, batch=1)))[0]["image"].shape == (1, 150, 150)
 
 
-def test_section_and_panel():
-    workers = {0: 10.0, 1: 15.0}
-    text = loading_section({"stimuli": 40.0}, workers, load=1.25)
-    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-    assert ["stimuli", "40.0", "25.0"] in rows and ["1", "15.0", "1.50"] in rows and "load was 1.2" in text
-    assert loading_panel(workers).curves == {"measured": ([0, 1], [10, 15])}
+def test_tables():
+    tables = loading_tables({"stimuli": 40.0}, {0: 10.0, 1: 15.0})
+    assert tables["loading"].rows == [["stimuli", "40.0", "25.0"]]
+    assert tables["workers"].rows == [[0, "10.0", "1.00"], [1, "15.0", "1.50"]]

@@ -17,25 +17,23 @@ from tools.benchmarks.against_torchdeq import (
     compare_with_torchdeq,
     measure,
     our_state,
-    torchdeq_panels,
-    torchdeq_section,
     torchdeq_state,
+    torchdeq_table,
 )
 from tools.benchmarks.plain_cells import plain
-from tools.benchmarks.step_profile import GROUPS, group_of, peak_rate, profile_section, profile_step
 from tools.benchmarks.training_step import (
     Problem,
     compare_loops,
     compare_steps,
     converged_gradient,
     gradient_of,
-    loops_section,
+    loops_table,
     mask_problem,
     pathfinder_problem,
     plain_step,
     recurrence_step,
     relative_error,
-    steps_section,
+    steps_table,
     time_interleaved,
 )
 
@@ -72,14 +70,14 @@ def test_ratios_are_medians_of_pairs(monkeypatch):
     assert time_interleaved({"a": lambda: None, "b": lambda: None}, 3) == {"a": (4, 1.0), "b": (1, 3.0)}
 
 
-def test_sections():
+def test_rows_of_a_step():
     problem = mask_problem(1, 8, 4)
     rows = compare_steps(problem, problem, {"solver": "Anderson", "max_steps": 7, "num_terms": 3}, repeats=1)
     ways = [["plain reference", "20", "15"], ["crbp", "20", "15"], ["crbp, accelerated", "7", "3"],
             ["crbp, from the drive", "3", "1"]]  # fmt: skip
     assert [row[1:4] for row in rows] == ways
     assert rows[0][5] == "1.00" and float(rows[0][6]) == pytest.approx(float(rows[1][6]), abs=0.002)
-    assert "| mask cell" in steps_section(rows, 1)
+    assert steps_table(rows).rows == rows
 
 
 @pytest.mark.parametrize("problem", [mask_problem(2, 8, 6), pathfinder_problem(2, 3, 8)], ids=lambda p: p.name)
@@ -89,7 +87,7 @@ def test_a_loop_of_ones_own(problem):
     torch.testing.assert_close(plain(exact.cell)(exact.drive, state), exact.cell(exact.drive, state))
     row = compare_loops(problem, repeats=2)
     assert row[0] == problem.name and min(float(value) for value in row[1:]) >= 0
-    assert problem.name in loops_section([row], 2)
+    assert loops_table([row]).rows == [row]
 
 
 def test_what_the_solves_against_torchdeq_reached():
@@ -121,28 +119,4 @@ def test_comparison_with_torchdeq():
     for theirs, ours in comparison.same_error:
         assert ours.error <= theirs.error == min(cost.error for cost in comparison.same_tolerance[:2])
     assert comparison.same_tolerance[0].ratio == 1 and all(cost.seconds > 0 for cost in comparison.same_tolerance)
-    text = torchdeq_section(comparison, 1)
-    assert "| torchdeq, scaled loss" in text and "0.01 / 0.01" in text
-    assert list(torchdeq_panels(comparison)[1].curves) == [TORCHDEQ, SCALED, OURS, "tolerance"]
-
-
-def test_profile_of_a_step():
-    problem = mask_problem(2, 32, 6)
-    profile = profile_step("plain reference", lambda: plain_step(problem))
-    assert set(profile.seconds) == set(GROUPS) and min(profile.seconds.values()) > 0 and 0 < profile.share < 1
-    text = profile_section({"mask cell": [profile]}, peak_rate(128, repeats=1))
-    assert text.count("| plain reference") == len(GROUPS)
-
-
-def test_operations_are_counted_forward_and_backward():
-    """A 3 x 3 convolution of 8 to 8 channels on 2 images of 6 x 6, and both of its gradients: three times as many."""
-    weight = torch.randn(8, 8, 3, 3, requires_grad=True)
-    x = torch.randn(2, 8, 6, 6, requires_grad=True)
-    profile = profile_step("", lambda: torch.conv2d(x, weight, padding=1).sum().backward())
-    assert profile.flops == 3 * 2 * (2 * 6 * 6) * 8 * 8 * 9
-
-
-def test_operators_have_their_groups():
-    names = {"aten::mkldnn_convolution": 0, "aten::bmm": 0, "aten::native_group_norm_backward": 1, "aten::softplus": 2,
-             "aten::mul": 2, "aten::copy_": 3, "_Branch": 3}  # fmt: skip
-    assert [group_of(name) for name in names] == [GROUPS[k] for k in names.values()]
+    assert torchdeq_table(comparison.same_tolerance).rows[1][:2] == [SCALED, "0.01 / 0.01"]
