@@ -234,7 +234,8 @@ def main() -> None:
             print(f"only {'before' if work in found[0] else 'now'}: {work}")
         if not (both := sorted(set(found[0]) & set(found[1]))):
             raise SystemExit(f"compare_revisions: no config or checkpoint of both revisions matches {arguments.only!r}")
-        if not compare(*folders, both, arguments.tolerance):
+        before, now = folders
+        if not compare(before, now, both, arguments.tolerance):
             raise SystemExit(1)
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def is_box(value: object, empty: bool = False) -> bool:
     return min(value[2:]) > 0 or (empty and min(value[2:]) == 0)
 
 
-def is_table(value: object) -> bool:
+def is_table(value: object) -> TypeGuard[list[dict]]:
     return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
 
 

@@ -124,8 +124,11 @@ def choose_method(problem: Problem, dtype: torch.dtype, device: str) -> str:
 
 def predicted_seconds(problem: Problem, dtype: torch.dtype, device: str) -> dict[str, float]:
     """Seconds by method; empty for a precision and a kind of device that the table does not have."""
-    costs = zip(("direct", "fft"), TABLE.get((device, dtype), ()), strict=False)
-    return {method: cost.seconds(problem) for method, cost in costs if supports(method, problem)}
+    if (device, dtype) not in TABLE:
+        return {}
+    direct, fft = TABLE[device, dtype]
+    seconds = {"direct": direct.seconds(problem)}
+    return {**seconds, "fft": fft.seconds(problem)} if supports("fft", problem) else seconds
 
 
 def supports(method: str, problem: Problem) -> bool:

@@ -6,7 +6,7 @@ H x W: image size.
 import contextlib
 import itertools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import cv2
@@ -210,7 +210,7 @@ class Predictions:
             logging.getLogger(__name__).warning("%s ends after %d of its %d frames; is it cut?", path, number, count)
 
 
-def read_video(path: Path) -> tuple[Iterator[np.ndarray], float, int | None]:
+def read_video(path: Path) -> tuple[Generator[np.ndarray, None, None], float, int | None]:
     """Frames of a video, H x W x 3 BGR, their number per second, and their count if the header has it.
 
     Raises:
@@ -220,7 +220,7 @@ def read_video(path: Path) -> tuple[Iterator[np.ndarray], float, int | None]:
     if not video.isOpened():
         raise ValueError(f"{path} is no video that OpenCV reads; give its frames as a folder of pictures")
 
-    def frames() -> Iterator[np.ndarray]:
+    def frames() -> Generator[np.ndarray, None, None]:
         try:
             while True:
                 read, frame = video.read()

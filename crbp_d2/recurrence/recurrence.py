@@ -211,7 +211,12 @@ def _all(visits: list[Visit]) -> Visit | None:
     """One call of all; None where there are none."""
     if len(visits) < 2:
         return visits[0] if visits else None
-    return lambda state: [visit(state) for visit in visits] and None
+
+    def visit(state: State) -> None:
+        for each in visits:
+            each(state)
+
+    return visit
 
 
 def _zero(state: State) -> Tensor:

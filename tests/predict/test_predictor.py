@@ -131,7 +131,7 @@ def test_a_video_that_ends_early_is_told(tmp_path, caplog, monkeypatch):
     for name, told in (("whole.avi", 0), ("cut.avi", 1)):
         caplog.clear()
         assert strip.run(find_inputs([str(tmp_path / name)])) == []
-        assert len([message for message in caplog.messages if name in message and "of its 8 frames" in message]) == told
+        assert len({message for message in caplog.messages if name in message and "of its 8 frames" in message}) == told
         assert (tmp_path / "out" / name).with_suffix(".mp4").exists()
 
 

@@ -283,7 +283,9 @@ def _are_files(files: object) -> bool:
 
 MANIFEST_COLUMNS = (
     Column("generator", _is_count(2**31, 0), "a whole number"),
-    Column("seed", lambda v: isinstance(v, list) and v and all(map(_is_count(2**64, 0), v)), "whole numbers from 0"),
+    Column(
+        "seed", lambda v: isinstance(v, list) and bool(v) and all(map(_is_count(2**64, 0), v)), "whole numbers from 0"
+    ),
     Column("spec", lambda v: isinstance(v, dict) and all(map(is_number, v.values())), "numbers by name"),
     Column("count", _is_count(10**8), "1 to 100,000,000"),
     Column("files", _are_files, "archives by name, each with count and sha256"),

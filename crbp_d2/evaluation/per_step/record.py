@@ -62,7 +62,7 @@ class StateRecord:
         self._longest = steps if isinstance(steps, int) else max(steps)
         self._read = read
         self._kept: dict[int, Any] = {}
-        self._end = 0
+        self._end: float = 0
 
     @property
     def states(self) -> list:
@@ -103,7 +103,8 @@ class StateRecord:
             run = call["record"] = _Run(call.get("steps"), bool(run))
         run.records.append(self)
         if self._longest:
-            run.asked = recurrence.solver.next_steps() if run.asked is None else run.asked
+            if run.asked is None:
+                run.asked = recurrence.solver.next_steps() if recurrence.training else recurrence.solver.steps
             call["steps"] = max(run.asked, self._longest, call.get("steps") or 0)
         self._kept = {}
         return args[:1], call

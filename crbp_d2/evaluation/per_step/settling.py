@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
 
 import cv2
 import numpy as np
@@ -32,7 +33,9 @@ class EarlyStopStatistics(DatasetEvaluator):
     """
 
     def __init__(self, model: nn.Module):
-        self.recurrences = [found for found in recurrences(model).values() if isinstance(found.solver, EarlyExit)]
+        self.recurrences: list[Any] = [
+            found for found in recurrences(model).values() if isinstance(found.solver, EarlyExit)
+        ]
         self.reset()
 
     def reset(self) -> None:
@@ -92,6 +95,7 @@ class _Watched:
     def __init__(self, head: nn.Module, maps: list[Tensor]):
         self.head, self.maps = head, maps
         self.instances: list[Instances] | None = None
+        self.run: Any = None
 
     def begin(self, head: nn.Module, args: tuple) -> None:
         self.instances = args[1] if len(args) > 1 and isinstance(args[1], list) else None
