@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from .state import State, relative_change
+from .state import State, relative_norm, sample_norm
 from .supervision import Supervision
 
 # Called with the state after every step of a run.
@@ -137,9 +137,11 @@ class Solution:
             tol: residual that counts as converged.
         """
         with torch.no_grad():
-            residual = relative_change(previous, state)
+            change = sample_norm(tuple(new - old for new, old in zip(state, previous, strict=True)))
+            size = sample_norm(state)
 
         def samples() -> SampleStats:
+            residual = relative_norm(change, size)
             steps = torch.full_like(residual, len(sums), dtype=torch.long)
             nonfinite_step = first_nonfinite(sums) if sums else torch.zeros_like(steps)
             return SampleStats(steps, residual, residual <= tol, nonfinite_step)

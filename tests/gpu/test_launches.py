@@ -39,31 +39,6 @@ BOUNDS = {
     "own waits of an iteration, panoptic": 2,
     "own waits of an iteration, pathfinder": 2,
 }
-# Bounds that do not hold yet, with what was counted: strict, so that the mending commit has to delete the entry.
-PENDING = {
-    "kernels of C-RBP, mask cell": 1.57,
-    "kernels of C-RBP, hGRU": 1.68,
-    "kernels of DEQ, anderson": 1.88,
-    "kernels of DEQ, broyden": 2.14,
-    "kernels of early exit": 1.88,
-    "waits of early exit": 94,
-    "waits of FixedSteps, fft": 8,
-    "waits of RandomSteps, direct": 1,
-    "waits of RandomSteps, fft": 9,
-    "own waits of an iteration, pathfinder": 22,
-    "own waits of an iteration, panoptic": 9,
-}
-
-
-def bounded(*names):
-    """Parameters of a test, with those in PENDING expected to fail."""
-    return [
-        pytest.param(name, marks=pytest.mark.xfail(reason=f"counted {PENDING[name]}", strict=True))
-        if name in PENDING
-        else name
-        for name in names
-    ]
-
 
 @pytest.fixture
 def gpu():
@@ -88,7 +63,7 @@ def check(name, value):
 PROBLEMS = {"mask cell": lambda: mask_problem(1, 64, 14), "hGRU": lambda: pathfinder_problem(1, 25, 48)}
 
 
-@pytest.mark.parametrize("name", bounded(*(f"kernels of C-RBP, {name}" for name in PROBLEMS)))
+@pytest.mark.parametrize("name", [f"kernels of C-RBP, {name}" for name in PROBLEMS])
 def test_crbp_against_the_plain_loop(name, gpu):
     problem = PROBLEMS[name.split(", ")[1]]().on("cuda")
     set_convolution(problem.cell, "direct")
@@ -97,7 +72,7 @@ def test_crbp_against_the_plain_loop(name, gpu):
     check(name, own / counted(gpu, lambda: plain_step(problem)).kernels.total())
 
 
-@pytest.mark.parametrize("name", bounded("kernels of DEQ, anderson", "kernels of DEQ, broyden"))
+@pytest.mark.parametrize("name", ["kernels of DEQ, anderson", "kernels of DEQ, broyden"])
 def test_deq_against_torchdeq(name, gpu):
     torchdeq = pytest.importorskip("torchdeq")
     kind = name.split(", ")[1]
@@ -124,7 +99,7 @@ class Scripted(EarlyExit):
         return taken >= self.exits[samples]
 
 
-@pytest.mark.parametrize("name", bounded("kernels of early exit", "waits of early exit"))
+@pytest.mark.parametrize("name", ["kernels of early exit", "waits of early exit"])
 def test_early_exit_against_all_steps(name, gpu):
     drive, found = torch.randn(100, 16, 6, 6).to("cuda"), []
     early = Scripted(FixedSteps(20))
@@ -142,7 +117,7 @@ def test_early_exit_against_all_steps(name, gpu):
 SOLVERS = {"FixedSteps": lambda: FixedSteps(6), "RandomSteps": lambda: RandomSteps(2, 6)}
 
 
-@pytest.mark.parametrize("name", bounded(*(name for name in BOUNDS if "Steps" in name)))
+@pytest.mark.parametrize("name", [name for name in BOUNDS if "Steps" in name])
 def test_fixed_and_random_steps_do_not_wait(name, gpu):
     solver, method = name.removeprefix("waits of ").split(", ")
     recurrence = Recurrence(build_cell("HGRUCell", 8, kernel_size=7), SOLVERS[solver](), Implicit(NeumannSeries(3)))
@@ -186,7 +161,7 @@ SOAK = ("DATASETS.TRAIN", "('pathfinder_soak_train',)", "DATASETS.TEST", "('path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", bounded("own waits of an iteration, panoptic"))
+@pytest.mark.parametrize("name", ["own waits of an iteration, panoptic"])
 def test_waits_of_a_panoptic_iteration(name, gpu, small_sets, tmp_path):
     own, autograd = iteration(gpu, "panoptic_R18_crbp_toy.yaml", tmp_path / "crbp", *TOY)
     _, baseline = iteration(gpu, "panoptic_R18_baseline_toy.yaml", tmp_path / "baseline", *TOY)
@@ -195,7 +170,7 @@ def test_waits_of_a_panoptic_iteration(name, gpu, small_sets, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", ["crbp", "bptt", "progressive", "bptt_every_step"])
-@pytest.mark.parametrize("name", bounded("own waits of an iteration, pathfinder"))
+@pytest.mark.parametrize("name", ["own waits of an iteration, pathfinder"])
 def test_waits_of_a_pathfinder_iteration(name, rule, gpu, small_sets, tmp_path):
     options = ("MODEL.RECURRENCE.RULE", rule, "MODEL.RECURRENCE.CELL.KERNEL_SIZE", 15)
     check(name, sum(iteration(gpu, "pathfinder_hgru_crbp_instant_test.yaml", tmp_path, *SOAK, *options)))

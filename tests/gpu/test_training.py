@@ -18,7 +18,7 @@ from crbp_d2.recurrence import FixedSteps, Implicit, NeumannSeries, RandomSteps,
 
 pytestmark = pytest.mark.filterwarnings("ignore::crbp_d2.recurrence.UnconvergedWarning")
 # Tests whose fault is known: strict, so that the mending commit has to delete the entry.
-PENDING = {"fused SGD", "fused Adam", "averaged", "scaler fused", "wait random"}
+PENDING: set[str] = set()
 OPTIMIZERS = {
     "foreach SGD": lambda p: torch.optim.SGD(p, 0.5, momentum=0.9, foreach=True),
     "fused SGD": lambda p: torch.optim.SGD(p, 0.5, momentum=0.9, fused=True),

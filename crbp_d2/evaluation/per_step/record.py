@@ -62,7 +62,7 @@ class StateRecord:
         self._longest = steps if isinstance(steps, int) else max(steps)
         self._read = read
         self._kept: dict[int, Any] = {}
-        self._end: float = 0
+        self._end = 0
 
     @property
     def states(self) -> list:
@@ -113,7 +113,7 @@ class StateRecord:
         limit = max(run.asked, self._longest) if run.asked else math.inf
         if run.count in self._wanted if self._wanted is not None else run.count <= limit:
             self._keep(run.count, state)
-        self._end = min(run.count, limit)
+        self._end = int(min(run.count, limit))
 
     @torch.no_grad()
     def _keep(self, step: int, state: State) -> None:

@@ -97,7 +97,8 @@ def _power_of_two(g: State) -> Tensor:
     if not sizes:
         return g[0].new_ones(len(g[0]), dtype=torch.float32)
     size = sizes[0] if len(sizes) == 1 else torch.stack(sizes).amax(dim=0)
-    return torch.exp2(-torch.frexp(size).exponent.clamp(-126, 126).float())
+    # mantissa / size is 2 ** -exponent; it is undefined for 0 and what is not finite.
+    return (torch.frexp(size).mantissa / size).nan_to_num(nan=1.0, posinf=2.0**126)
 
 
 def _times(state: State, factor: Tensor) -> State:

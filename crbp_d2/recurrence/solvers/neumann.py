@@ -55,7 +55,8 @@ class NeumannSeries:
         term, smallest = g, first
         active = within = torch.ones_like(first, dtype=torch.bool)
         norms = [first]
-        for _ in range(self.num_terms if steps is None else steps):
+        count = self.num_terms if steps is None else steps
+        for number in range(1, count + 1):
             term = step.linear(term)
             norm = sample_norm(term)
             norms.append(norm)
@@ -64,8 +65,9 @@ class NeumannSeries:
             active = active & within if self.tol > 0 else within
             term = select(active, term, zero)
             previous, total = total, add(total, term)
-            smaller = active & (norm <= smallest)
-            best, smallest = select(smaller, total, best), torch.where(smaller, norm, smallest)
+            if number < count:
+                smaller = active & (norm <= smallest)
+                best, smallest = select(smaller, total, best), torch.where(smaller, norm, smallest)
             if visit:
                 visit(_like(g, total))
             if self.tol > 0:
