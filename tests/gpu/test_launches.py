@@ -40,6 +40,7 @@ BOUNDS = {
     "own waits of an iteration, pathfinder": 2,
 }
 
+
 @pytest.fixture
 def gpu():
     with warnings.catch_warnings(), PretendedDevice() as device:

@@ -76,12 +76,15 @@ class Seen:
         return sum(count for place, count in self.waits.items() if place.startswith(prefix))
 
 
+# Storages with a place, shared by all devices of a process: a package may keep tensors from one to the next.
+_PLACES: dict[int, tuple[StorageWeakRef, str]] = {}
+
+
 class PretendedDevice(TorchDispatchMode):
     """The device, present within the context; see the module."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._where: dict[int, tuple[StorageWeakRef, str]] = {}
         self._making: str = EITHER  # place of tensors that a factory makes; EITHER outside of a call from Python
         self._seen: list[Seen] = []
         self._sync_mode: object = "default"
@@ -112,7 +115,7 @@ class PretendedDevice(TorchDispatchMode):
     def place(self, x: Tensor) -> str:
         """HOST, DEVICE, or EITHER for what autograd makes without saying where."""
         try:
-            entry = self._where.get(x.untyped_storage()._cdata)
+            entry = _PLACES.get(x.untyped_storage()._cdata)
         except (RuntimeError, NotImplementedError):  # wrappers of torch.func have no storage
             return HOST
         return entry[1] if entry else HOST
@@ -120,9 +123,10 @@ class PretendedDevice(TorchDispatchMode):
     def put(self, x: Tensor, place: str) -> Tensor:
         """Mark the storage of a tensor."""
         storage = x.untyped_storage()
-        self._where[storage._cdata] = StorageWeakRef(storage), place
-        if len(self._where) > 4096 and not len(self._where) % 1024:
-            self._where = {key: entry for key, entry in self._where.items() if not entry[0].expired()}
+        _PLACES[storage._cdata] = StorageWeakRef(storage), place
+        if len(_PLACES) > 4096 and not len(_PLACES) % 1024:
+            for key in [key for key, entry in _PLACES.items() if entry[0].expired()]:
+                del _PLACES[key]
         return x
 
     @contextmanager

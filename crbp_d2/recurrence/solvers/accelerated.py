@@ -21,8 +21,8 @@ class Extrapolation(ABC):
     """Proposes the next point of one solve from those seen so far, each sample on its own."""
 
     @abstractmethod
-    def propose(self, x: Tensor, residual: Tensor) -> Tensor:
-        """The point after x, whose step is x + residual; all N x D."""
+    def propose(self, x: Tensor, f: Tensor) -> Tensor:
+        """The point after x, whose step is f; all N x D."""
 
 
 def with_places(kept: Tensor, places: int) -> Tensor:
@@ -101,9 +101,9 @@ class Accelerated(AnyCell, ABC):
                 if len(residuals) == 1:
                     scale = _scale(f)
                 if scale is None:
-                    proposed = history.propose(x, change)
+                    proposed = history.propose(x, f)
                 else:
-                    proposed = history.propose(x / scale, change / scale) * scale
+                    proposed = history.propose(x / scale, f / scale) * scale
                 (x,) = select(active, (proposed,), (best_x,))
 
         def samples() -> SampleStats:

@@ -57,7 +57,8 @@ class _AndersonMixing(Extrapolation):
         self.last: tuple[Tensor, Tensor] | None = None
         self.seen = 0
 
-    def propose(self, x: Tensor, residual: Tensor) -> Tensor:
+    def propose(self, x: Tensor, f: Tensor) -> Tensor:
+        residual = f - x
         if self.last is None:
             self._allocate(x)
         else:

@@ -46,7 +46,8 @@ class _InverseJacobian(Extrapolation):
         self.last: tuple[Tensor, Tensor] | None = None
         self.kept = 0
 
-    def propose(self, x: Tensor, residual: Tensor) -> Tensor:
+    def propose(self, x: Tensor, f: Tensor) -> Tensor:
+        residual = f - x
         if self.last is None:
             self.u = self.v = x.new_zeros(len(x), 0, x.shape[1])
         else:

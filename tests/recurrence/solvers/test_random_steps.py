@@ -3,10 +3,12 @@
 import copy
 import math
 from collections import Counter
+from functools import partial
 
 import pytest
 import torch
 from helpers.problems import TanhCell, drive_for, iterate
+from torch.utils.checkpoint import checkpoint
 
 from crbp_d2.recurrence import RandomSteps, Recurrence, Truncated, learning_rule
 
@@ -84,3 +86,26 @@ def test_states_held_are_those_of_the_recorded_steps():
 def test_ranges_that_are_none_raise(low, high, named):
     with pytest.raises(ValueError, match=named):
         RandomSteps(low, high)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("rule", ["progressive", "crbp_random", "progressive_mixed"])
+def test_checkpointing_repeats_the_steps_of_its_run(rule, reentrant):
+    cell = TanhCell(rate=0.95)
+    recurrence, plain = (learning_rule(rule, cell, steps=6) for _ in range(2))
+
+    def loss(run, drive):
+        output = run(drive)
+        return output.loss(lambda h: h.square().sum()) + output.penalty
+
+    def gradients(value):
+        cell.zero_grad()
+        value.backward()
+        return [parameter.grad for parameter in cell.parameters()]
+
+    drive = drive_for(cell).requires_grad_()
+    for _ in range(8):
+        found = gradients(checkpoint(partial(loss, recurrence), drive, use_reentrant=reentrant))
+        for ours, truth in zip(found, gradients(loss(plain, drive)), strict=True):
+            torch.testing.assert_close(ours, truth, rtol=0, atol=1e-12)
+    assert recurrence.solver.draws == plain.solver.draws == 8
