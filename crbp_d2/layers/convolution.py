@@ -12,7 +12,7 @@ from crbp_d2.utils.tracing import is_traced
 
 from . import fourier
 from .cache import kept_for_solve
-from .cost_model import Problem, choose_method
+from .cost_model import SMALLEST_KERNEL, Problem, choose_method
 from .tensors import is_channels_last, keep_freed_memory, result_dtype, widen
 
 METHODS = ("auto", "direct", "fft")
@@ -90,6 +90,8 @@ class HorizontalConv2d(nn.Conv2d):
     def _method_for(self, x: Tensor) -> str:
         if self.method != "auto":
             return self.method
+        if self.kernel_size[0] < SMALLEST_KERNEL:
+            return "direct"
         height, width = x.shape[2:]
         problem = Problem(len(x), self.in_channels, self.out_channels, height, width, self.kernel_size[0])
         return choose_method(problem, result_dtype(x), x.device.type)

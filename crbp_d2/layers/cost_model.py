@@ -21,8 +21,6 @@ CLEARLY_FASTER = 0.9
 LARGEST_SPECTRUM = 2**25
 # Smallest kernel for a Fourier transform.
 SMALLEST_KERNEL = 5
-# Channels from which oneDNN's 3 x 3 kernels are faster in the channels-last layout, norms and pointwise work included.
-WIDE = 64
 # Convolutions that share the spectrum of a weight, about half a solve's.
 SHARED_BY = 8
 
@@ -134,19 +132,8 @@ def predicted_seconds(problem: Problem, dtype: torch.dtype, device: str) -> dict
 def supports(method: str, problem: Problem) -> bool:
     """Whether a method may pay for a shape, its memory in proportion."""
     p = problem
-    if method == "direct":
-        return True
+    if method == "direct" or p.kernel_size < SMALLEST_KERNEL:
+        return method == "direct"
     height, width = transform_size((p.height, p.width), (p.kernel_size, p.kernel_size))
     spectrum = p.in_channels * p.out_channels * height * (width // 2 + 1)
-    return p.kernel_size >= SMALLEST_KERNEL and spectrum <= LARGEST_SPECTRUM
-
-
-def preferred_layout(channels: int, device: str) -> torch.memory_format:
-    """The memory format in which a cell of 3 x 3 convolutions is faster, from its drive on.
-
-    Args:
-        channels: channels of the cell.
-        device: kind of device, such as "cpu".
-    """
-    wide = device == "cpu" and channels >= WIDE
-    return torch.channels_last if wide else torch.contiguous_format
+    return spectrum <= LARGEST_SPECTRUM

@@ -16,7 +16,7 @@ from fvcore.nn import weight_init
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from crbp_d2.layers.cost_model import preferred_layout
+from crbp_d2.layers.tensors import preferred_layout
 from crbp_d2.recurrence import Recurrence, RecurrenceOutput
 from crbp_d2.utils.errors import check_whole
 

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 
 from crbp_d2.utils.compat import checkpoint_saves_tensors
+from crbp_d2.utils.tracing import refuse_transform
+
+from .state import State
 
 
 def reaches_beyond(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:
@@ -59,6 +62,16 @@ class _OnceDifferentiated(torch.autograd.Function):
             "an Implicit gradient is defined once: a second derivative through it (a gradient penalty, a Hessian, a "
             "recurrence inside a penalized one) needs Unrolled(), or the loss as a function of detached gradients"
         )
+
+
+def start_recording(state: State) -> State:
+    """`state` as the leaf of the graph that the next steps record, if gradients are on."""
+    recorded = torch.is_grad_enabled()
+    if recorded:
+        refuse_transform((), "a gradient that begins with a later step", "use Unrolled() without a penalty")
+        # Autocast would otherwise hand the recorded steps the weights it cast without a graph.
+        torch.clear_autocast_cache()
+    return tuple(part.detach().requires_grad_(recorded) for part in state)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from .cell_step import CellStep, begin, requires_gradient
 from .interfaces import Cell, Gradient, Penalty, Run, Solver, SolveStats, Visit
 from .solvers.base import warn_unconverged
 from .state import State
-from .supervision import Supervision, check_supervision, read_after
+from .supervision import Mixed, Supervision, check_supervision
 
 
 @dataclass
@@ -147,9 +147,11 @@ class Recurrence(nn.Module):
             UnconvergedWarning: once, if a solver that stops at a tolerance does not get there.
         """
         exported = is_exported(drive)
-        reads = [(steps, 1.0)] if steps is not None else self._reads()
-        for count, _ in reads:
-            check_whole("Recurrence", steps=count)
+        if steps is None:
+            reads = self._reads()
+        else:
+            check_whole("Recurrence", steps=steps)
+            reads = [(steps, 1.0)]
         given = (drive, *(state if isinstance(state, tuple | list) else ()))
         # What is exported is inference; a frozen recurrence costs as much.
         if torch.is_grad_enabled() and not exported and requires_gradient(self.cell, given):
@@ -166,7 +168,10 @@ class Recurrence(nn.Module):
         """Numbers of steps after which the state is read out, with the weights of their losses."""
         if not self.training:
             return [(self.solver.steps, 1.0)]
-        return read_after(self.supervision, self.solver.next_steps(), self.solver.steps)
+        steps = self.solver.next_steps()
+        if isinstance(self.supervision, Mixed):
+            return self.supervision.reads(steps, self.solver.steps)
+        return [(steps, 1.0)]
 
     def _run(
         self, drive: Tensor, state: State | None, reads: list[tuple[int, float]], record: bool | Visit
@@ -192,7 +197,8 @@ class Recurrence(nn.Module):
             states[-1] = solution.state
             if self.supervision == "every":
                 supervised = [(1 / len(states), state) for state in states]
-        self._warned = self._warned or warn_unconverged(self.solver, solution.stats, "forward run")
+        if self.solver.stops_at_tol and not self._warned:
+            self._warned = warn_unconverged(self.solver, solution.stats, "forward run")
         if not is_exported(drive):
             self.last_stats = solution.stats
         penalty_value = _zero(solution.state) if solution.penalty is None else solution.penalty

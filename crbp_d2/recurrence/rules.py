@@ -231,12 +231,14 @@ def learning_rule(
             raise TypeError(f"learning_rule: unknown setting {setting!r}; known: {', '.join(sorted(known))}")
     if penalty and "penalty" not in own:
         raise ContradictionError({"penalty": penalty, "rule": name}, "this rule has no penalty", "learning_rule")
-    default = own["solver"].default if "solver" in own else "FixedSteps"
-    parts: dict[str, Any] = {
-        "solver": _call(SOLVERS[solver if solver != "" else default], {**settings, "steps": steps})
-    }
-    if early_stop is not None:
-        parts["solver"] = EarlyExit(parts["solver"], early_stop)
+    parts: dict[str, Any] = {}
+    if "solver" in own:
+        solve = SOLVERS[solver if solver != "" else own["solver"].default]
+        parts["solver"] = _call(solve, {**settings, "steps": steps})
+        if early_stop is not None:
+            parts["solver"] = EarlyExit(parts["solver"], early_stop)
+    elif solver or early_stop is not None:
+        raise ContradictionError({"solver": solver, "rule": name}, "this rule has a solver of its own", "learning_rule")
     if "penalty" in own:
         parts["penalty"] = _call(PENALTIES[penalty if penalty != "" else own["penalty"].default], settings)
     return _call(rule, {**settings, **parts, "cell": cell, "steps": steps})

@@ -25,6 +25,17 @@ class Mixed:
     def __post_init__(self) -> None:
         check_number("Mixed", "(0, 1)", fixed_weight=self.fixed_weight)
 
+    def reads(self, steps: int, fixed: int) -> list[tuple[int, float]]:
+        """Steps after which states with graphs of their own are read, in order, and the weights of their losses.
+
+        Args:
+            steps: steps of the run.
+            fixed: the solver's own number of steps.
+        """
+        if steps == fixed:
+            return [(steps, 1.0)]
+        return sorted([(fixed, self.fixed_weight), (steps, 1 - self.fixed_weight)])
+
 
 Supervision = str | Mixed
 
@@ -33,14 +44,3 @@ def check_supervision(supervision: Supervision) -> None:
     """Raise a SettingError for a name that is neither "last" nor "every"."""
     if not isinstance(supervision, Mixed):
         check_choice("Recurrence", NAMES, supervision=supervision)
-
-
-def read_after(supervision: Supervision, steps: int, fixed: int) -> list[tuple[int, float]]:
-    """The steps after which states with graphs of their own are read, in their order, and the weights of their losses.
-
-    Args:
-        steps: of the run. fixed: the solver's own number.
-    """
-    if not isinstance(supervision, Mixed) or steps == fixed:
-        return [(steps, 1.0)]
-    return sorted([(fixed, supervision.fixed_weight), (steps, 1 - supervision.fixed_weight)])

@@ -108,7 +108,7 @@ def test_quality_per_step_and_early_stop(tmp_path, monkeypatch):
     results = json.loads((inference / "results.json").read_text())
     assert 1 < results["recurrence"]["mean_steps"] < 10
     assert (
-        f"Early stop at a residual of 0.3: {results['recurrence']['mean_steps']:.2f} steps"
+        f"Early exit at a residual of 0.3: mean of {results['recurrence']['mean_steps']:.2f} steps"
         in (tmp_path / "log.txt").read_text()
     )
 

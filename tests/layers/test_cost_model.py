@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from crbp_d2.layers.cost_model import TABLE, WIDE, Problem, choose_method, predicted_seconds, preferred_layout, supports
+from crbp_d2.layers.cost_model import TABLE, Problem, choose_method, predicted_seconds, supports
+from crbp_d2.layers.tensors import WIDE, preferred_layout
 
 PATHFINDER = Problem(16, 25, 25, 150, 150, 15)
 SMALL_PATHFINDER = Problem(16, 8, 8, 48, 48, 7)

@@ -185,7 +185,10 @@ def test_bad_targets_are_named():
     [
         (["MODEL.CONTOUR.CHANNELS", 0], "MODEL.CONTOUR.CHANNELS is 0; allowed"),
         (["MODEL.CONTOUR.STEM_KERNEL_SIZE", 6], "MODEL.CONTOUR.STEM_KERNEL_SIZE is 6; allowed: odd"),
-        (["MODEL.CONTOUR.NUM_LAYERS", 0], "MODEL.CONTOUR.NUM_LAYERS is 0"),
+        (
+            ["MODEL.SEM_SEG_HEAD.NAME", "FeedforwardContourHead", "MODEL.CONTOUR.NUM_LAYERS", 0],
+            "MODEL.CONTOUR.NUM_LAYERS is 0",
+        ),
         (["MODEL.CONTOUR.FOCAL_GAMMA", float("nan")], "MODEL.CONTOUR.FOCAL_GAMMA is nan"),
         (["MODEL.CONTOUR.PRIOR_PROB", 1.0], "MODEL.CONTOUR.PRIOR_PROB is 1.0"),
         (["MODEL.SEM_SEG_HEAD.NUM_CLASSES", 3], "MODEL.SEM_SEG_HEAD.NUM_CLASSES is 3"),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from crbp_d2.cells import GalaHGRUCell, HGRUCell
-from crbp_d2.layers.cost_model import preferred_layout
+from crbp_d2.layers.tensors import preferred_layout
 from crbp_d2.recurrence import Anderson, Implicit, LipschitzPenalty, Recurrence, UnconvergedWarning, learning_rule
 
 from .plain_cells import plain

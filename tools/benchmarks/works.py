@@ -8,6 +8,8 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
@@ -21,12 +23,10 @@ ACCELERATED = {"solver": "Anderson", "steps": 7, "max_steps": 7, "num_terms": 3}
 
 def _mask(samples: int, channels: int = 256) -> tuple[nn.Module, Tensor]:
     """The cell of the mask head, its drive in the layout in which the head of the version hands it over."""
-    try:
-        from crbp_d2.layers.cost_model import preferred_layout
-
-        layout = preferred_layout(channels, "cpu")
-    except ImportError:
-        layout = torch.contiguous_format
+    layout = torch.contiguous_format
+    for module in ("crbp_d2.layers.tensors", "crbp_d2.layers.cost_model"):
+        preferred = getattr(import_module(module), "preferred_layout", None) if find_spec(module) else None
+        layout = preferred(channels, "cpu") if preferred else layout
     return GalaHGRUCell(channels), torch.randn(samples, channels, 14, 14).contiguous(memory_format=layout)
 
 

@@ -10,12 +10,12 @@ from crbp_d2.layers.cache import many_products
 from crbp_d2.layers.tensors import widen
 from crbp_d2.utils.tracing import refuse_batched, refuse_transform
 
-from ..guards import kept_from_checkpoint, once_differentiated, reaches_beyond
+from ..guards import kept_from_checkpoint, once_differentiated, reaches_beyond, start_recording
 from ..interfaces import Cell, Penalty, Run, Solution, Solver, SolveStats, TransposeSolver
 from ..solvers.base import AffineStep, warn_unconverged
 from ..state import State, per_sample, rows, total, vjp
 from ..supervision import Supervision
-from .unrolled import check_last_states, start_recording
+from .unrolled import check_last_states
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -78,7 +78,8 @@ class Implicit:
             scale = _power_of_two(g)
             scaled = _times(g, scale)
             solved = self.transpose.solve(AffineStep(product, scaled), scaled)
-            self._warned = self._warned or warn_unconverged(self.transpose, solved.stats, "transposed solve")
+            if self.transpose.stops_at_tol and not self._warned:
+                self._warned = warn_unconverged(self.transpose, solved.stats, "transposed solve")
             stats.report_backward(solved.stats)
             # In half precision an overflow must reach the loss scaler, whatever the solver made of it.
             back = torch.where(solved.stats.nonfinite_step > 0, torch.nan, 1 / scale) if half else 1 / scale

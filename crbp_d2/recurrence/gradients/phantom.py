@@ -7,11 +7,12 @@ from torch import Tensor
 
 from crbp_d2.utils.errors import check_number, check_whole
 
+from ..guards import start_recording
 from ..interfaces import Cell, Penalty, Run, Solution, Solver, Step
 from ..solvers.fixed_steps import FixedSteps
 from ..state import State
 from ..supervision import Supervision
-from .unrolled import check_last_states, start_recording
+from .unrolled import check_last_states
 
 
 class DampedStep:

@@ -6,7 +6,7 @@ from crbp_d2.layers.cache import many_products
 from crbp_d2.utils.errors import ContradictionError, check_whole
 from crbp_d2.utils.tracing import refuse_transform
 
-from ..guards import kept_from_checkpoint
+from ..guards import kept_from_checkpoint, start_recording
 from ..interfaces import Cell, Gradient, Penalty, Run, Solution, Solver
 from ..state import State
 from ..supervision import Supervision
@@ -94,16 +94,6 @@ def _as_inputs(state: State) -> State:
     constant = [part for part in state if not part.requires_grad]
     refuse_transform(constant, "a penalty", "use a recurrence without one, or torch.autograd")
     return tuple(part.view_as(part) if part.requires_grad else part.detach().requires_grad_() for part in state)
-
-
-def start_recording(state: State) -> State:
-    """`state` as the leaf of the graph that the next steps record, if gradients are on."""
-    recorded = torch.is_grad_enabled()
-    if recorded:
-        refuse_transform((), "a gradient that begins with a later step", "use Unrolled() without a penalty")
-        # Autocast would otherwise hand the recorded steps the weights it cast without a graph.
-        torch.clear_autocast_cache()
-    return tuple(part.detach().requires_grad_(recorded) for part in state)
 
 
 def _require_plain_steps(gradient: Gradient, solver: Solver) -> None:

@@ -100,10 +100,7 @@ class Accelerated(AnyCell, ABC):
             with torch.autocast(x.device.type, enabled=False):
                 if len(residuals) == 1:
                     scale = _scale(f)
-                if scale is None:
-                    proposed = history.propose(x, f)
-                else:
-                    proposed = history.propose(x / scale, f / scale) * scale
+                proposed = history.propose(x, f) if scale is None else history.propose(x / scale, f / scale) * scale
                 (x,) = select(active, (proposed,), (best_x,))
 
         def samples() -> SampleStats:

@@ -42,12 +42,12 @@ class UnconvergedWarning(UserWarning):
 
 
 def warn_unconverged(solver: TransposeSolver | Solver, stats: SolveStats, what: str) -> bool:
-    """Warn if `solver` was meant to reach a tolerance and some sample did not; returns whether it warned.
+    """Warn if some sample did not reach the tolerance at which `solver` stops; returns whether it warned.
 
     Args:
         what: the solve, for the message.
     """
-    if not solver.stops_at_tol or stats.reached or bool(stats.converged.all()):
+    if stats.reached or bool(stats.converged.all()):
         return False
     missed = ~stats.converged
     warnings.warn(
