@@ -208,7 +208,11 @@ def write_toy_panoptic(folder: Path, split: str, count: int, size: int, seed: in
     # Scenes of another version of this file are other data.
     version = hashlib.sha256(Path(__file__).with_name("toy.py").read_bytes()).hexdigest()[:12]
     stamp = folder / "version"
-    if stamp.exists() and stamp.read_text() == version:
+
+    def is_written() -> bool:
+        return stamp.exists() and stamp.read_text() == version
+
+    if is_written():
         return
     logging.getLogger(__name__).info("Drawing %d toy scenes into %s", count, folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -217,12 +221,13 @@ def write_toy_panoptic(folder: Path, split: str, count: int, size: int, seed: in
         _write(temporary, split, count, size, seed, hard)
         (temporary / "version").write_text(version)
         temporary.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
+        # Another process may have been faster; its files are the same, and in use.
+        if folder.exists() and not is_written():
+            folder.rename(temporary / "old")
         temporary.rename(folder)
+        shutil.rmtree(folder / "old", ignore_errors=True)
     except OSError:
-        # Another process may have been faster; its files are the same.
-        if not (stamp.exists() and stamp.read_text() == version):
+        if not is_written():
             raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
