@@ -1,4 +1,4 @@
-"""Made-up records of the Pathfinder study, with answers that are known."""
+"""Made-up records of the Pathfinder study, with known answers."""
 
 import json
 
@@ -11,6 +11,10 @@ RUNS = {
     "hgru_progressive_far_time": ("progressive_far", "HGRUCell", 12, 7, 8123, 0.978, 0.001, 0.2, 0.9, 0.1),
     "pf9s_progressive_far": ("progressive_far", "HGRUCell", 12, 7, 8123, 0.98, 0.0, 0.2, 0.9, 0.1),
     "hgru_progressive_time": ("progressive", "HGRUCell", 12, 7, 8123, 0.978, 0.001, 0.2, 0.9, 0.1),
+    "hgru_progressive_mixed": ("progressive_mixed", "HGRUCell", 12, 7, 8123, 0.968, 0.0, 0.2, 0.9, 0.1),
+    "hgru_progressive_far_8": ("progressive_far", "HGRUCell", 12, 7, 8123, 0.96, 0.0, 0.2, 0.9, 0.1),
+    "hgru_progressive_far_10": ("progressive_far", "HGRUCell", 12, 7, 8123, 0.975, 0.0, 0.2, 0.9, 0.1),
+    "hgru_progressive_far_long": ("progressive_far", "HGRUCell", 12, 7, 8123, 0.98, 0.003, 0.2, 0.9, 0.1),
     "hgru_bptt": ("bptt", "HGRUCell", 6, 7, 8123, 0.97, 0.30, 0.5, 1.2, 4.0),
     "hgru_tbptt": ("tbptt", "HGRUCell", 6, 7, 8123, 0.80, 0.25, 0.4, 1.1, 3.0),
     "hgru_bptt_every_step": ("bptt_every_step", "HGRUCell", 6, 7, 8123, 0.88, 0.10, 0.3, 1.05, 2.0),
@@ -40,20 +44,20 @@ def record(run, seed=0):
     """One record as the runner writes it; F1 falls in a straight line from N on, and seeds differ by 0.004."""
     rule, cell, steps, kernel, parameters, f1, lost, penalty, radius, drift = RUNS[run]
     f1 = f1 + 0.004 * (seed - 1) * (len(SEEDS.get(run, (0,))) > 1)
-    config = run.removesuffix("_time").replace("pf9s", "hgru")
+    config = "hgru_progressive" if run.startswith("hgru_progressive") else run.replace("pf9s", "hgru")
     content = {
         "run": run,
         "seed": seed,
         "scale": "small",
         "config": f"configs/pathfinder/PF6s_{config}.yaml",
-        "options": ["SOLVER.MAX_ITER", 1000],
+        "options": ["SOLVER.MAX_ITER", 4000],
         "rule": rule or None,
         "cell": cell or None,
         "steps": steps,
         "kernel_size": kernel,
         "channels": 8,
         "parameters": parameters,
-        "iterations": 1000,
+        "iterations": 4000,
         "batch": 16,
         "learning_rate": 0.01,
         "seconds": {"training": 55.0 * (steps or 4), "iteration": 0.05 * (steps or 4), "evaluation": 80.0},
@@ -84,7 +88,7 @@ def pilot(config, rate, loss):
     for key in ("probe", "stability", "state_space"):
         del content[key]
     curve = content["curve"] | {"loss": [9.0] * len(content["curve"]["loss"])}
-    last = [i > 5 / 6 * 1000 for i in curve["iteration"]]
+    last = [i > 5 / 6 * 4000 for i in curve["iteration"]]
     curve["loss"] = [loss if late else 9.0 for late in last]
     return content | {"run": f"pilot_{config}_{rate}", "quality": {}, "checkpoint": None, "curve": curve}
 
@@ -96,8 +100,8 @@ def fall(t, steps, f1, lost):
 
 
 def _curve(f1):
-    iteration = np.arange(19, 1000, 20)
-    loss = 0.08 * np.exp(-iteration / 300) + 0.05 * (1 - f1)
+    iteration = np.arange(19, 4000, 80)
+    loss = 0.08 * np.exp(-iteration / 1200) + 0.05 * (1 - f1)
     return {"iteration": iteration.tolist(), "loss": loss.tolist(), "residual": [None, *(loss[1:] / 2).tolist()]}
 
 

@@ -1,12 +1,13 @@
-"""Train and test every rule on Pathfinder, then (of the small scale) draw the figures and write RESULTS.md.
+"""Train and test every rule on Pathfinder, then draw the figures and write the pages of the small scale.
 
-What is there is not run again, and a run that was killed resumes.
+Finished runs are skipped, killed ones resume.
 
-python -m tools.pathfinder_study                                      # runs what is missing, then the report
-python -m tools.pathfinder_study --only hgru_crbp --seeds 0           # one run
-python -m tools.pathfinder_study --report                             # runs nothing, draws from the records there are
-python -m tools.pathfinder_study --check 7                            # the checkpoints, on stimuli of this seed
+python -m tools.pathfinder_study                                      # missing runs, then the report
+python -m tools.pathfinder_study --only hgru_crbp --seeds 0           # one run, then the report
+python -m tools.pathfinder_study --report                             # only the report, from the existing records
+python -m tools.pathfinder_study --check 7                            # scores of the checkpoints on stimuli of seed 7
 python -m tools.pathfinder_study --scale paper --num-gpus 8           # the paper's size, on a cluster
+python -m tools.pathfinder_study.report                               # the README's table
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 
 from .check import check_checkpoints
 from .job import Job, run_job
+from .ledger import VERDICTS
 from .report import write_report
 from .runs import JOBS, PILOTS, RUNS, SCALES
 
@@ -26,7 +28,7 @@ OUTPUT = Path("output/pathfinder_study")
 
 
 def jobs_of(args: argparse.Namespace) -> list[Job]:
-    """All seeds of the first row before the next one; first seeds first."""
+    """The jobs to do: the first seeds of all rows, then the second ones."""
     names = args.only or [*(PILOTS if SCALES[args.scale].pilots else ()), *RUNS]
     pairs = [(name, seed) for name in names for seed in (args.seeds or JOBS[name].seeds)]
     if not args.seeds:
@@ -38,7 +40,7 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
 
 
 def run_in_process(job: Job) -> bool:
-    """Run a job in a process of its own, with its output in a file; whether it succeeded."""
+    """Run a job in a process of its own, with its output in a file; False if it fails."""
     job.output.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable,
@@ -61,7 +63,7 @@ def run_in_process(job: Job) -> bool:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Print what every checkpoint scores on new stimuli beside what is reported; exit if one is far from it."""
+    """Print the score of every checkpoint on new stimuli with the reported one; exit if two are far apart."""
     far = count = 0
     try:
         for row in check_checkpoints(SCALES[args.scale], ROOT, args.check, OUTPUT / args.scale / "check", args.only):
@@ -72,20 +74,20 @@ def check(args: argparse.Namespace) -> None:
     except (FileNotFoundError, ValueError) as error:
         sys.exit(f"pathfinder_study.py: {error}")
     if not count:
-        sys.exit(f"pathfinder_study.py: no checkpoint of {', '.join(args.only or ['any run'])} is in the summary")
+        sys.exit(f"pathfinder_study.py: the summary has no checkpoint of {', '.join(args.only or ['any run'])}")
     if far:
-        sys.exit(f"pathfinder_study.py: {far} scores are too far from what is reported")
+        sys.exit(f"pathfinder_study.py: {far} scores are too far from the reported ones")
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scale", choices=SCALES, default="small")
-    parser.add_argument("--only", nargs="+", metavar="RUN", help=f"of {', '.join(RUNS)}")
-    parser.add_argument("--seeds", nargs="+", type=int, help="default: those of the table of runs")
-    parser.add_argument("--processes", type=int, default=1, help="runs side by side (default 1)")
-    parser.add_argument("--num-gpus", type=int, default=0, help="of one run; 0: the CPU or a single GPU")
-    parser.add_argument("--report", action="store_true", help="run nothing")
-    parser.add_argument("--check", type=int, metavar="SEED", help="whether the checkpoints score what is reported")
+    parser.add_argument("--only", nargs="+", metavar="RUN", help=f"runs out of {', '.join(RUNS)}")
+    parser.add_argument("--seeds", nargs="+", type=int, help="seeds; default: see runs.py")
+    parser.add_argument("--processes", type=int, default=1, help="concurrent runs (default 1)")
+    parser.add_argument("--num-gpus", type=int, default=0, help="GPUs of one run; 0: the CPU or a single GPU")
+    parser.add_argument("--report", action="store_true", help="only the report")
+    parser.add_argument("--check", type=int, metavar="SEED", help="compare the checkpoints with their reported scores")
     parser.add_argument("--run-here", nargs=2, metavar=("RUN", "SEED"), help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.run_here:
@@ -98,17 +100,17 @@ def main(arguments: list[str] | None = None) -> None:
         check(args)
         return
     if unknown := [name for name in args.only or () if name not in JOBS]:
-        parser.error(f"no run is called {unknown[0]!r}; there are {', '.join(JOBS)}")
+        parser.error(f"unknown run {unknown[0]!r}; choose from {', '.join(JOBS)}")
     jobs = jobs_of(args)
     missing = [job for job in jobs if not job.record.exists()]
-    print(f"{len(jobs) - len(missing)} of {len(jobs)} runs are there, {len(missing)} to run", flush=True)
+    print(f"{len(jobs) - len(missing)} of {len(jobs)} runs exist, {len(missing)} to run", flush=True)
     with ThreadPoolExecutor(args.processes) as pool:
         done = list(pool.map(run_in_process, [] if args.report else missing))
     folder = ROOT / SCALES[args.scale].folder
-    # The page sets the laptop's figures beside the paper's.
+    # The pages compare the small scale with the paper.
     if args.scale == "small" and any((folder / "runs").glob("*.json")):
         write_report(folder, ROOT)
-        print(f"written: {ROOT / 'docs/RESULTS.md'}, {folder / 'gallery.html'}")
+        print(f"written: {ROOT / 'docs/RESULTS.md'}, {ROOT / VERDICTS}, {folder / 'gallery.html'}")
     if not all(done):
         sys.exit("pathfinder_study: some runs failed; the same command tries them again")
 

@@ -1,4 +1,4 @@
-"""Whether the checkpoints of a study score on new stimuli what its summary reports."""
+"""Scores of a study's checkpoints on new stimuli, compared with those of its summary."""
 
 import json
 import math
@@ -13,16 +13,15 @@ from detectron2.engine import default_argument_parser
 from crbp_d2.engine.setup import setup
 from crbp_d2.engine.trainer import Trainer
 
-from .run_measures import quality_by_step
+from .run_measures import first_batches, held_out_set, quality_by_step
 from .runs import Scale
-from .stimuli import first_batches, held_out_set
 
 
 @dataclass(frozen=True)
 class Check:
-    """F1 of a checkpoint after `steps` (0: a model without steps), as reported and on new stimuli.
+    """F1 of a checkpoint after `steps` (0 for a model without steps), as reported and on new stimuli.
 
-    nan: the run has diverged by then. tolerance: see Scale.
+    nan: the run has diverged. tolerance: see Scale.
     """
 
     name: str
@@ -45,30 +44,30 @@ def check_checkpoints(
     seed: int,
     output: Path,
     only: Sequence[str] | None = None,
-    most_steps: int | None = None,
+    max_steps: int | None = None,
 ) -> Iterator[Check]:
-    """Evaluate every checkpoint in the scale's summary.json by its config, on as many stimuli as are reported on.
+    """Evaluate every checkpoint in the scale's summary.json, on as many stimuli as the reported scores.
 
     Args:
-        root: that paths in the summary are relative to.
-        seed: of the stimuli.
+        root: repository root of the paths in the summary.
+        seed: seed of the stimuli.
         output: folder for detectron2's own files.
-        only: names of runs, or of checkpoints; default all.
-        most_steps: leave out what is reported after more steps.
+        only: names of runs or of checkpoints; default all.
+        max_steps: skip scores after more steps.
 
     Raises:
-        ValueError: `seed` is that of the reported stimuli.
-        FileNotFoundError: no summary, or a file that it names is missing.
+        ValueError: `seed` is the one of the reported stimuli.
+        FileNotFoundError: the summary or a file it names is missing.
     """
     if seed == scale.test_seed:
-        raise ValueError(f"the reported figures are of seed {seed}; stimuli of another seed are needed")
+        raise ValueError(f"the reported scores are those of seed {seed}: choose another one")
     summary = root / scale.folder / "summary.json"
     if not summary.exists():
-        raise FileNotFoundError(f"there is no {summary.resolve()}; python -m tools.pathfinder_study --report writes it")
+        raise FileNotFoundError(f"{summary.resolve()} is missing; python -m tools.pathfinder_study --report writes it")
     for entry in json.loads(summary.read_text())["checkpoints"]:
         stem = Path(entry["checkpoint"]).stem
         if not only or stem in only or re.sub(r"_s\d+$", "", stem) in only:
-            reported = [row for row in entry["reported"] if most_steps is None or row["steps"] <= most_steps]
+            reported = [row for row in entry["reported"] if max_steps is None or row["steps"] <= max_steps]
             yield from _check({**entry, "reported": reported}, scale, root, seed, output)
 
 
@@ -77,7 +76,7 @@ def _check(entry: dict, scale: Scale, root: Path, seed: int, output: Path) -> It
     cfg = setup(default_argument_parser().parse_args(flags))
     checkpoint = root / entry["checkpoint"]
     if not checkpoint.exists():
-        raise FileNotFoundError(f"{checkpoint.resolve()}, which the summary names, is missing")
+        raise FileNotFoundError(f"{checkpoint.resolve()} is missing, but the summary names it")
     model = Trainer.build_model(cfg).eval()
     DetectionCheckpointer(model).load(str(checkpoint))
     for spec in dict.fromkeys(row["spec"] for row in entry["reported"]):

@@ -1,4 +1,4 @@
-"""Keep what evaluations of our own panoptic models left; `python -m tools.pathfinder_study --report` reads it there.
+"""Keep the results of our own panoptic models, which `python -m tools.pathfinder_study --report` reads.
 
 python -m tools.pathfinder_study.collect --toy output/panoptic_R18_crbp_toy --baseline output/panoptic_R18_baseline_toy
 python -m tools.pathfinder_study.collect --two-images output/panoptic_R50_crbp_overfit
@@ -28,8 +28,8 @@ PANOPTIC_SETS = {
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--toy", type=Path, dest=TOY, metavar="OUTPUT_DIR", help="of the recurrent toy model")
-    parser.add_argument("--baseline", type=Path, dest=TOY_BASELINE, metavar="OUTPUT_DIR", help="of the feedforward one")
+    parser.add_argument("--toy", type=Path, dest=TOY, metavar="OUTPUT_DIR", help="recurrent toy model")
+    parser.add_argument("--baseline", type=Path, dest=TOY_BASELINE, metavar="OUTPUT_DIR", help="feedforward toy model")
     parser.add_argument("--two-images", type=Path, dest=TWO_IMAGES, metavar="OUTPUT_DIR")
     outputs = {name: output for name, output in vars(parser.parse_args(arguments)).items() if output}
     if not outputs:

@@ -1,4 +1,4 @@
-"""How the study's figures look: told apart in black and white, by colour-blind readers, and each with its numbers."""
+"""Style of the study's figures and tables: distinct in black and white and for colour-blind readers."""
 
 import csv
 import io
@@ -21,8 +21,11 @@ T = TypeVar("T")
 Style = tuple[str, str, str | tuple, str]
 STYLES: dict[str, Style] = {
     "hgru_progressive": ("progressive", "#0072B2", "-", "*"),
-    "hgru_progressive_far": ("progressive, far", "#5E3C99", (0, (8, 1)), "X"),
-    "hgru_progressive_mixed": ("progressive, mixed", "#E7298A", (0, (3, 1)), "P"),
+    "hgru_progressive_far": ("progressive_far", "#5E3C99", (0, (8, 1)), "X"),
+    "hgru_progressive_mixed": ("progressive_mixed", "#E7298A", (0, (3, 1)), "P"),
+    "hgru_progressive_far_8": ("progressive_far, 8 recorded steps", "#1B7837", (0, (8, 1)), "<"),
+    "hgru_progressive_far_10": ("progressive_far, 10 recorded steps", "#A6761D", (0, (8, 1)), ">"),
+    "hgru_progressive_far_long": ("progressive_far, 6,000 iterations", "#666666", (0, (8, 1)), "8"),
     "hgru_bptt": ("BPTT", "#D55E00", "--", "s"),
     "hgru_cbptt": ("C-BPTT", "#009E73", (0, (5, 1)), "^"),
     "hgru_tbptt": ("truncated BPTT", "#E69F00", ":", "v"),
@@ -33,28 +36,23 @@ STYLES: dict[str, Style] = {
     "hgru_rbp": ("RBP", "#56B4E9", (0, (3, 1, 1, 1, 1, 1)), "x"),
     "hgru_deq": ("DEQ", "#882255", (0, (1, 1)), "+"),
     "hgru_progressive_time": ("progressive, BPTT's time", "#0072B2", ":", "*"),
-    "hgru_progressive_far_time": ("progressive, far, BPTT's time", "#5E3C99", ":", "X"),
-    "hgru_progressive_far_half": ("progressive, far, half of the iterations", "#5E3C99", (0, (1, 3)), "X"),
+    "hgru_progressive_far_time": ("progressive_far, BPTT's time", "#5E3C99", ":", "X"),
+    "hgru_progressive_far_half": ("progressive_far, half of the iterations", "#5E3C99", (0, (1, 3)), "X"),
     "convlstm_bptt": ("ConvLSTM, BPTT", "#D55E00", "--", "s"),
     "convlstm_crbp": ("ConvLSTM, C-RBP", "#000000", "-", "o"),
     "convlstm_progressive": ("ConvLSTM, progressive", "#0072B2", "-", "*"),
     "ff6": ("feedforward, 6 layers", "#0072B2", ":", "p"),
     "ff2": ("feedforward, 2 layers", "#009E73", "-.", "P"),
     "pf9s_progressive": ("progressive, trained on PF9s", "#0072B2", "-", "*"),
-    "pf9s_progressive_far": ("progressive, far, trained on PF9s", "#5E3C99", (0, (8, 1)), "X"),
+    "pf9s_progressive_far": ("progressive_far, trained on PF9s", "#5E3C99", (0, (8, 1)), "X"),
     "pf9s_bptt": ("BPTT, trained on PF9s", "#D55E00", "--", "s"),
     "pf9s_crbp_contracting": ("C-RBP, contracting, trained on PF9s", "#777777", (0, (6, 2)), "h"),
 }
 HGRU = tuple(run for run in STYLES if run.startswith("hgru_"))
-MAIN = (
-    "hgru_progressive",
-    "hgru_progressive_far",
-    "hgru_progressive_mixed",
-    "hgru_bptt",
-    "hgru_cbptt",
-    "hgru_crbp",
-    "hgru_crbp_contracting",
-    "hgru_rbp",
+MAIN = ("hgru_progressive", "hgru_progressive_far", "hgru_bptt", "hgru_cbptt", "hgru_crbp", "hgru_crbp_contracting",
+        "hgru_rbp")  # fmt: skip
+RANDOM_STARTS = tuple(
+    run for run in STYLES if run.startswith("hgru_progressive") and not run.endswith(("time", "half"))
 )
 UNROLLED = ("hgru_bptt", "hgru_cbptt", "hgru_tbptt", "hgru_bptt_every_step")
 FIXED_POINT = ("hgru_crbp", "hgru_crbp_contracting", "hgru_crbp_random", "hgru_rbp", "hgru_deq")
@@ -83,7 +81,11 @@ class Drawing:
     def save(self, folder: Path, stem: str) -> None:
         """As `stem`.png and .csv."""
         write_text(folder / f"{stem}.csv", self.numbers())
-        write_figure(folder / f"{stem}.png", self.figure)
+        self.save_picture(folder / f"{stem}.png")
+
+    def save_picture(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_figure(path, self.figure)
 
 
 def _cell(value: object) -> object:
@@ -92,17 +94,22 @@ def _cell(value: object) -> object:
     return value
 
 
+def compact_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table without padding, as one long cell would widen every line."""
+    lines = [headers, ["---"] * len(headers), *rows]
+    return "\n".join(f"| {' | '.join(map(str, cells))} |" for cells in lines)
+
+
 def name_of(run: str) -> str:
     return STYLES[run][0] if run in STYLES else run
 
 
 def line_style(run: str) -> dict:
-    """Of a run's curve; markers are placed by the caller."""
+    """Keywords of `Axes.plot` for a run; the caller places the markers."""
     return curve_style(STYLES[run])
 
 
 def curve_style(style: Style) -> dict:
-    """Keywords of `Axes.plot`."""
     name, colour, line, marker = style
     return {"label": name, "color": colour, "linestyle": line, "marker": marker, "markersize": 5, "linewidth": 1.4}
 
@@ -118,14 +125,14 @@ def panels(rows: int, columns: int, **kwargs) -> tuple[Figure, ndarray]:
 
 
 def around(scores: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """Limits of an axis for scores between 0 and 1: whole tenths, with a margin; those that are nan aside."""
+    """Limits of an axis for scores between 0 and 1: whole tenths, with a margin; nan is ignored."""
     found = np.array(scores)[np.isfinite(scores)]
     low, high = (found.min(), found.max()) if found.size else (0, 1)
     return max(np.floor(low * 10 - 0.2) / 10, 0), min(np.ceil(high * 10 + 0.2) / 10, 1)
 
 
 def legend_below(figure: Figure, *axes: Axes) -> None:
-    """One legend for all panels, of the curves in `axes`, as wide as the figure."""
+    """One legend of the curves in `axes` for all panels, as wide as the figure."""
     entries = [axis.get_legend_handles_labels() for axis in axes]
     handles, labels = (sum((entry[k] for entry in entries), []) for k in (0, 1))
     columns = max(int(figure.get_figwidth() // 2.2), 1)
@@ -133,18 +140,13 @@ def legend_below(figure: Figure, *axes: Axes) -> None:
 
 
 def over_seeds(records: Sequence[T], curve: Callable[[T], ndarray]) -> tuple[ndarray, ndarray, ndarray]:
-    """Mean, least and greatest value at each point of `curve(record)`, over the seeds."""
+    """Mean, minimum and maximum over the seeds at each point of `curve(record)`."""
     values = np.stack([curve(record) for record in records])
     return values.mean(axis=0), values.min(axis=0), values.max(axis=0)
 
 
-def draw_over_seeds(axes: Axes, x: ndarray, values: tuple[ndarray, ndarray, ndarray], run: str, **kwargs) -> None:
-    """Those of a run, see draw_band."""
-    draw_band(axes, x, values, STYLES[run], **kwargs)
-
-
 def draw_band(axes: Axes, x: ndarray, values: tuple[ndarray, ndarray, ndarray], style: Style, **kwargs) -> None:
-    """Mean as a line, the seeds' range as a band."""
+    """Draw the mean as a line and the seeds' range as a band."""
     mean, low, high = values
     axes.plot(x, mean, **(curve_style(style) | {"markevery": max(len(x) // 8, 1)} | kwargs))
     if (low < high).any():
@@ -152,5 +154,5 @@ def draw_band(axes: Axes, x: ndarray, values: tuple[ndarray, ndarray, ndarray], 
 
 
 def present(study: Study, runs: Sequence[str]) -> list[str]:
-    """Those of `runs` that have records."""
+    """The runs that have records."""
     return [run for run in runs if study[run]]

@@ -1,29 +1,22 @@
-"""gallery.html: figures, ledger, verdicts and a prediction to step through, in one file that loads nothing."""
+"""gallery.html: all figures and a prediction to step through, in one file that loads nothing."""
 
 import base64
 import json
-import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
 
-from tabulate import tabulate
-
-from .claims import Claim
-from .comparisons import Outcome
 from .figure_style import name_of
 from .figures import FIGURES
-from .harder_scenes import HARDER, harder_table, load_harder_runs
-from .ledger import LONGER_NOTE, own_panoptic_rows, panoptic_rows, pathfinder_rows
+from .harder_scenes import HARDER
 from .panoptic_results import TOY, kept_pictures
-from .records import Study
 from .unrolling import Unrolling
-from .verdict_section import values_cell, verdict_cell
 
 PAGE = Template((Path(__file__).parent / "gallery_page.html").read_text())
-PANOPTIC = {
-    "panoptic_toy": ("Panoptic toy model", "Panoptic quality of the toy model after each number of steps, in percent."),
+# Figures that are not drawn from the study's records only.
+OTHERS = {
+    "trace": ("One long contour", "The probability of the target after t steps on a contour of twice the length."),
     HARDER: (
         "Panoptic models on harder scenes",
         "Panoptic quality after each number of steps by learning rule: means over seeds with their range, in percent.",
@@ -31,40 +24,18 @@ PANOPTIC = {
 }
 
 
-def gallery_page(
-    study: Study,
-    earlier: Study,
-    outcomes: Sequence[tuple[Claim, Outcome]],
-    written: Sequence[str],
-    folder: Path,
-    unrolling: Unrolling | None,
-    root: Path,
-) -> str:
+def gallery_page(written: Sequence[str], folder: Path, unrolling: Unrolling | None, root: Path) -> str:
     """The whole page.
 
     Args:
         written: stems of the figures in `folder`/figures.
-        unrolling: None leaves a sentence in its place.
+        unrolling: a sentence replaces None.
     """
-    texts = {stem: (title, caption) for stem, (_, title, caption) in FIGURES.items()} | PANOPTIC
+    texts = {stem: (title, caption) for stem, (_, title, caption) in FIGURES.items()} | OTHERS
     figures = [_figure(stem, *texts[stem], folder / "figures" / f"{stem}.png") for stem in written]
-    ledger = [
-        [row.quantity, row.paper, row.ours, _link(row.figure, written), f"`{row.command}`"]
-        for row in (*pathfinder_rows(study, earlier), *panoptic_rows())
-    ]
-    verdicts = [
-        [c.sentence, c.paper, c.measure, values_cell(o), verdict_cell(o), _link(c.figure, written)] for c, o in outcomes
-    ]
-    reasons = [f"<p><b>{escape(c.sentence)}: fails.</b> {escape(o.why)}</p>" for c, o in outcomes if o.holds is False]
     return PAGE.substitute(
         unrolling=_unrolling(unrolling),
         figures="\n".join(figures) or "<p>No run has been recorded.</p>",
-        ledger=_table(["", "paper", "ours (small scale)", "figure", "command"], ledger),
-        note=_inline(LONGER_NOTE),
-        verdicts=_table(["claim", "paper", "measure", "ours", "verdict", "figure"], verdicts),
-        reasons="\n".join(reasons),
-        panoptic=_table(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
-        harder=_table(*harder_table(load_harder_runs(root), root)),
         pictures=_pictures("toy scene", TOY, root),
         harder_pictures=_pictures("harder scene", HARDER, root),
     )
@@ -77,8 +48,8 @@ def _figure(stem: str, title: str, caption: str, path: Path) -> str:
     )
 
 
-def _pictures(what: str, name: str, root: Path) -> str:
-    return "\n".join(_picture(path.read_bytes(), f"{what} {path.stem}") for path in kept_pictures(name, root))
+def _pictures(kind: str, name: str, root: Path) -> str:
+    return "\n".join(_picture(path.read_bytes(), f"{kind} {path.stem}") for path in kept_pictures(name, root))
 
 
 def _picture(image: bytes, alt: str, attributes: str = "") -> str:
@@ -90,28 +61,9 @@ def _data(image: bytes) -> str:
     return f"data:image/{kind};base64," + base64.b64encode(image).decode()
 
 
-def _link(stem: str, written: Sequence[str]) -> str:
-    return f"[figure](#{stem})" if stem in written else "-"
-
-
-def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """HTML of cells in Markdown, in a region that can be scrolled by keyboard."""
-    cells = [[_inline(cell) for cell in row] for row in rows]
-    table = tabulate(cells, headers=[escape(h) for h in headers], tablefmt="unsafehtml", disable_numparse=True)
-    return f'<div class="table" tabindex="0" role="region" aria-label="table">{table}</div>'
-
-
-def _inline(text: str) -> str:
-    """Markdown's `code`, **strong** and [links](#within the page) as HTML; everything else is shown as it is."""
-    html = escape(text)
-    html = re.sub(r"`([^`]+)`", r"<code>\1</code>", html)
-    html = re.sub(r"\*\*([^*]+)\*\*", r"<strong>\1</strong>", html)
-    return re.sub(r"\[([^]]+)\]\((#[\w-]+)\)", r'<a href="\2">\1</a>', html)
-
-
 def _unrolling(unrolling: Unrolling | None) -> str:
     if unrolling is None:
-        return "<p>Not drawn: no checkpoint is there.</p>"
+        return "<p>Not drawn: no checkpoint exists.</p>"
     last = len(unrolling.runs[0].frames)
     panels = [
         f"<figure>{_picture(png, name)}<figcaption>{name}</figcaption></figure>"

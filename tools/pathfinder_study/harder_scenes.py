@@ -1,9 +1,8 @@
-"""The panoptic models on the harder toy scenes: quality of every rule after each step, with what it costs.
+"""The panoptic models on the harder toy scenes: quality of every rule after each step, compared seed by seed.
 
-N: steps trained with, those that are evaluated.
+N: steps trained with, at which models are evaluated.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,14 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy import ndarray
 
-from .figure_style import Drawing, Style, curve_style, draw_band, legend_below, over_seeds, panels
-from .ledger import seeds_cell
+from .figure_style import Drawing, Style, compact_table, curve_style, draw_band, legend_below, over_seeds, panels
 from .panoptic_results import RESULTS, SIDE_BY_SIDE, read_results, read_steps, trained_steps
-from .rule_tables import compact_table
+from .predicates import Spread, spread_cell, spread_of
 
 HARDER = "panoptic_hard"
-FOLDER = RESULTS / HARDER
-COSTS, PICTURES = FOLDER / "costs.json", FOLDER / SIDE_BY_SIDE
+PICTURES = RESULTS / HARDER / SIDE_BY_SIDE
 BASELINE, BEST = "baseline", "contracting"
 RULES: dict[str, Style] = {
     BASELINE: ("feedforward", "#777777", (0, (1, 1)), ""),
@@ -28,38 +25,80 @@ RULES: dict[str, Style] = {
     "contracting": ("C-RBP, contracting", "#009E73", (0, (6, 2)), "h"),
     "progressive": ("progressive", "#0072B2", "-", "*"),
 }
-SEEDS = (0, 1, 2)
 # Steps beside N that the table shows; the figure has all.
 SHOWN = (1, 10, 20, 30)
-# PQ that a rule may lose from N to the last of these and be called flat.
-FLAT = 0.5
 THINGS, ALL = "PQ things", "PQ"
-MIB = 2**20
+# 97.5% quantiles of Student's t by degrees of freedom.
+T_QUANTILE = {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """One way of testing. folder: results, relative to the repository; scenes: number of test scenes."""
+
+    folder: Path
+    scenes: int
+    seeds: tuple[int, ...]
+
+
+# The second one was used before, and is shown until the first one has runs of two models.
+PROTOCOLS = (
+    Protocol(RESULTS / "panoptic_hard_400", 400, (0, 1, 2, 3, 4)),
+    Protocol(RESULTS / HARDER, 50, (0, 1, 2)),
+)
 
 
 @dataclass(frozen=True)
 class HarderRun:
-    """quality: in percent by title, at N. steps: columns of quality_per_step.csv; None of a head without steps."""
+    """quality: percent by title, at N. steps: columns of quality_per_step.csv; None for a head without steps."""
 
     quality: Mapping[str, float]
     steps: Mapping[str, ndarray] | None
-    machine: str
 
 
 @dataclass(frozen=True)
-class RuleCost:
-    """parameters: of the model. peak: bytes of the tensors alive at most in a training step."""
+class Gain:
+    """Paired difference over seeds with its 95% interval."""
 
-    parameters: int
-    peak: int
+    spread: Spread
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.spread.mean:+.1f} ({self.low:+.1f} to {self.high:+.1f})"
 
 
-Runs = Mapping[str, Sequence[HarderRun]]
+def paired_gain(first: Mapping[int, float], second: Mapping[int, float]) -> Gain | None:
+    """second - first over the seeds that both have; None for less than two."""
+    differences = np.array([second[seed] - first[seed] for seed in sorted(first.keys() & second.keys())])
+    if len(differences) < 2:
+        return None
+    half = float(T_QUANTILE[len(differences) - 1] * differences.std(ddof=1) / math.sqrt(len(differences)))
+    spread = spread_of(differences.tolist())
+    return Gain(spread, spread.mean - half, spread.mean + half)
 
 
-def kept(rule: str, seed: int, root: Path) -> Path:
-    """Folder of what is kept of a run."""
-    return root / FOLDER / f"{rule}_s{seed}"
+@dataclass(frozen=True)
+class Panoptic:
+    """The runs of a protocol: rule -> seed -> run."""
+
+    protocol: Protocol
+    runs: Mapping[str, Mapping[int, HarderRun]]
+
+    def gain(self, rule: str, title: str = THINGS) -> Gain | None:
+        """Paired difference to the feedforward head."""
+        first, second = ({s: run.quality[title] for s, run in self.runs[name].items()} for name in (BASELINE, rule))
+        return paired_gain(first, second)
+
+    def complete(self, *rules: str) -> bool:
+        """Whether the new protocol has all seeds of the rules."""
+        seeds = set(self.protocol.seeds)
+        return self.protocol is PROTOCOLS[0] and all(self.runs[rule].keys() == seeds for rule in rules)
+
+
+def kept(rule: str, seed: int, root: Path, protocol: Protocol = PROTOCOLS[0]) -> Path:
+    """Results folder of a run."""
+    return root / protocol.folder / f"{rule}_s{seed}"
 
 
 def config_of(rule: str) -> str:
@@ -67,77 +106,72 @@ def config_of(rule: str) -> str:
     return f"configs/quick/panoptic_R18_{rule}_hard.yaml"
 
 
-def load_harder_runs(root: Path) -> dict[str, list[HarderRun]]:
-    """What is kept of the runs, of every rule by seed.
+def load_panoptic(root: Path) -> Panoptic:
+    """The runs of the first of PROTOCOLS that compares two models, else of the last one.
 
     Raises:
         ValueError: a broken file.
     """
-    return {rule: [run for seed in SEEDS if (run := _load(kept(rule, seed, root)))] for rule in RULES}
+    for protocol in PROTOCOLS:
+        runs = {
+            rule: {seed: run for seed in protocol.seeds if (run := _load(kept(rule, seed, root, protocol)))}
+            for rule in RULES
+        }
+        panoptic = Panoptic(protocol, runs)
+        if any(panoptic.gain(rule) for rule in RULES if rule != BASELINE):
+            break
+    return panoptic
 
 
 def _load(folder: Path) -> HarderRun | None:
     found = read_results(folder)
     if found is None:
         return None
-    quality, machine = found
+    quality, _ = found
     path = folder / "quality_per_step.csv"
-    return HarderRun(quality, read_steps(path) if path.exists() else None, machine)
-
-
-def load_costs(root: Path) -> dict[str, RuleCost]:
-    """What `panoptic_costs` has measured, by rule.
-
-    Raises:
-        ValueError: the file is broken.
-    """
-    path = root / COSTS
-    if not path.exists():
-        return {}
-    try:
-        return {rule: RuleCost(**values) for rule, values in json.loads(path.read_text())["costs"].items()}
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} holds no costs ({error!r}); delete it, and measure again") from error
+    return HarderRun(quality, read_steps(path) if path.exists() else None)
 
 
 def harder_section(root: Path, link: str) -> list[str]:
-    """Markdown: the table, what it says, and the figure's link.
-
-    Args:
-        link: to the figure, or "".
-    """
-    runs = load_harder_runs(root)
-    machines = {run.machine for mine in runs.values() for run in mine}
-    if not machines:
-        return ["Not run: `python -m tools.pathfinder_study.panoptic_runs`."]
+    """Markdown paragraphs: the protocol, the table, and the figure's link unless it is ""."""
+    panoptic = load_panoptic(root)
+    command = "`python -m tools.pathfinder_study.panoptic_runs`"
+    if not any(panoptic.runs.values()):
+        return [f"Not run: {command}."]
     text = (
-        "Toy scenes with more occlusion and thinner shapes, 50 unseen ones, R-18 from random initialisation; percent, "
-        "means over seeds with the least and the greatest. Memory is that of the tensors alive at most in a training "
-        "step of the whole model. By `python -m tools.pathfinder_study.panoptic_runs` on "
-        f"{'; and on '.join(sorted(machines))}."
+        f"Toy scenes with more occlusion and thinner shapes, {panoptic.protocol.scenes} unseen ones; R-18 from random "
+        "weights. Percent, means over seeds with minimum and maximum; gain: mean paired difference in PQ things to the "
+        "feedforward head with its 95% interval."
     )
-    parts = [text, compact_table(*harder_table(runs, root)), *_findings(runs)]
-    return [*parts, f"PQ after each of 30 steps: {link}."] if link else parts
+    if panoptic.protocol is not PROTOCOLS[0]:
+        text += (
+            f" These are earlier runs of {len(panoptic.protocol.seeds)} seeds; {command} makes those of five seeds on "
+            "400 scenes, which decide the claim."
+        )
+    more = f" PQ after each of 30 steps: {link}." if link else ""
+    return [text + more, compact_table(*harder_table(panoptic, root))]
 
 
-def harder_table(runs: Runs, root: Path) -> tuple[list[str], list[list[str]]]:
+def harder_table(panoptic: Panoptic, root: Path) -> tuple[list[str], list[list[str]]]:
     """Headers and rows, one a rule."""
-    costs = load_costs(root)
-    headers = ["mask head", "seeds", "N", "parameters, M", "memory, MiB", "PQ at N", "PQ things at N",
+    headers = ["mask head", "seeds", "N", "PQ at N", "PQ things at N", "gain",
                *(f"PQ at t = {t}" for t in SHOWN)]  # fmt: skip
-    rows: list[list[str]] = []
+    rows = []
     for rule, (name, *_) in RULES.items():
-        mine, cost, steps = runs[rule], costs.get(rule), steps_of(rule, root)
+        if not panoptic.runs[rule]:
+            continue
+        mine, steps = [*panoptic.runs[rule].values()], steps_of(rule, root)
+        gain = panoptic.gain(rule) if rule != BASELINE else None
         rows.append([
-            name, str(len(mine) or "-"), str(steps or "-"), f"{cost.parameters / 1e6:.2f}" if cost else "-",
-            f"{cost.peak / MIB:.0f}" if cost else "-", *(_cell([run.quality[key] for run in mine])
-            for key in (ALL, THINGS)), *(_cell(_at(mine, t)) for t in SHOWN),
+            name, str(len(mine) or "-"), str(steps or "-"),
+            *(_cell([run.quality[key] for run in mine]) for key in (ALL, THINGS)), str(gain or "-"),
+            *(_cell(_at(mine, t)) for t in SHOWN),
         ])  # fmt: skip
     return headers, rows
 
 
 def steps_of(rule: str, root: Path) -> int | None:
-    """N of a rule's config; None of the feedforward head."""
+    """N of a rule's config; None for the feedforward head."""
     return None if rule == BASELINE else trained_steps(config_of(rule), root)
 
 
@@ -146,62 +180,25 @@ def _at(runs: Sequence[HarderRun], t: int) -> list[float]:
 
 
 def _cell(values: Sequence[float]) -> str:
-    return seeds_cell(values, digits=1, counted=False)
-
-
-def _findings(runs: Runs) -> list[str]:
-    """Whether recurrence gains more than the seeds differ, and which rules are flat to the last of SHOWN."""
-    by_rule = {rule: mine for rule, mine in runs.items() if mine}
-    baseline = [run.quality[THINGS] for run in by_rule.pop(BASELINE, ())]
-    if not baseline or not by_rule:
-        return []
-    gains, losses, flat = [], [], []
-    reference = _mean_quality(by_rule.get("crbp", ()))
-    for rule, mine in by_rule.items():
-        name, values = RULES[rule][0], [run.quality[THINGS] for run in mine]
-        gain = np.mean(values) - np.mean(baseline)
-        gains.append(f"{name} {gain:+.1f}, {_beside_spread(gain, values, baseline)}")
-        if last := _at(mine, SHOWN[-1]):
-            lost = _mean_quality(mine) - np.mean(last)
-            # Without the sign of a zero.
-            losses.append(f"{name} {round(lost, 1) + 0.0:.1f}")
-            if lost <= FLAT and _mean_quality(mine) >= reference:
-                flat.append(f"{name}, `tools/train_net.py --config-file {config_of(rule)}`")
-    return [
-        f"PQ things above the feedforward head's, means over seeds: {'; '.join(gains)}.",
-        f"PQ lost from N to {SHOWN[-1]} steps: {', '.join(losses) or '-'}. With at most {FLAT} lost, and at N no less "
-        f"than C-RBP: {'; '.join(flat) or 'none'}.",
-    ]
-
-
-def _mean_quality(runs: Sequence[HarderRun]) -> float:
-    """PQ at N; nan of no runs."""
-    return float(np.mean([run.quality[ALL] for run in runs])) if runs else math.nan
-
-
-def _beside_spread(gain: float, *groups: Sequence[float]) -> str:
-    if min(map(len, groups)) < 2:
-        return "one seed, which has no spread"
-    spread = max(map(np.ptp, groups))
-    return f"{'more' if gain > spread else 'not more'} than the seeds' spread of {spread:.1f}"
+    return spread_cell(spread_of(values), digits=1, counted=False)
 
 
 def draw_harder_steps(root: Path) -> Drawing | None:
-    """PQ and PQ things after each step, mean over seeds with their range; None where no run has steps."""
-    runs = load_harder_runs(root)
-    if not any(run.steps for mine in runs.values() for run in mine):
+    """PQ and PQ things after each step, mean over seeds with their range; None if no run has steps."""
+    panoptic = load_panoptic(root)
+    if not any(run.steps for mine in panoptic.runs.values() for run in mine.values()):
         return None
     figure, axes = panels(1, 2)
     rows: list[list[object]] = []
     for axis, (column, title) in zip(axes.flat, (("PQ", ALL), ("PQ_th", THINGS)), strict=True):
         axis.set(xlabel="steps", ylabel=f"{title}, %")
-        for rule, mine in runs.items():
-            steps = [run.steps for run in mine if run.steps]
+        for rule, mine in panoptic.runs.items():
+            steps = [run.steps for run in mine.values() if run.steps]
             if rule == BASELINE and mine:
-                axis.axhline(np.mean([run.quality[title] for run in mine]), **curve_style(RULES[rule]))
+                axis.axhline(np.mean([run.quality[title] for run in mine.values()]), **curve_style(RULES[rule]))
             elif steps:
                 t, values = steps[0]["t"], over_seeds(steps, lambda part, column=column: part[column])
                 draw_band(axis, t, values, RULES[rule])
                 rows += [[RULES[rule][0], title, *point] for point in zip(t, *values, strict=True)]
     legend_below(figure, axes.flat[0])
-    return Drawing(figure, ["rule", "figure", "t", "mean", "least", "greatest"], rows)
+    return Drawing(figure, ["rule", "metric", "t", "mean", "minimum", "maximum"], rows)

@@ -24,23 +24,31 @@ from crbp_d2.engine.trainer import Trainer
 from crbp_d2.utils.files import write_text
 from tools.page import machine
 
-from .output_folder import claim_output
-from .run_measures import LONGEST, drive_of, probe, quality_by_step, stability, state_space
+from .run_measures import (
+    LONGEST,
+    drive_of,
+    first_batches,
+    held_out_set,
+    probe,
+    quality_by_step,
+    stability,
+    state_space,
+)
 from .runs import JOBS, SCALES, Run, Scale
-from .stimuli import first_batches, held_out_set
 
-# Iterations between two looks at the validation stimuli while a run trains, and their number.
+# Iterations between two tests on validation stimuli in training, and the number of stimuli.
 PROBE_PERIOD, PROBE_STIMULI = 100, 48
-# Stimuli for the state space.
+# Stimuli of the state space.
 STATE_STIMULI = 64
+SETTINGS = "settings.yaml"
 
 
 @dataclass(frozen=True)
 class Job:
     """A run with a seed at a scale.
 
-    root: the repository, which configs and results are relative to.
-    output: folder for the checkpoints of training.
+    root: repository root of configs and results.
+    output: folder of the training's checkpoints.
     """
 
     name: str
@@ -64,7 +72,7 @@ class Job:
 
     @property
     def checkpoint(self) -> str | None:
-        """Where the weights go, relative to `root`; None: of a pilot."""
+        """Path of the weights, relative to `root`; None for a pilot."""
         return f"{self.scale.folder}/checkpoints/{self.name}_s{self.seed}.pth" if self.run.tested else None
 
     @property
@@ -84,7 +92,7 @@ class Job:
 
 
 class StudyTrainer(Trainer):
-    """Looks at validation stimuli as it trains, in place of evaluations."""
+    """Trainer that probes a few validation stimuli in place of evaluations."""
 
     def build_hooks(self) -> list[HookBase]:
         hooks = [StepTimes(), *(hook for hook in super().build_hooks() if not isinstance(hook, EvalHook))]
@@ -95,13 +103,15 @@ class StudyTrainer(Trainer):
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model itself, out of a DistributedDataParallel."""
+    """The model inside a DistributedDataParallel."""
     return getattr(model, "module", model)
 
 
 class StepTimes(HookBase):
-    """Seconds of each training step into metrics.json, of the processor, which other work does not lengthen, and of
-    the clock. detectron2's own `time` leaves out the first iterations, which may be all of a short run."""
+    """Writes the processor and wall-clock seconds of each training step to metrics.json.
+
+    Processor time does not depend on other work. detectron2's `time` skips the first iterations of a run.
+    """
 
     def before_step(self) -> None:
         self.start = time.process_time(), time.perf_counter()
@@ -113,7 +123,7 @@ class StepTimes(HookBase):
 
 
 class Probe(HookBase):
-    """Every PROBE_PERIOD iterations: quality at N and T, penalty and residual at N, into metrics.json."""
+    """Writes F1 at N and T, penalty and residual at N to metrics.json every PROBE_PERIOD iterations."""
 
     def __init__(self, cfg: CfgNode):
         self.cfg = cfg
@@ -127,6 +137,32 @@ class Probe(HookBase):
         for key, value in probe(model, batches, self.name, _steps_of(model)).items():
             self.trainer.storage.put_scalar(f"probe/{key}", value, smoothing_hint=False)
         model.train()
+
+
+def claim_output(folder: Path, cfg: CfgNode) -> None:
+    """Write `cfg` into an output folder that has none, so that no training with other settings is resumed there.
+
+    Raises:
+        ValueError: the folder has another config; names the keys that differ.
+    """
+    path = folder / SETTINGS
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(path, cfg.dump())
+        return
+    # Both as YAML holds them, without tuples.
+    there, wanted = (_flat(CfgNode.load_cfg(text)) for text in (path.read_text(), cfg.dump()))
+    keys = sorted(key for key in there.keys() | wanted.keys() if there.get(key) != wanted.get(key))
+    if keys:
+        changes = ", ".join(f"{key} {there.get(key)!r} (now {wanted.get(key)!r})" for key in keys)
+        raise ValueError(f"{folder} holds a training with {changes}; remove the folder to train anew")
+
+
+def _flat(node: CfgNode, prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for key, value in node.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else {f"{prefix}{key}": value}
+    return flat
 
 
 def run_job(job: Job) -> None:
@@ -156,7 +192,7 @@ def run_job(job: Job) -> None:
 
 
 def _with_nulls(value: object) -> object:
-    """None for every number that is not finite, which JSON has none for."""
+    """The value with None for non-finite numbers, which JSON lacks."""
     if isinstance(value, dict):
         return {key: _with_nulls(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -200,13 +236,13 @@ def _describe(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
 
 
 def _training(output: Path, alone: bool) -> dict:
-    """Times and curves from detectron2's metrics.json; after a resumed run later lines stand for earlier ones.
+    """Times and curves from detectron2's metrics.json; after a resumed run later lines replace earlier ones.
 
-    alone: the run had one thread; its times are then those of the processor.
+    Args:
+        alone: whether the run had one thread; times are then those of the processor.
     """
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
     rows = sorted({line["iteration"]: line for line in lines if "total_loss" in line}.items())
-    # On one thread processor time is what a run takes that has a core to itself.
     key = "processor_time" if alone else "wall_time"
     iteration = statistics.median(line[key] for _, line in rows if key in line)
 
@@ -248,13 +284,13 @@ def _measure(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
 
 
 def _steps_of(model: nn.Module) -> int | None:
-    """N: evaluations of the cell in training, at most or on average; None of a model without steps."""
+    """N: evaluations of the cell in training, at most or on average; None without a recurrence."""
     recurrence = getattr(model.sem_seg_head, "recurrence", None)
     return recurrence and recurrence.solver.steps
 
 
 def _commit(root: Path) -> str | None:
-    """Of the code that measured; with a "+" where it differs from the commit's, None outside of a repository."""
+    """The commit of the code, with a "+" if files are changed; None outside of a repository."""
     command = ["git", "-C", str(root), "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=+"]
     found = subprocess.run(command, capture_output=True, text=True)
     return found.stdout.strip() if found.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""What the Pathfinder study leaves of each run: one JSON file, read and checked here.
+"""The records of the Pathfinder study: one JSON file a run, read and checked.
 
 N: steps trained with; T = 4 N: steps evaluated; n: stimuli; C: channels. Values that are not finite, null in the
 files, are nan.
@@ -7,7 +7,7 @@ files, are nan.
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-# key -> type: what every record has. `steps` is null in a feedforward run.
+# key -> type: required keys. `steps` is null in a feedforward run.
 REQUIRED = {
     "run": str, "seed": int, "scale": str, "config": str, "options": list, "kernel_size": int, "channels": int,
     "parameters": int, "iterations": int, "batch": int, "seconds": dict, "machine": str,
@@ -32,11 +32,10 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Scores:
-    """F1 after each of `steps` (increasing; [0] of a model without steps), mean over `stimuli` images."""
+    """F1 after each of `steps` (increasing; [0] of a model without steps), mean over stimuli."""
 
     steps: ndarray
     f1: ndarray
-    stimuli: int
 
     def at(self, t: int) -> float:
         """nan where t was not evaluated."""
@@ -48,9 +47,9 @@ class Scores:
 class Record:
     """One run with one seed.
 
-    quality: spec -> scores after every step up to 16 N; empty of a pilot. label: what is special about it.
-    learning_rate: the greatest of the schedule.
-    commit: of the code that measured, with a "+" where it was changed. curve, probe: key -> values along training.
+    quality: spec -> scores after every step up to 16 N; empty for a pilot.
+    commit: commit of the code that measured, with a "+" where files were changed.
+    curve, probe: key -> values along training.
     stability: key -> values of the trained model. state_space: key -> values; projection n x T x 2, pooled_at_N and
     pooled_at_T n x C, explained 2 fractions. Parts that the file lacks are empty.
     """
@@ -61,7 +60,6 @@ class Record:
     scale: str
     config: str
     options: list
-    rule: str
     steps: int | None
     kernel_size: int
     channels: int
@@ -70,8 +68,6 @@ class Record:
     batch: int
     seconds: dict[str, float]
     machine: str
-    label: str
-    learning_rate: float
     commit: str
     checkpoint: str | None
     quality: dict[str, Scores]
@@ -86,34 +82,29 @@ class Record:
         return None if self.steps is None else 4 * self.steps
 
     def f1(self, spec: str, multiple: int = 1) -> float:
-        """F1 after `multiple` N steps, or that of a model without steps; nan where it was not measured."""
+        """F1 after `multiple` N steps, or that of a model without steps; nan if it was not measured."""
         scores = self.quality.get(spec)
         return math.nan if scores is None else scores.at(0 if self.steps is None else multiple * self.steps)
 
     def best_f1(self, spec: str) -> float:
-        """The greatest F1 after any number of steps that was evaluated; nan where none was."""
+        """The maximum F1 over all evaluated steps; nan without any."""
         scores = self.quality.get(spec)
         return math.nan if scores is None or np.isnan(scores.f1).all() else float(np.nanmax(scores.f1))
 
     def value(self, name: str) -> float:
-        """Mean of one of `stability`; nan where it was not measured."""
+        """Mean of a value of `stability`; nan if it was not measured."""
         found = self.stability.get(name)
         return math.nan if found is None or not found.size else float(found.mean())
 
     @property
     def last_residual(self) -> float:
-        """Relative change of the state in the last step that was followed; nan where none was."""
+        """Relative change of the state in the last recorded step; nan without any."""
         found = self.stability.get("residual")
-        return math.nan if found is None or not found.size else float(found[-1])
-
-    def last(self, part: str, name: str) -> float:
-        """Last value of a list of `curve` or `probe`; nan where there is none."""
-        found = getattr(self, part).get(name)
         return math.nan if found is None or not found.size else float(found[-1])
 
 
 class Study:
-    """The records of a study by run, each run's by increasing seed. An unknown run has no records."""
+    """The records of a study by run and increasing seed. An unknown run has no records."""
 
     def __init__(self, records: Sequence[Record]):
         self.records = sorted(records, key=lambda record: (record.run, record.seed))
@@ -127,7 +118,7 @@ class Study:
 
     @cached_property
     def specs(self) -> list[str]:
-        """From short contours to long ones; the first is the one that is trained on."""
+        """Specs from short contours to long ones; the first one is trained on."""
         names = {name for record in self.records for name in record.quality}
         return sorted(names, key=lambda name: (int((re.findall(r"\d+", name) or [0])[0]), name))
 
@@ -135,6 +126,15 @@ class Study:
         """The record of the lowest seed."""
         records = self[run]
         return records[0] if records else None
+
+    def mean_f1(self, run: str, spec: str, multiple: int = 1) -> float:
+        """Mean over seeds of F1 after `multiple` N steps; nan without records."""
+        return self.mean(run, lambda record: record.f1(spec, multiple))
+
+    def mean(self, run: str, of: Callable[[Record], float]) -> float:
+        """Mean over seeds of a number of each record; nan without records."""
+        values = [of(record) for record in self[run]]
+        return sum(values) / len(values) if values else math.nan
 
 
 def load_study(folder: Path) -> Study:
@@ -148,7 +148,9 @@ def load_study(folder: Path) -> Study:
         record = read_record(path)
         key = record.run, record.seed
         if key in records:
-            raise ValueError(f"{path} and {records[key].path} both hold seed {record.seed} of {record.run}: remove one")
+            raise ValueError(
+                f"{path} and {records[key].path} are duplicates of {record.run}, seed {record.seed}: remove one"
+            )
         records[key] = record
     return Study(list(records.values()))
 
@@ -162,9 +164,9 @@ def read_record(path: Path) -> Record:
     try:
         content = json.loads(path.read_text())
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no JSON: {error}; remove it and run it again") from error
+        raise ValueError(f"{path} is not valid JSON: {error}; remove it and run it again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no record: it is a {type(content).__name__}, not an object")
+        raise ValueError(f"{path} must hold a JSON object, not a {type(content).__name__}")
     try:
         return _record(path, content)
     except _WrongError as error:
@@ -172,7 +174,7 @@ def read_record(path: Path) -> Record:
 
 
 class _WrongError(Exception):
-    """What is wrong with which key."""
+    """A key and its fault."""
 
 
 def _record(path: Path, content: dict) -> Record:
@@ -184,19 +186,12 @@ def _record(path: Path, content: dict) -> Record:
     if steps is not None and (not isinstance(steps, int) or steps < 1):
         raise _WrongError(f"steps must be a whole number from 1, or null, not {steps!r}")
     parts = {name: _part(name, content.get(name) or {}) for name in PARTS}
-    for key, axes in (("projection", 3), ("pooled_at_N", 2), ("pooled_at_T", 2)):
-        found = parts["state_space"].get(key)
-        if found is not None and found.ndim != axes:
-            raise _WrongError(f"state_space.{key} must have {axes} axes, not {found.ndim}")
     return Record(
         **{key: content[key] for key in REQUIRED if key != "seconds"},
         **parts,
         path=path,
-        rule=content.get("rule") or "",
         steps=steps,
-        learning_rate=float(_numbers("learning_rate", content.get("learning_rate", math.nan))),
         commit=content.get("commit") or "",
-        label=content.get("label") or "",
         checkpoint=content.get("checkpoint"),
         seconds={key: float(_numbers(f"seconds.{key}", value)) for key, value in content["seconds"].items()},
         quality={
@@ -228,7 +223,7 @@ def _scores(key: str, value: object) -> Scores:
         raise _WrongError(f"{key}.f1 has {f1.size} values, but there are {steps.size} steps")
     if (np.diff(steps) <= 0).any():
         raise _WrongError(f"{key}.steps must increase")
-    return Scores(steps.astype(np.int64), f1, int(content.get("stimuli") or 0))
+    return Scores(steps.astype(np.int64), f1)
 
 
 def _part(name: str, value: object) -> dict[str, ndarray]:

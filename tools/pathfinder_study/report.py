@@ -1,57 +1,69 @@
-"""Everything that is drawn and written from the records of the Pathfinder study."""
+"""The report: everything that is drawn and written from the records of the Pathfinder study.
+
+python -m tools.pathfinder_study.report            # prints the README's table of rules
+"""
 
 import os
 from pathlib import Path
 
 from crbp_d2.utils.files import write_text
 
-from .analysis import write_analysis
-from .checkpoints import with_checkpoint, write_config
+from .advice import advised
+from .claims import evaluate_claims
+from .costs import SAVED_STEPS
+from .figure_style import compact_table
 from .figures import draw_figures
 from .gallery import gallery_page
 from .harder_scenes import HARDER, draw_harder_steps
-from .panoptic_results import RESULTS, draw_toy_steps, trained_steps
-from .records import load_study
-from .results_page import results_page
+from .ledger import write_verdicts
+from .records import Study, load_study
+from .results_page import CURVE, results_page, rule_rows
 from .runs import SCALES
-from .summary import write_summary
-from .unrolling import unroll
-from .verdicts import evaluate_claims
+from .score_figures import quality_over_steps
+from .summary import with_checkpoint, write_config, write_summary
+from .unrolling import trace, unroll
 
-# Of the shorter trainings, which stand in for runs that have no record yet.
-EARLIER = SCALES["small_1000"].folder
-TOY_CONFIG = "configs/quick/panoptic_R18_crbp_toy.yaml"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_report(folder: Path, root: Path) -> None:
-    """Write figures, the checkpoints' configs, summary and gallery into `folder`, and docs/RESULTS.md into `root`.
-
-    All of it from `folder`/runs/*.json; what these leave open from the runs of the shorter trainings.
+    """Write figures, summary, gallery and the checkpoints' configs into `folder`, VERDICTS.md and its tables beside it,
+    and RESULTS.md with its figure into docs.
 
     Args:
-        folder: of the study, inside `root`.
-        root: of the repository; configs and checkpoints are found from there.
+        folder: the study's folder inside `root`, with the records in runs.
+        root: repository root of configs and checkpoints.
 
     Raises:
         ValueError: a broken record, naming file and key; a checkpoint that does not fit its config.
     """
     folder, root = Path(folder).resolve(), Path(root).resolve()
-    study, earlier = load_study(folder / "runs"), load_study(root / EARLIER / "runs")
+    study = load_study(folder / "runs")
     figures = Path(os.path.relpath(folder / "figures", root)).as_posix()
     written = draw_figures(study, folder / "figures")
-    trained = trained_steps(TOY_CONFIG, root)
-    if draw_toy_steps(root / RESULTS, folder / "figures", trained):
-        written.append("panoptic_toy")
-    harder = draw_harder_steps(root)
-    if harder:
-        harder.save(folder / "figures", HARDER)
-        written.append(HARDER)
-    (root / "docs").mkdir(exist_ok=True)
-    write_analysis(study, earlier, figures, root)
-    outcomes = evaluate_claims(study, earlier)
+    for stem, drawing in ((HARDER, draw_harder_steps(root)), ("trace", trace(study, root))):
+        if drawing:
+            drawing.save(folder / "figures", stem)
+            written.append(stem)
+    if curve := quality_over_steps(study, advised(study)):
+        curve.save_picture(root / CURVE)
     for record in with_checkpoint(study, root):
         write_config(record, root)
-    write_summary(folder / "summary.json", study, outcomes, figures, root)
-    write_text(root / "docs/RESULTS.md", results_page(study, earlier, outcomes, written, figures, root))
-    page = gallery_page(study, earlier, outcomes, written, folder, unroll(study, root, earlier), root)
-    write_text(folder / "gallery.html", page)
+    outcomes = evaluate_claims(study, root)
+    write_summary(folder / "summary.json", study, outcomes, root)
+    (root / "docs").mkdir(exist_ok=True)
+    write_text(root / "docs/RESULTS.md", results_page(study, outcomes, written, figures, root))
+    write_verdicts(study, written, figures, root)
+    write_text(folder / "gallery.html", gallery_page(written, folder, unroll(study, root), root))
+
+
+def readme_table(study: Study, root: Path) -> str:
+    """The README's table: F1 at N, 4 N and 16 N and memory of BPTT, C-RBP and the advised rule."""
+    runs = ("hgru_bptt", "hgru_crbp", "hgru_crbp_contracting", advised(study))
+    rows = [[row[0], *(str(cell).split(" (")[0] for cell in row[2:5]), row[-1]] for row in rule_rows(study, runs, root)]
+    memory = f"memory at {' / '.join(map(str, SAVED_STEPS))} steps, MiB"
+    return compact_table(["rule", "F1 at N", "at 4 N", "at 16 N", memory], rows)
+
+
+if __name__ == "__main__":
+    print(readme_table(load_study(ROOT / SCALES["small"].folder / "runs"), ROOT))

@@ -1,9 +1,8 @@
-"""RESULTS.md: written from the records alone.
+"""docs/RESULTS.md, written from the records.
 
 N: steps trained with.
 """
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,31 +10,23 @@ from pathlib import Path
 
 from tools.page import wrapped
 
-from .claims import Claim
-from .comparisons import Outcome
-from .figure_style import ON_LONGER, STYLES, name_of
-from .harder_scenes import HARDER, harder_section
-from .ledger import LONGER_NOTE, STUDY_COMMAND, Row, own_panoptic_rows, panoptic_rows, pathfinder_rows
-from .panoptic_results import TOY, kept_pictures
+from .advice import PILOTS, advised, first_sentences, pilot_section
+from .claims import REASONS, Claim
+from .costs import SAVED_STEPS, load_saved
+from .figure_style import CONVLSTM, HGRU, compact_table, name_of
+from .harder_scenes import harder_section
+from .ledger import VERDICTS
+from .predicates import CONVERGED, LONGER, TRAINED, Outcome, f1, spread_cell, times
 from .records import Study
-from .rule_tables import (
-    budget_section,
-    compact_table,
-    earlier_section,
-    figure_cell,
-    learning_rates_section,
-    table_with_notes,
-)
-from .scales import cost_factor, ours, papers
-from .summary_lines import summary_lines
-from .verdict_section import verdict_section
+from .scales import ours, papers
 
-CLUSTER_COMMAND = "python -m tools.pathfinder_study --scale paper --num-gpus 8"
+STUDY_COMMAND = "python -m tools.pathfinder_study"
+MULTIPLES = (1, 4, 16)  # of N, in the table of rules
+CURVE = "docs/pictures/quality_over_steps.png"
 
 
 def results_page(
     study: Study,
-    earlier: Study,
     outcomes: Sequence[tuple[Claim, Outcome]],
     written: Sequence[str],
     figures: str,
@@ -44,117 +35,109 @@ def results_page(
     """The whole page.
 
     Args:
-        earlier: the shorter trainings.
-        written: stems of the figures there are.
+        written: stems of the figures that exist.
         figures: their folder, relative to `root`.
     """
-    links = {stem: f"[figure]({figures}/{stem}.png)" for stem in written}
+    harder = f"[figure]({figures}/panoptic_hard.png)" if "panoptic_hard" in written else ""
+    curve = [f"![F1 over steps to 16 N of BPTT, C-RBP and {name_of(advised(study))}]({CURVE})"]
     sections = [
         "# Results",
-        summary_lines(study, earlier, outcomes),
-        _introduction(study, str(Path(figures).parent)),
-        "## Ledger",
-        "The paper's figures are for 15x15 kernels, 25 channels and PF14; ours for the small scale described below, so "
-        'the two columns\ncompare in kind, not in value. "-": not run. t counts steps, N those trained with.',
-        *ledger_section([*pathfinder_rows(study, earlier), *panoptic_rows()], links),
-        f"Note: {LONGER_NOTE}",
-        "## Verdicts",
-        *verdict_section(outcomes, links),
-        "## Rules side by side",
-        *budget_section(study, links),
-        *earlier_section(earlier),
-        "## Learning rates",
-        *learning_rates_section(study),
+        first_sentences(study, outcomes),
+        f"Written by `{STUDY_COMMAND} --report` from the records in [runs]({Path(figures).parent}/runs). Ledger, all "
+        f"measures, learning rates and costs: [VERDICTS]({VERDICTS}); all figures: "
+        f"[gallery.html]({Path(figures).parent}/gallery.html).",
+        *(curve if (root / CURVE).exists() else []),
+        "## Rules",
+        *rules_section(study, root),
+        "## A rule that is both stable and expressive",
+        *pilot_section(study),
+        "## Claims",
+        *claims_section(outcomes),
+        "## Panoptic segmentation",
+        *harder_section(root, harder),
         "## What differs from the paper",
-        *_differences(study, root),
-        "## The paper's scale",
-        *_costs(study, root),
-        "## Panoptic models of our own",
-        "Not comparable with COCO val2017, nor the toy scenes with the two images: from random initialisation, in "
-        "minutes on\na processor (in percent).",
-        *table_with_notes(["what", "ours", "command", "machine"], own_panoptic_rows(root)),
-        *([f"Quality per step of the toy model: {links['panoptic_toy']}."] if "panoptic_toy" in links else []),
-        *_pictures("Toy scenes", TOY, root),
-        "## Panoptic models on harder scenes",
-        *harder_section(root, links.get(HARDER, "")),
-        *_pictures("Harder scenes", HARDER, root),
+        *differences(study, root),
     ]
-    return wrapped(_seen_from_docs("\n\n".join(sections))) + "\n"
+    return wrapped(seen_from("docs", "\n\n".join(sections))) + "\n"
 
 
-def _seen_from_docs(text: str) -> str:
-    """Links relative to the repository as links of a page in docs/."""
-    return re.sub(r"\]\((?!https?:|#)", "](../", text)
+def seen_from(folder: str, text: str) -> str:
+    """Links relative to the repository as links of a page in `folder`."""
+    up = "../" * len(Path(folder).parts)
+    text = re.sub(r"\]\((?!https?:|#)", f"]({up}", text)
+    return text.replace(f"]({up}{folder}/", "](")
 
 
-def _introduction(study: Study, folder: str) -> str:
-    machines = sorted({record.machine for record in study.records})
+def rules_section(study: Study, root: Path) -> list[str]:
+    """F1 of every converged rule on the trained and the longest contours, with its memory."""
+    runs = [run for run in (*HGRU, *CONVLSTM, "ff6") if run not in PILOTS or run == advised(study)]
+    rows = rule_rows(study, runs, root)
+    if not rows:
+        return ["Not run."]
+    specs = (TRAINED, LONGER[-1])
+    headers = ["rule", "N", *(f"{spec} at {times(m)}" for spec in specs for m in MULTIPLES)]
+    headers.append(f"memory, MiB, {' / '.join(map(str, SAVED_STEPS))} steps")
     text = (
-        f"Written by `{STUDY_COMMAND}` from the records in `{folder}/runs`. All of it with pictures:\n"
-        f"[gallery.html]({folder}/gallery.html); for programs: [summary.json]({folder}/summary.json).\n"
-        "Why some rules keep their quality: [ANALYSIS](docs/ANALYSIS.md)."
+        f"F1 after at least {CONVERGED:,} iterations, mean over seeds with minimum and maximum. Memory: tensors saved "
+        "for backward by the recurrence, batch of 16."
     )
-    if machines:
-        text += f"\n\nMeasured on {'; and on '.join(machines)}."
-    return text
+    return [text, compact_table(headers, rows)]
 
 
-def ledger_section(rows: Sequence[Row], links: dict[str, str]) -> list[str]:
-    headers = ["", "paper", "ours (small scale)", "figure", "command"]
-    return table_with_notes(
-        headers,
-        [
-            [r.quantity, r.paper, r.ours, links.get(r.figure, "-"), f"`{r.command}`" if " " in r.command else r.command]
-            for r in rows
-        ],
+def rule_rows(study: Study, runs: Sequence[str], root: Path) -> list[list[object]]:
+    """Name, N, F1 at MULTIPLES of the trained and the longest contours, memory; without runs that are missing."""
+    saved = load_saved(root)
+    rows: list[list[object]] = []
+    for run in runs:
+        if f1(run).spread(study) is None:
+            continue
+        cells = [spread_cell(f1(run, m, spec).spread(study)) for spec in (TRAINED, LONGER[-1]) for m in MULTIPLES]
+        steps = study.first(run).steps
+        memory = " / ".join(f"{saved[run][t] / 2**20:.0f}" for t in SAVED_STEPS) if run in saved else "-"
+        rows.append([name_of(run), steps or "-", *cells, memory])
+    return rows
+
+
+def claims_section(outcomes: Sequence[tuple[Claim, Outcome]]) -> list[str]:
+    """A row for each claim, then each reason for a failure once."""
+    rows = [
+        [number, claim.sentence, claim.paper, values_cell(outcome), outcome.verdict, claim.metric]
+        for number, (claim, outcome) in enumerate(outcomes, start=1)
+    ]
+    failed: dict[str, list[str]] = {}
+    for number, (claim, outcome) in enumerate(outcomes, start=1):
+        if outcome.holds is False:
+            failed.setdefault(claim.why, []).append(str(number))
+    reasons = [f"- {', '.join(numbers)}: {REASONS[why]}" for why, numbers in failed.items()]
+    text = (
+        "F1 on PF14 in the paper; PF6s here unless named, mean (minimum to maximum, seeds). Means decide; a claim is "
+        "not run while one of its runs has no record. Reasons for failures follow by number."
     )
+    table = compact_table(["", "claim", "paper", "ours", "verdict", "metric"], rows)
+    return [text, table, *(["\n".join(reasons)] if reasons else [])]
 
 
-def _differences(study: Study, root: Path) -> list[str]:
-    recurrent = [record for record in study.records if record.steps]
-    record = study.first("hgru_crbp") or next(iter([*recurrent, *study.records]), None)
+def values_cell(outcome: Outcome) -> str:
+    """The values with their labels, most of which are names of rules."""
+    known = {name: spread for name, spread in outcome.values.items() if spread is not None}
+    return "; ".join(f"{_label(name)} {spread}".strip() for name, spread in known.items()) or "-"
+
+
+def _label(name: str) -> str:
+    """The rule of a quantity's name, with a spec other than the trained one and the word of a difference."""
+    text, _, run = name.rpartition(" of ")
+    return " ".join([run, *(word for word in text.split() if word in (*LONGER, "lost"))]) if text else ""
+
+
+def differences(study: Study, root: Path) -> list[str]:
+    """The scale of C-RBP beside the paper's."""
+    record = study.first("hgru_crbp") or next((r for r in study.records if r.steps), None)
     if record is None or not study.specs:
         return ["Not run."]
     small, large = asdict(ours(record, study)), asdict(papers(record.config, root))
-    names = {
-        "image": "image side, px",
-        "dashes": "dashes of a contour",
-        "channels": "channels",
-        "kernel": "kernel side",
-        "batch": "batch",
-        "iterations": "iterations",
-        "steps": f"steps, {name_of(record.run)}",
-    }
-    rows = [[name, large[key] or "-", small[key] or "-"] for key, name in names.items()]
-    others = sorted({r.steps for r in recurrent if r.steps != record.steps})
-    text = "The paper's column is that of [configs/bases/pathfinder.yaml](configs/bases/pathfinder.yaml)"
-    text += f"; other rules train with {', '.join(map(str, others))} steps here." if others else "."
-    return [text, compact_table(["", "paper", "ours"], rows)]
-
-
-def _pictures(what: str, name: str, root: Path) -> list[str]:
-    links = [f"[{path.stem}]({path.relative_to(root).as_posix()})" for path in kept_pictures(name, root)]
-    return [f"{what}, feedforward and recurrent side by side: {', '.join(links)}."] if links else []
-
-
-def _costs(study: Study, root: Path) -> list[str]:
-    headers = ["run", "s an iteration here", "factor", "iterations", "hours extrapolated"]
-    rows = []
-    for run in [run for run in STYLES if study[run] and run not in ON_LONGER]:
-        record = study.first(run)
-        seconds = record.seconds.get("iteration", math.nan)
-        if not math.isfinite(seconds):
-            continue
-        large = papers(record.config, root)
-        factor = cost_factor(ours(record, study), large)
-        hours = seconds * factor * large.iterations / 3600
-        rows.append([run, figure_cell(seconds), f"{factor:.0f}", large.iterations, f"{hours:,.0f}"])
-    command = f"On a cluster: `{CLUSTER_COMMAND}`; `--only` and `--seeds` choose runs."
-    if not rows:
-        return ["Not run.", command]
+    rows = [[name, *(scale[key] or "-" for key in small)] for name, scale in (("paper", large), ("ours", small))]
     text = (
-        "Extrapolated to the paper's scale on the machine above, not measured. Assumed: time grows in proportion to "
-        "the\nimages of a batch, their pixels, the square of the channels and the steps; the kernel's extent costs "
-        "nothing, as\nlarge kernels go by Fourier transform."
+        "Contours are shorter, images and networks smaller, and trainings shorter, so numbers compare in kind, not in "
+        f"value. Learning rates are chosen by pilots; COCO has not been run. Steps are those of {name_of(record.run)}."
     )
-    return [text, compact_table(headers, rows), command]
+    return [text, compact_table(["", *small], rows)]

@@ -1,4 +1,4 @@
-"""What a trained contour model does as it runs on: plain numbers, ready for JSON.
+"""Measurements of a trained contour model past its trained steps, as plain numbers for JSON, and their stimuli.
 
 N: trained steps; T = 4 N: steps whose states are looked at; C: channels; H x W: image size.
 """
@@ -8,37 +8,62 @@ from collections.abc import Iterable
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog
 from detectron2.evaluation import inference_on_dataset
 from torch import Tensor, nn
 
+from crbp_d2.data import register_builtin, register_pathfinder
+from crbp_d2.engine.loaders import build_test_loader
 from crbp_d2.evaluation import PathfinderEvaluator, StepwiseSegmentor
 from crbp_d2.recurrence.diagnostics import contraction, lipschitz_coefficient, residuals, spectral_radius, trajectory
 from crbp_d2.recurrence.state import relative_change
 
-# Times the trained number of steps that states are followed, and the quality and the residual.
+# Multiples of N up to which states are followed, and quality and residual.
 FACTOR, LONGEST = 4, 16
 # Stimuli whose spectral radius is computed, each by an Arnoldi iteration of some hundred Jacobian products.
 RADII = 4
 DIGITS = 5
 
 
-def quality_by_step(model: nn.Module, loader: Iterable, name: str, steps: tuple[int, ...]) -> list[float]:
-    """F1 on a data set after each of these steps; of a model without steps (none given) its only F1.
+def held_out_set(spec: str, count: int, seed: int | None) -> str:
+    """The name of a registered set of `count` stimuli of a seed; None: the spec's own validation set."""
+    if seed is None:
+        register_builtin()
+        return f"pathfinder_{spec}_val"
+    name = f"{spec}_seed{seed}"
+    if f"pathfinder_{name}_val" not in DatasetCatalog.list():
+        register_pathfinder(spec, name, num_val=count, seed=seed)
+    return f"pathfinder_{name}_val"
 
-    Of a run that diverges, F1 is nan from the first step on whose predictions are not all finite.
+
+def first_batches(cfg: CfgNode, name: str, count: int) -> list[list[dict]]:
+    """The first `count` stimuli of a data set, in batches of TEST.IMS_PER_BATCH."""
+    batches: list[list[dict]] = []
+    for batch in build_test_loader(cfg, name):
+        batches.append(batch)
+        if len(batches) * cfg.TEST.IMS_PER_BATCH >= count:
+            break
+    return batches
+
+
+def quality_by_step(model: nn.Module, loader: Iterable, name: str, steps: tuple[int, ...]) -> list[float]:
+    """F1 on a data set after each of the given steps; a model without steps gets none and has one F1.
+
+    F1 is nan from the first step on at which predictions are not finite.
 
     Args:
-        model: a SemanticSegmentor with a contour head.
-        loader: can be gone through several times.
-        name: of the loader's data set.
-        steps: increasing.
+        model: SemanticSegmentor with a contour head.
+        loader: iterable that can be repeated.
+        name: the loader's data set.
+        steps: increasing numbers of steps.
     """
     try:
         return _scores(model, loader, name, steps)
     except FloatingPointError:
         if not steps:
             return [math.nan]
-    # What is not finite stays so: bisection finds the last step that is.
+    # States stay non-finite from there on, so that bisection finds the last finite step.
     found, low, high = [], 0, len(steps)
     while high - low > 1:
         middle = (low + high) // 2
@@ -65,7 +90,7 @@ def drive_of(model: nn.Module, records: list[dict]) -> Tensor:
 
 
 def probe(model: nn.Module, batches: list[list[dict]], name: str, steps: int) -> dict[str, float]:
-    """A short look at a model in training; `steps` = N.
+    """A short test of a model in training; `steps` = N.
 
     Returns:
         f1 and f1_far: after N and T steps on all batches, nan where predictions are not finite; penalty: the
@@ -110,7 +135,7 @@ def state_space(cell: nn.Module, drives: Iterable[Tensor], steps: int) -> dict:
     states at t = 1 ... T are projected on the first two.
 
     Returns:
-        stimuli; explained: shares of the variance; projection: a list of T points a stimulus; pooled_at_N,
+        stimuli; explained: fractions of the variance; projection: a list of T points a stimulus; pooled_at_N,
         pooled_at_T: C numbers a stimulus.
     """
     runs = []
@@ -130,7 +155,7 @@ def state_space(cell: nn.Module, drives: Iterable[Tensor], steps: int) -> dict:
 
 
 def principal_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The principal axes of M points in D dimensions, as rows, and the share of the variance along each."""
+    """The principal axes of M points in D dimensions, as rows, and the fraction of the variance along each."""
     _, singular, axes = np.linalg.svd(points - points.mean(axis=0), full_matrices=False)
     variance = singular**2
     return axes, variance / variance.sum()

@@ -1,20 +1,25 @@
-"""The runs of the Pathfinder study: a table of configs and what is set beside them."""
+"""The runs of the Pathfinder study: a table of configs and the options on top of them, and the choice of rates."""
 
+import math
 from dataclasses import dataclass, replace
+
+import numpy as np
+
+from .records import Study
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What one size of the study shares.
+    """The settings that all runs of one size have in common.
 
-    folder: of its results, relative to the repository.
-    prefix: of its configs, before the name of a run.
-    spec: trained on; specs: tested on, with the number of test stimuli.
-    iterations: of training; warmup: fraction of them.
-    learning_rate: that of the scale's configs. pilots: whether pilots choose each run's; if not it is this one.
+    folder: results folder, relative to the repository.
+    prefix: path of the configs up to the name of a run.
+    spec: contours trained on; specs: contours tested on, with the number of test stimuli.
+    iterations: training iterations; warmup: fraction of them.
+    learning_rate: the one in the configs; pilots: whether pilots choose each run's instead.
     options: config keys and values for every run.
-    test_seed: of the test stimuli, which nothing is tuned on; None: of the registered validation set.
-    tolerance: between F1 of a checkpoint on two samples of stimuli.
+    test_seed: seed of the test stimuli, on which nothing is tuned; None: the registered validation set.
+    tolerance: allowed difference of a checkpoint's F1 on two samples of stimuli.
     """
 
     folder: str
@@ -43,20 +48,6 @@ SCALES = {
         options=("SOLVER.CHECKPOINT_PERIOD", 200, "DATALOADER.NUM_WORKERS", 0),
         test_seed=41,
     ),
-    # A quarter of the training, in which most rules learn the same; what there is of it stands in for runs to come.
-    "small_1000": Scale(
-        folder="tools/pathfinder_study/results/pathfinder_small_1000",
-        prefix="configs/pathfinder/PF6s_",
-        spec="PF6s",
-        specs={"PF6s": 512, "PF9s": 256, "PF12s": 256},
-        iterations=1000,
-        warmup=0.2,
-        learning_rate=0.005,
-        pilots=False,
-        options=("SOLVER.CHECKPOINT_PERIOD", 100, "DATALOADER.NUM_WORKERS", 0),
-        test_seed=1,
-        tolerance=0.03,
-    ),
     "paper": Scale(
         folder="tools/pathfinder_study/results/pathfinder_paper",
         prefix="configs/pathfinder/PF14_",
@@ -74,10 +65,10 @@ SCALES = {
 
 @dataclass(frozen=True)
 class Run:
-    """One row: a config, options on top of the scale's, and the seeds it is run with where nothing else is asked for.
+    """One row: a config, options on top of the scale's, and the default seeds.
 
-    training: over the scale's iterations. rate: over the learning rate of a scale with pilots; None: no pilots yet.
-    tested: whether the trained model is tested and kept; a pilot is not.
+    training: multiple of the scale's iterations. rate: multiple of the scale's learning rate; None: pilots are missing.
+    tested: whether the trained model is tested and kept; False for pilots.
     """
 
     config: str
@@ -98,9 +89,12 @@ class Run:
 
 
 THREE = (0, 1, 2)
-# Of a pilot, over the scale's iterations, and the learning rates that are tried, over the scale's.
+# Multiples of the scale's iterations (of a pilot) and learning rate (those that are tried).
 PILOT, RATES = 0.15, (1, 2)
-# The better of RATES for each config, see pilots.py. What is not listed here has no pilots yet.
+# The last iterations of a pilot whose loss counts, as a fraction; losses within EQUAL of the lowest one tie, and of
+# ties the higher rate wins, from which longer trainings gain more.
+LAST, EQUAL = 1 / 6, 1.01
+# The better of RATES for each config, see better_rates; without an entry the pilots are missing.
 BETTER_RATE = {
     "hgru_progressive": 2,
     "hgru_bptt": 2,
@@ -116,31 +110,37 @@ BETTER_RATE = {
 }
 FAR = ("MODEL.RECURRENCE.RULE", "progressive_far")
 MIXED = ("MODEL.RECURRENCE.RULE", "progressive_mixed")
+RECORDED_8 = ("MODEL.RECURRENCE.TRUNCATION", 8)
+RECORDED_10 = ("MODEL.RECURRENCE.TRUNCATION", 10)
 ON_LONGER = ("DATASETS.TRAIN", "('pathfinder_PF9s_train',)", "DATASETS.TEST", "('pathfinder_PF9s_val',)")
 
-# By worth: rows further down wait for those above them.
+# In order of importance: a row waits for those above it.
 RUNS: dict[str, Run] = {
     "hgru_progressive": Run("hgru_progressive", seeds=THREE),
     "hgru_bptt": Run("hgru_bptt", seeds=THREE),
     # Added after the first seed of hgru_progressive, which lost 0.043 of its F1 to 16 N.
     "hgru_progressive_far": Run("hgru_progressive", FAR, seeds=THREE),
-    # Added after the first seed of hgru_progressive_far, which lost nothing to 16 N, but had 0.011 less than BPTT at N.
+    # Added after the first seed of hgru_progressive_far, which lost nothing to 16 N, but had 0.011 less than BPTT at N:
+    # four variants that may be within 0.005 of BPTT and still flat.
     "hgru_progressive_mixed": Run("hgru_progressive", MIXED, seeds=THREE),
+    "hgru_progressive_far_8": Run("hgru_progressive", (*FAR, *RECORDED_8)),
+    "hgru_progressive_far_10": Run("hgru_progressive", (*FAR, *RECORDED_10)),
+    "hgru_progressive_far_long": Run("hgru_progressive", FAR, training=1.5),
     "hgru_crbp_contracting": Run("hgru_crbp_contracting", seeds=THREE),
     "hgru_crbp": Run("hgru_crbp", seeds=THREE),
     # In the pilots an iteration of progressive took 1.44 times the time of one of bptt.
     "hgru_progressive_time": Run("hgru_progressive", seeds=THREE, training=0.69),
     "hgru_progressive_far_time": Run("hgru_progressive", FAR, seeds=THREE, training=0.72),
-    # Meant for BPTT's time, of which it turned out to take 0.62.
+    # Meant for BPTT's time, of which it took 0.62.
     "hgru_progressive_far_half": Run("hgru_progressive", FAR, training=0.5),
     "hgru_crbp_random": Run("hgru_crbp_random"),
-    "ff6": Run("ff6"),
+    "ff6": Run("ff6", seeds=THREE),
     "ff2": Run("ff6", ("MODEL.CONTOUR.NUM_LAYERS", 2)),
     "hgru_rbp": Run("hgru_rbp", seeds=THREE),
     "hgru_cbptt": Run("hgru_cbptt", seeds=THREE),
-    "hgru_tbptt": Run("hgru_tbptt"),
-    "hgru_bptt_every_step": Run("hgru_bptt_every_step"),
-    "hgru_deq": Run("hgru_deq"),
+    "hgru_tbptt": Run("hgru_tbptt", seeds=THREE),
+    "hgru_bptt_every_step": Run("hgru_bptt_every_step", seeds=THREE),
+    "hgru_deq": Run("hgru_deq", seeds=THREE),
     "convlstm_bptt": Run("convlstm_bptt"),
     "convlstm_progressive": Run("convlstm_progressive"),
     "convlstm_crbp": Run("convlstm_crbp"),
@@ -150,10 +150,30 @@ RUNS: dict[str, Run] = {
     "pf9s_crbp_contracting": Run("hgru_crbp_contracting", ON_LONGER),
 }
 RUNS = {name: replace(run, rate=BETTER_RATE.get(run.config)) for name, run in RUNS.items()}
-# Two a config, which choose its learning rate on training data alone.
+# Two a config, which choose its learning rate on training data only.
 PILOTS = {
     f"pilot_{config}_{rate}": Run(config, training=PILOT, rate=rate, tested=False)
     for config in dict.fromkeys(run.config for run in RUNS.values())
     for rate in RATES
 }
 JOBS = PILOTS | RUNS
+
+
+def pilot_loss(study: Study, config: str, rate: float) -> float:
+    """Mean training loss over the LAST iterations of a pilot; nan without its record."""
+    record = study.first(f"pilot_{config}_{rate}")
+    if record is None or not record.curve:
+        return math.nan
+    last = record.curve["iteration"] > (1 - LAST) * record.iterations
+    return float(np.mean(record.curve["loss"][last]))
+
+
+def better_rates(study: Study) -> dict[str, float]:
+    """The better of RATES for every config whose pilots have all run."""
+    runs = [record.run for record in study.records if record.run.startswith("pilot_")]
+    better: dict[str, float] = {}
+    for config in {run.removeprefix("pilot_").rpartition("_")[0] for run in runs}:
+        losses = {rate: pilot_loss(study, config, rate) for rate in RATES}
+        if all(map(math.isfinite, losses.values())):
+            better[config] = max(rate for rate, loss in losses.items() if loss <= EQUAL * min(losses.values()))
+    return better

@@ -1,4 +1,4 @@
-"""The study's scale next to the paper's, from records and configs, and what the paper's would cost."""
+"""The study's scale next to the paper's, from records and configs, and the cost of the paper's."""
 
 import re
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from .records import Record, Study
 
 @dataclass(frozen=True)
 class Scale:
-    """image: side in px. dashes: of a contour. kernel: side. steps: N, None without steps."""
+    """image: side in px. dashes: a contour's. kernel: side. steps: N, None without a recurrence."""
 
     image: int
     dashes: int
@@ -38,7 +38,7 @@ def ours(record: Record, study: Study) -> Scale:
 
 
 def papers(config: str, root: Path) -> Scale:
-    """From the config in configs/pathfinder that has PF14 in place of a run's own, or the base where there is none."""
+    """The scale of the PF14 config of the same name, or of the base config if it is missing."""
     path = root / "configs/pathfinder" / re.sub("^[^_]+", "PF14", Path(config).name)
     if not path.exists():
         path = root / "configs/bases/pathfinder.yaml"
@@ -57,9 +57,9 @@ def papers(config: str, root: Path) -> Scale:
 
 
 def cost_factor(small: Scale, large: Scale) -> float:
-    """How much longer an iteration takes, in proportion to images, pixels, channels squared and steps.
+    """Ratio of the times of an iteration, in proportion to images, pixels, squared channels and steps.
 
-    The kernel's extent does not count, as a large convolution goes by Fourier transform.
+    The kernel's extent does not count, as large convolutions use Fourier transforms.
     """
     steps = large.steps / small.steps if small.steps and large.steps else 1.0
     return (

@@ -1,23 +1,19 @@
-"""Figures of state space: where the states are up to N steps and beyond, and tests of whether they stay."""
+"""Figures of state space: states up to N steps and beyond, and tests of whether they stay."""
 
 import math
 
 import numpy as np
 from matplotlib.axes import Axes
-from numpy import ndarray
 
-from .distributions import density, level_of_share
-from .figure_style import CONVLSTM, HGRU, Drawing, draw_over_seeds, legend_below, name_of, panels, present
+from .figure_style import CONVLSTM, HGRU, STYLES, Drawing, draw_band, legend_below, name_of, panels, present
 from .records import Record, Study
 from .state_space import state_space
 
-GRID, POINTS = 60, 800  # of a density at most
-SHARES = (0.5, 0.9)  # of the density's mass inside the contours
 UP_TO, BEYOND = "#0072B2", "#D55E00"
 
 
 def state_space_maps(study: Study) -> Drawing | None:
-    """A panel a rule: contours of the density of the states up to N and beyond, and one stimulus's way; seed 0."""
+    """The states up to N and beyond, and the path of one stimulus; seed 0."""
     runs = [run for run in present(study, (*HGRU, *CONVLSTM)) if "projection" in study.first(run).state_space]
     if not runs:
         return None
@@ -36,41 +32,26 @@ def state_space_maps(study: Study) -> Drawing | None:
 
 
 def draw_map(axis: Axes, record: Record) -> None:
-    """Contours of the density of one run's states up to N and beyond, and one stimulus's way."""
+    """The states of one run up to N and beyond, and the path of one stimulus."""
     projection, trained = record.state_space["projection"], record.steps
-    parts = [part.reshape(-1, 2) for part in (projection[:, :trained], projection[:, trained:])]
-    parts = [part[np.isfinite(part).all(axis=1)] for part in parts]
-    every = np.concatenate(parts)
-    low, high = every.min(axis=0), every.max(axis=0)
-    margin = 0.25 * (high - low) + 1e-9
-    x, y = (np.linspace(a, b, GRID) for a, b in zip(low - margin, high + margin, strict=True))
-    for part, colour, style, name in zip(
-        parts, (UP_TO, BEYOND), ("solid", "dashed"), ("states up to N", "states beyond N"), strict=True
+    for part, colour, name in (
+        (projection[:, trained:], BEYOND, "states beyond N"),
+        (projection[:, :trained], UP_TO, "states up to N"),
     ):
-        _contours(axis, part, x, y, colour, style)
-        axis.plot([], [], color=colour, linestyle=style, label=name)
+        points = part.reshape(-1, 2)
+        axis.plot(*points.T, color=colour, linestyle="", marker=".", markersize=2, alpha=0.25, rasterized=True)
+        axis.plot([], [], color=colour, linestyle="", marker=".", label=name)
     path = projection[0]
     axis.plot(*path.T, color="black", linewidth=0.9, label="one stimulus")
     for t, marker, face in ((1, "v", "black"), (trained, "o", "white"), (len(path), "s", "white")):
         name = {1: "t = 1", trained: "t = N"}.get(t, "t = 4 N")
         style = {"color": "black", "markerfacecolor": face, "markersize": 7, "linestyle": ""}
         axis.plot(*path[t - 1], marker=marker, label=name, zorder=5, **style)
-    shares = record.state_space.get("explained", np.full(2, np.nan))
+    explained = record.state_space.get("explained", np.full(2, np.nan))
     axis.set_title(name_of(record.run))
-    axis.set_xlabel(f"component 1 ({shares[0]:.0%} of the variance)", fontsize=8)
-    axis.set_ylabel(f"component 2 ({shares[1]:.0%})", fontsize=8)
+    axis.set_xlabel(f"component 1 ({explained[0]:.0%} of the variance)", fontsize=8)
+    axis.set_ylabel(f"component 2 ({explained[1]:.0%})", fontsize=8)
     axis.tick_params(labelsize=8)
-
-
-def _contours(axis: Axes, points: ndarray, x: ndarray, y: ndarray, colour: str, style: str) -> None:
-    if len(points) < 3:
-        return
-    # Drawn at random: every k-th of points in the order of time would leave out some steps.
-    chosen = np.random.default_rng(0).permutation(len(points))[:POINTS]
-    heights = density(points[chosen], x, y)
-    levels = sorted({level_of_share(heights, share) for share in SHARES})
-    if levels[0] < heights.max():
-        axis.contour(x, y, heights, levels=levels, colors=colour, linestyles=style, linewidths=1.6)
 
 
 def state_space_tests(study: Study) -> Drawing | None:
@@ -98,14 +79,14 @@ def state_space_tests(study: Study) -> Drawing | None:
     for run, found in spaces.items():
         if run in HGRU:
             values = np.sort(found[0][1].drift)
-            share = np.arange(1, len(values) + 1) / len(values)
-            draw_over_seeds(drift, values, (share,) * 3, run, markersize=4)
+            fraction = np.arange(1, len(values) + 1) / len(values)
+            draw_band(drift, values, (fraction,) * 3, STYLES[run], markersize=4)
     drift.set_title("hGRU: from N to 4 N", fontsize=9)
     drift.set_xlabel("distance over the spread up to N", fontsize=8)
     for axis in axes.flat[len(spaces) + 1 :]:
         axis.axis("off")
     for axis in axes[:, 0]:
-        axis.set_ylabel("share of the stimuli")
+        axis.set_ylabel("fraction of the stimuli")
     legend_below(figure, axes[0, 0], drift)
     rows = [
         [

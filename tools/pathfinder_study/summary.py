@@ -1,37 +1,63 @@
-"""The study in one file for programs: every claim with its values, every checkpoint with what it scores."""
+"""summary.json, the study for programs: claims with their values, checkpoints with their config and scores."""
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from fvcore.common.config import CfgNode
+
 from crbp_d2.utils.files import write_text
 
-from .checkpoints import config_of, with_checkpoint
 from .claims import Claim
-from .comparisons import Outcome
+from .predicates import Outcome
 from .records import Record, Study
-from .verdicts import figure_path
 
 
-def write_summary(
-    path: Path, study: Study, outcomes: Sequence[tuple[Claim, Outcome]], figures: str, root: Path
-) -> None:
-    """Write {"claims": [...], "checkpoints": [...]}; paths in it are relative to `root`.
+def with_checkpoint(study: Study, root: Path) -> list[Record]:
+    """The records whose checkpoint exists."""
+    return [record for record in study.records if record.checkpoint and (root / record.checkpoint).exists()]
+
+
+def config_of(record: Record) -> str:
+    """Path of the config beside the record's checkpoint."""
+    return str(Path(record.checkpoint).with_suffix(".yaml"))
+
+
+def write_config(record: Record, root: Path) -> None:
+    """Write the config a run was trained with, with which detectron2 loads and evaluates its checkpoint.
 
     Args:
-        figures: folder of the figures, relative to `root`.
+        root: repository root of the record's paths.
     """
+    path = root / config_of(record)
+    base = os.path.relpath(root / record.config, path.parent)
+    nodes = {}
+    for name, value in zip(record.options[::2], record.options[1::2], strict=True):
+        *parents, key = name.split(".")
+        node = nodes
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[key] = value
+    text = CfgNode({"_BASE_": Path(base).as_posix(), **nodes}).dump(sort_keys=False)
+    write_text(path, f"# {record.run}, seed {record.seed}, as {Path(record.checkpoint).name} was trained.\n{text}")
+
+
+def write_summary(path: Path, study: Study, outcomes: Sequence[tuple[Claim, Outcome]], root: Path) -> None:
+    """Write {"claims": [...], "checkpoints": [...]}; paths in it are relative to `root`."""
     claims = [
         {
             "claim": claim.sentence,
             "paper": claim.paper,
-            "figure": figure_path(claim, outcome, figures),
-            "measure": claim.measure,
-            "values": {name: _short(value) for name, value in outcome.values.items()},
-            "ranges": {n: [_short(s.least), _short(s.greatest)] for n, s in outcome.spreads.items() if s.seeds > 1},
+            "measure": claim.metric,
+            "values": {name: spread and _short(spread.mean) for name, spread in outcome.values.items()},
+            "ranges": {
+                name: [_short(spread.minimum), _short(spread.maximum)]
+                for name, spread in outcome.values.items()
+                if spread and spread.seeds > 1
+            },
             "holds": outcome.holds,
-            "earlier": outcome.earlier,
         }
         for claim, outcome in outcomes
     ]
@@ -48,14 +74,12 @@ def write_summary(
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
-def _short(value: float | str | None) -> float | str | None:
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    return value
+def _short(value: float) -> float | None:
+    return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
 def _reported(record: Record, specs: Sequence[str]) -> list[dict]:
-    """F1 at N and at 4 N, or that of a model without steps (steps 0)."""
+    """F1 at N and at 4 N; at 0 for a model without steps."""
     multiples = (1,) if record.steps is None else (1, 4)
     return [
         {"spec": spec, "steps": (record.steps or 0) * multiple, "f1": _short(record.f1(spec, multiple))}

@@ -1,7 +1,4 @@
-"""Figures of training and of the stability it leads to. N: steps trained with."""
-
-import math
-from collections.abc import Sequence
+"""Figures of training and of the trained model's stability. N: steps trained with."""
 
 import numpy as np
 
@@ -25,31 +22,21 @@ TRAINING = (
     ("F1 at N", "probe", "f1", False),
     ("F1 at 4 N", "probe", "f1_far", False),
     ("change of state in step N", "probe", "residual", True),
+    ("penalty at N", "probe", "penalty", True),
 )
-PENALTY = (("penalty at N", "probe", "penalty", True),)
-SMALLEST = 1e-6  # that a logarithmic axis shows
+SMALLEST = 1e-6  # minimum of a logarithmic axis
 
 
 def training(study: Study) -> Drawing | None:
-    """Loss, and what fixed validation stimuli give while training: mean over seeds."""
-    return _curves(study, TRAINING)
-
-
-def penalty(study: Study) -> Drawing | None:
-    """The Lipschitz penalty while training: mean over seeds."""
-    return _curves(study, PENALTY)
-
-
-def _curves(study: Study, quantities: Sequence[tuple]) -> Drawing | None:
+    """Loss, and metrics on fixed validation stimuli, in training: mean over seeds."""
     runs = [run for run in present(study, (*HGRU, *FEEDFORWARD)) if study.first(run).curve or study.first(run).probe]
     if not runs:
         return None
-    columns = min(len(quantities) + 1, 3)
-    figure, axes = panels(math.ceil((len(quantities) + 1) / columns), columns)
+    figure, axes = panels(2, 3)
     rows = []
-    for axis, (title, part, key, logarithmic) in zip(axes.flat, quantities, strict=False):
+    for axis, (title, part, key, logarithmic) in zip(axes.flat, TRAINING, strict=False):
         for run in runs:
-            # Runs of another length, such as those that were stopped, are not averaged with the first.
+            # Only runs of the same length are averaged.
             found = [getattr(record, part) for record in study[run]]
             curves = [c for c in found if key in c and "iteration" in c and len(c[key]) == len(found[0].get(key, ()))]
             if not curves:
@@ -72,8 +59,7 @@ def _curves(study: Study, quantities: Sequence[tuple]) -> Drawing | None:
             axis.set_ylim(around([row[3] for row in rows if row[0] == title]))
     if not rows:
         return None
-    for axis in axes.flat[len(quantities) :]:
-        axis.axis("off")
+    axes[-1, -1].axis("off")
     handles = {}
     for axis in axes.flat:
         handles |= {label: handle for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}

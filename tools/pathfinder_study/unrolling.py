@@ -1,4 +1,4 @@
-"""One stimulus and how the predictions of two rules go on over the steps, as small pictures.
+"""A stimulus and the predictions of several rules over the steps, as small pictures and as a figure.
 
 N: steps trained with.
 """
@@ -21,17 +21,20 @@ from crbp_d2.data.pathfinder.dataset import SPLIT_SEEDS
 from crbp_d2.evaluation.pathfinder import FOUND, scores
 from crbp_d2.evaluation.per_step.record import StepwiseSegmentor
 
-from .comparisons import TRAINED
+from .figure_style import Drawing, name_of, panels
+from .predicates import LONGER, TRAINED
 from .records import Record, Study
 
-RUNS = ("hgru_bptt", "hgru_crbp", "hgru_progressive")
-# The norms take their statistics from the batch, so that the stimulus is shown to the model among others.
+RUNS = ("hgru_bptt", "hgru_crbp", "hgru_progressive_far")
+# Steps of the trace over one long contour.
+TRACE = (1, 3, 6, 12, 24, 48, 96)
+# Batch norm takes its statistics from the batch, so that the stimulus is one of several.
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Unrolled:
-    """Of one run: PNGs of its prediction after 1, 2, ... steps, and the F1 of each."""
+    """PNGs of a run's prediction after 1, 2, ... steps, and the F1 of each."""
 
     run: str
     trained: int
@@ -49,43 +52,77 @@ class Unrolling:
     runs: list[Unrolled]
 
 
-def unroll(study: Study, root: Path, earlier: Study | None = None) -> Unrolling | None:
-    """Predictions up to the greatest 4 N of RUNS; None where no run has its checkpoint.
+def shown_records(study: Study, root: Path) -> list[Record]:
+    """The first seed of each of RUNS whose checkpoint exists."""
+    first = [study.first(run) for run in RUNS]
+    return [record for record in first if record and record.checkpoint and (root / record.checkpoint).exists()]
+
+
+def unroll(study: Study, root: Path) -> Unrolling | None:
+    """Predictions up to the maximum 4 N of RUNS; None without a checkpoint.
 
     Args:
-        earlier: stands in for runs that have no record in `study`.
-        root: that configs and checkpoints are found from.
+        root: repository root of configs and checkpoints.
 
     Raises:
         ValueError: a checkpoint that does not fit its config.
     """
-    first = [study.first(run) or (earlier and earlier.first(run)) for run in RUNS]
-    records = [record for record in first if record and record.checkpoint and (root / record.checkpoint).exists()]
+    records = shown_records(study, root)
     if not records:
         return None
-    spec = TRAINED
-    images, targets = generate_pathfinder(spec, BATCH, (0, SPLIT_SEEDS["val"]))
+    images, targets = generate_pathfinder(TRAINED, BATCH, (0, SPLIT_SEEDS["val"]))
     steps = tuple(range(1, max(record.far for record in records) + 1))
     runs = []
     for record in records:
         found = probabilities(load_model(record, root), images, steps)
         frames = [_png(overlay(images[0], p)) for p in found]
         runs.append(Unrolled(record.run, record.steps, frames, [f1_of(p > 0.5, targets[0]) for p in found]))
-    return Unrolling(spec, _png(_grey(images[0])), _png(_grey(targets[0] * np.uint8(255))), runs)
+    return Unrolling(TRAINED, _png(_grey(images[0])), _png(_grey(targets[0] * np.uint8(255))), runs)
+
+
+def trace(study: Study, root: Path) -> Drawing | None:
+    """The prediction on one long contour after each of TRACE steps, a row a rule."""
+    records = shown_records(study, root)
+    if not records:
+        return None
+    images, targets = generate_pathfinder(LONGER[-1], BATCH, (0, SPLIT_SEEDS["val"]))
+    figure, axes = panels(len(records), len(TRACE) + 1)
+    figure.set_size_inches(1.5 * (len(TRACE) + 1), 1.75 * len(records))
+    rows = []
+    for line, record in zip(axes, records, strict=True):
+        line[0].imshow(np.where(targets[0] == 1, 255, images[0] // 3), cmap="gray", vmin=0, vmax=255)
+        line[0].set_ylabel(name_of(record.run), fontsize=9)
+        found = probabilities(load_model(record, root), images, TRACE)
+        for axis, t, probability in zip(line[1:], TRACE, found, strict=True):
+            score = f1_of(probability > 0.5, targets[0])
+            axis.imshow(overlay(images[0], probability))
+            axis.set_xlabel(f"F1 {score:.2f}", fontsize=9)
+            rows.append([record.run, record.steps, t, score])
+    for axis, title in zip(axes[0], ("target", *(f"t = {t}" for t in TRACE)), strict=True):
+        axis.set_title(title, fontsize=9)
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+    return Drawing(figure, ["run", "N", "t", "F1"], rows)
+
+
+def build(record: Record, root: Path) -> nn.Module:
+    """The model of a record's config and options, with random weights on the CPU."""
+    cfg = get_cfg()
+    add_crbp_config(cfg)
+    cfg.merge_from_file(str(root / record.config))
+    # Direct convolutions, so that results do not depend on the measured speed of others.
+    cfg.merge_from_list([*record.options, "MODEL.DEVICE", "cpu", "MODEL.RECURRENCE.CELL.CONVOLUTION", "direct"])
+    return build_model(cfg)
 
 
 def load_model(record: Record, root: Path) -> nn.Module:
-    """The trained model of a record, in evaluation mode on the CPU.
+    """The trained model of a record, in evaluation mode.
 
     Raises:
         ValueError: a checkpoint that does not fit its config.
     """
-    cfg = get_cfg()
-    add_crbp_config(cfg)
-    cfg.merge_from_file(str(root / record.config))
-    # One way of computing the convolutions, so that the pictures do not depend on which is fastest.
-    cfg.merge_from_list([*record.options, "MODEL.DEVICE", "cpu", "MODEL.RECURRENCE.CELL.CONVOLUTION", "direct"])
-    model = build_model(cfg)
+    model = build(record, root)
     content = torch.load(root / record.checkpoint, map_location="cpu", weights_only=True)
     try:
         model.load_state_dict(content.get("model", content))
@@ -99,7 +136,7 @@ def load_model(record: Record, root: Path) -> nn.Module:
 
 @torch.no_grad()
 def probabilities(model: nn.Module, images: ndarray, steps: tuple[int, ...]) -> list[ndarray]:
-    """Of the target in the first image, H x W, after each step."""
+    """The target's probability in the first image, H x W, after each step."""
     side = {"height": images.shape[1], "width": images.shape[2]}
     inputs = [{"image": torch.from_numpy(image[None].copy()), **side} for image in images]
     by_step = StepwiseSegmentor(model, steps)(inputs)[0]["sem_seg_by_step"]
@@ -108,8 +145,8 @@ def probabilities(model: nn.Module, images: ndarray, steps: tuple[int, ...]) -> 
 
 def overlay(stimulus: ndarray, probability: ndarray) -> ndarray:
     """The target's probability in colour on a dimmed stimulus: H x W x 3."""
-    share = np.nan_to_num(probability)[..., None]
-    return ((1 - share) * _grey(stimulus // 2) + share * FOUND).astype(np.uint8)
+    weight = np.nan_to_num(probability)[..., None]
+    return ((1 - weight) * _grey(stimulus // 2) + weight * FOUND).astype(np.uint8)
 
 
 def _grey(image: ndarray) -> ndarray:

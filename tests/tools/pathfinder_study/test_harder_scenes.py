@@ -1,99 +1,124 @@
-"""The panoptic models on the harder scenes: runs that are kept, what they cost, and the table that is made of them."""
+"""The panoptic models on the harder scenes: runs, the paired comparison over seeds, and the table."""
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
-import torch
+from detectron2.data import DatasetCatalog
 from detectron2.engine import default_argument_parser
 from helpers.paths import ROOT
+from scipy import stats
 
-from crbp_d2.data import register_toy_panoptic
+from crbp_d2.data import register_builtin, register_toy_panoptic
 from crbp_d2.engine import setup
 from crbp_d2.evaluation.per_step.report import HEADINGS, steps_csv
 from crbp_d2.modeling import check_recurrence_config
-from tools.benchmarks.live_memory import live_peak
 from tools.data_sets import free
-from tools.pathfinder_study import harder_scenes, panoptic_costs, panoptic_results, panoptic_runs
+from tools.pathfinder_study import harder_scenes, panoptic_results, panoptic_runs
+from tools.pathfinder_study.claims import PanopticGain
 from tools.pathfinder_study.harder_scenes import (
-    COSTS,
     PICTURES,
+    PROTOCOLS,
     RULES,
-    RuleCost,
+    T_QUANTILE,
     draw_harder_steps,
     harder_section,
     harder_table,
     kept,
-    load_costs,
-    load_harder_runs,
+    load_panoptic,
+    paired_gain,
 )
 
-COST = RuleCost(2_000_000, 3 * 2**20)
+NEW, OLD = PROTOCOLS
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule_has_its_config(rule, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
-    cfg = setup(default_argument_parser().parse_args(panoptic_runs.command(rule, 2, tmp_path)[2:]))
-    check_recurrence_config(cfg)
-    assert cfg.DATASETS.TEST == (panoptic_runs.TEST_SET,) and cfg.SEED == 2
-    assert len(cfg.TEST.STEPS_TO_EVALUATE) == (0 if rule == "baseline" else 30)
+def test_rules_have_configs_that_train_and_test(rule):
+    for arguments, seeds in ((panoptic_runs.train_arguments, 0), (panoptic_runs.test_arguments, 30)):
+        cfg = setup(default_argument_parser().parse_args(arguments(rule, 2)))
+        check_recurrence_config(cfg)
+        assert cfg.DATASETS.TEST == (panoptic_runs.TEST_SET,) and cfg.SEED == 2
+        assert len(cfg.TEST.STEPS_TO_EVALUATE) == (0 if rule == "baseline" else seeds)
     assert harder_scenes.steps_of(rule, ROOT) == (None if rule == "baseline" else cfg.MODEL.RECURRENCE.STEPS)
 
 
+def test_tested_scenes_are_400_of_their_own_seed(tmp_path, monkeypatch):
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
+    names = ("toy_panoptic_hard_train", panoptic_runs.TEST_SET)
+    images = []
+
+    def test(arguments=None):
+        register_builtin()
+        records = DatasetCatalog.get(panoptic_runs.TEST_SET)
+        images.append([cv2.imread(record["file_name"]) for record in records])
+
+    assert panoptic_runs.SCENES == 400
+    monkeypatch.setattr(panoptic_runs, "SCENES", 2)
+    monkeypatch.setattr(panoptic_runs, "train_or_test", test)
+    free(*names)
+    panoptic_runs.test_here("baseline", 0)
+    free(*names)
+    register_toy_panoptic(num_val=2, hard=True)
+    test()
+    free(*names)
+    tested, usual = images
+    assert len(tested) == len(usual) == 2 and not any(np.array_equal(*pair) for pair in zip(tested, usual, strict=True))
+
+
 @pytest.fixture
-def runs(monkeypatch, tmp_path):
-    """Names of the runs that were started, in a repository that is empty."""
+def commands(monkeypatch, tmp_path):
+    """The commands that were started, in an empty repository; training leaves weights, testing results."""
     ran = []
 
-    def run(command, cwd):
-        output = Path(command[command.index("OUTPUT_DIR") + 1]) / "inference" / panoptic_runs.TEST_SET
-        ran.append(output.parents[1].name)
-        (output / "pictures").mkdir(parents=True)
-        (output / "results.json").write_text('{"panoptic_seg": {"PQ": 1.0, "PQ_th": 2.0, "PQ_st": 3.0}}')
-        return subprocess.CompletedProcess(command, 0)
+    def run(command, cwd, env):
+        assert env["OMP_NUM_THREADS"] == "1"
+        ran.append(command[1:])
+        if "--test-here" in command:
+            rule, seed = command[-2:]
+            output = panoptic_runs.output_of(rule, int(seed)) / "inference" / panoptic_runs.TEST_SET
+            (output / "pictures").mkdir(parents=True)
+            cv2.imwrite(str(output / "pictures/a.png"), np.zeros((94, 240, 3), np.uint8))
+            (output / "results.json").write_text('{"panoptic_seg": {"PQ": 1.0, "PQ_th": 2.0, "PQ_st": 3.0}}')
+        else:
+            output = Path(command[command.index("OUTPUT_DIR") + 1])
+            output.mkdir(parents=True, exist_ok=True)
+            (output / "model_final.pth").touch()
+        return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(panoptic_runs, "ROOT", tmp_path)
-    monkeypatch.setattr(panoptic_runs.subprocess, "run", run)
-    monkeypatch.setattr(panoptic_costs, "measure_cost", lambda config: ran.append(Path(config).stem) or COST)
-    # Which asks the system by subprocess.run itself.
-    for module in (panoptic_costs, panoptic_results):
-        monkeypatch.setattr(module, "machine", lambda: "a machine")
+    monkeypatch.setattr(panoptic_runs, "subprocess", SimpleNamespace(run=run))
+    monkeypatch.setattr(panoptic_results, "machine", lambda: "a machine")
     return ran
 
 
-def test_what_was_run_is_kept_and_not_run_again(runs, tmp_path):
-    panoptic_runs.main(["--only", "crbp", "--seeds", "0"])
-    panoptic_runs.main(["--only", "crbp", "baseline", "--seeds", "0"])
-    assert runs == ["crbp_s0", "panoptic_R18_crbp_hard", "baseline_s0", "panoptic_R18_baseline_hard"]
-    assert kept("baseline", 0, tmp_path).joinpath("results.json").exists()
-    assert load_costs(tmp_path) == {"crbp": COST, "baseline": COST}
-    (tmp_path / COSTS).write_text('{"costs": {"crbp": {"parameters": 1}}}')
-    with pytest.raises(ValueError, match="costs.json holds no costs .*delete it"):
-        load_costs(tmp_path)
+def test_finished_runs_and_trainings_are_skipped(commands, tmp_path):
+    panoptic_runs.main(["--only", "bptt", "--seeds", "0"])
+    assert [command[0] for command in commands] == ["tools/train_net.py", "-m"]
+    assert kept("bptt", 0, tmp_path).joinpath("results.json").exists()
+    panoptic_runs.output_of("baseline", 0).mkdir(parents=True)
+    (panoptic_runs.output_of("baseline", 0) / "model_final.pth").touch()
+    panoptic_runs.main(["--only", "bptt", "baseline", "--seeds", "0"])
+    assert commands[2:] == [["-m", "tools.pathfinder_study.panoptic_runs", "--test-here", "baseline", "0"]]
 
 
-def test_pictures_of_the_two_models_are_put_side_by_side(runs, tmp_path):
+def test_pictures_of_two_models_are_put_side_by_side(commands, tmp_path):
     panoptic_runs.main(["--only", "baseline", "contracting", "--seeds", "1"])
-    for rule in ("baseline", "contracting"):
-        pictures = panoptic_runs.output_of(rule, 1) / "inference" / panoptic_runs.TEST_SET / "pictures"
-        cv2.imwrite(str(pictures / "a.png"), np.zeros((94, 240, 3), np.uint8))
     panoptic_runs.main(["--pictures", "1"])
-    assert [path.name for path in (tmp_path / PICTURES).iterdir()] == ["a.jpg"]
-    with pytest.raises(SystemExit, match="baseline, seed 2, was not run on this machine"):
+    assert commands and [path.name for path in (tmp_path / PICTURES).iterdir()] == ["a.jpg"]
+    with pytest.raises(SystemExit, match="baseline, seed 2, has not been run"):
         panoptic_runs.main(["--pictures", "2"])
 
 
-def keep(root, rule, seed, things, steps=None):
+def keep(root, rule, seed, things, steps=None, protocol=NEW):
     """A run whose PQ after t steps is steps(t)."""
-    folder = kept(rule, seed, root)
+    folder = kept(rule, seed, root, protocol)
     folder.mkdir(parents=True)
-    figures = {"PQ": things + 20, "PQ_th": things, "PQ_st": 90}
-    (folder / "results.json").write_text(json.dumps({"panoptic_seg": figures, "machine": "a machine"}))
+    metrics = {"PQ": things + 20, "PQ_th": things, "PQ_st": 90}
+    (folder / "results.json").write_text(json.dumps({"panoptic_seg": metrics, "machine": "a machine"}))
     if steps:
         t = np.arange(1, 31)
         columns = {name: steps(t) for name in HEADINGS} | {"t": t}
@@ -102,93 +127,72 @@ def keep(root, rule, seed, things, steps=None):
 
 @pytest.fixture
 def study(tmp_path):
-    """A repository with runs of three of the five rules; recurrence gains 10 on a spread of 4, or 3 on one of 4."""
+    """Five seeds of three rules: contracting gains 3 with little spread, progressive 3 with much."""
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    for seed, things in enumerate((38.0, 40.0, 42.0)):
+    for seed, things in enumerate((38.0, 39.0, 40.0, 41.0, 42.0)):
         keep(tmp_path, "baseline", seed, things)
-        keep(tmp_path, "progressive", seed, things + 10, lambda t, things=things: things + 30 - 0.1 * t)
-        keep(tmp_path, "crbp", seed, things + 3, lambda t, things=things: things + 30 - 2.0 * t)
-    (tmp_path / COSTS).write_text(json.dumps({"costs": {"crbp": {"parameters": 2_000_000, "peak": 3 * 2**20}}}))
+        gain = 3 + 0.5 * (seed - 2)
+        keep(tmp_path, "contracting", seed, things + gain, lambda t, things=things: things + 30 - 2.0 * t)
+        keep(tmp_path, "progressive", seed, things + 3 + 4 * (seed - 2), lambda t, things=things: things + 30 - 0.1 * t)
     return tmp_path
 
 
-def test_the_table_has_means_and_ranges_of_the_seeds(study):
-    headers, rows = harder_table(load_harder_runs(study), study)
+def test_paired_interval_agrees_with_scipy():
+    first, second = dict(enumerate((1.0, 2.0, 4.0, 3.0, 7.0))), dict(enumerate((2.0, 2.5, 6.0, 3.5, 7.5)))
+    found = paired_gain(first, second)
+    truth = stats.ttest_rel([*second.values()], [*first.values()]).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx(tuple(truth), abs=1e-3)
+    assert pytest.approx({df: stats.t.ppf(0.975, df) for df in T_QUANTILE}, abs=1e-4) == T_QUANTILE
+    only_two = paired_gain(first, {1: 3.0, 2: 5.0, 9: 1.0})
+    assert (only_two.spread.mean, only_two.spread.seeds) == (1, 2) and paired_gain(first, {1: 3.0}) is None
+
+
+def test_table_has_means_ranges_and_gains(study):
+    headers, rows = harder_table(load_panoptic(study), study)
     table = {row[0]: dict(zip(headers, row, strict=True)) for row in rows}
-    assert len(table) == len(RULES)
+    assert [*table] == ["feedforward", "C-RBP, contracting", "progressive"]
     assert table["feedforward"]["PQ things at N"] == "40.0 (38.0 to 42.0)"
-    assert table["feedforward"]["N"] == table["feedforward"]["PQ at t = 10"] == "-"
-    crbp = table["C-RBP"]
-    assert crbp["seeds"] == "3" and crbp["N"] == "10" and crbp["PQ at N"] == "63.0 (61.0 to 65.0)"
-    assert crbp["parameters, M"] == "2.00" and crbp["memory, MiB"] == "3"
-    assert crbp["PQ at t = 30"] == "10.0 (8.0 to 12.0)"
-    assert table["BPTT"]["seeds"] == table["BPTT"]["PQ at N"] == "-"
+    assert table["feedforward"]["N"] == table["feedforward"]["gain"] == "-"
+    row = table["C-RBP, contracting"]
+    # Half a width of 2.776 sqrt(0.625 / 5).
+    assert row["seeds"] == "5" and row["N"] == "10" and row["gain"] == "+3.0 (+2.0 to +4.0)"
+    assert row["PQ at t = 30"] == "10.0 (8.0 to 12.0)"
 
 
-def test_the_section_says_whether_the_gain_is_more_than_the_spread(study):
-    text = "\n".join(harder_section(study, "[figure](a.png)"))
-    assert "C-RBP +3.0, not more than the seeds' spread of 4.0" in text
-    assert "progressive +10.0, more than the seeds' spread of 4.0" in text
-    assert "to 30 steps: C-RBP 53.0, progressive 3.0. With at most 0.5 lost, and at N no less than C-RBP: none." in text
-    assert "on a machine." in text and text.endswith("[figure](a.png).")
+def test_claim_is_decided_by_the_interval_of_five_seeds(study):
+    claim = PanopticGain(study)
+    assert claim.decide(None).holds is True
+    assert load_panoptic(study).gain("progressive").low < 0 < load_panoptic(study).gain("progressive").high
+    folder = kept("contracting", 4, study)
+    (folder / "results.json").write_text(json.dumps({"panoptic_seg": {"PQ": 9, "PQ_th": 9, "PQ_st": 9}, "machine": ""}))
+    assert claim.decide(None).holds is False
+    shutil.rmtree(folder)
+    assert claim.decide(None).holds is None
 
 
-def test_a_rule_that_is_flat_gets_its_command(study):
-    keep(study, "contracting", 0, 45.0, lambda t: 65.0 - 0.01 * t)
-    flat = "C-RBP, contracting, `tools/train_net.py --config-file configs/quick/panoptic_R18_contracting_hard.yaml`."
-    assert f"no less than C-RBP: {flat}" in "\n".join(harder_section(study, ""))
+def test_earlier_runs_are_shown_until_new_ones_compare(study):
+    assert "400 unseen ones" in harder_section(study, "")[0]
+    for seed in OLD.seeds:
+        keep(study, "baseline", seed, 30.0, protocol=OLD)
+        keep(study, "bptt", seed, 33.0 + seed, protocol=OLD)
+    assert load_panoptic(study).protocol is NEW
+    for rule in ("contracting", "progressive"):
+        for seed in NEW.seeds:
+            shutil.rmtree(kept(rule, seed, study))
+    assert load_panoptic(study).protocol is OLD and PanopticGain(study).decide(None).holds is None
+    text, table = harder_section(study, "[figure](a.png)")
+    assert "50 unseen ones" in text and "earlier runs of 3 seeds" in text and text.endswith("[figure](a.png).")
+    assert "| BPTT | 3 |" in table and "contracting" not in table
 
 
-def test_one_seed_has_no_spread(study):
-    shutil.rmtree(kept("crbp", 1, study))
-    shutil.rmtree(kept("crbp", 2, study))
-    assert "C-RBP +1.0, one seed, which has no spread" in "\n".join(harder_section(study, ""))
-
-
-def test_the_figure_has_every_step_of_every_rule(study, tmp_path):
+def test_figure_has_every_step_of_every_rule(study, tmp_path):
     drawing = draw_harder_steps(study)
-    assert len(drawing.rows) == 2 * 2 * 30  # figures, rules, steps
-    assert ["C-RBP", "PQ", 30, 10, 8, 12] in drawing.rows
+    assert len(drawing.rows) == 2 * 2 * 30  # metrics, rules, steps
+    assert ["C-RBP, contracting", "PQ", 30, 10, 8, 12] in drawing.rows
     drawing.save(tmp_path, "x")
     assert (tmp_path / "x.png").stat().st_size
 
 
-def test_without_runs_there_is_a_command(tmp_path):
+def test_section_without_runs_names_the_command(tmp_path):
     assert harder_section(tmp_path, "") == ["Not run: `python -m tools.pathfinder_study.panoptic_runs`."]
     assert draw_harder_steps(tmp_path) is None
-
-
-def test_the_peak_of_a_call_is_that_of_its_tensors():
-    def call():
-        x = torch.zeros(1000)
-        y = torch.zeros(3000)
-        del x
-        return y + 1
-
-    # x and y, then y and the sum of it and a number.
-    assert 4 * 6000 <= live_peak(call) <= 4 * 6000 + 64
-
-
-@pytest.fixture
-def small_scenes(tmp_path):
-    names = ("toy_panoptic_train", "toy_panoptic_val")
-    free(*names)
-    register_toy_panoptic(str(tmp_path / "datasets"), num_train=5, num_val=1, size=64)
-    yield
-    free(*names)
-
-
-@pytest.mark.usefixtures("small_scenes")
-def test_unrolled_steps_cost_memory_and_no_parameters():
-    config = str(ROOT / "configs/quick/panoptic_R18_crbp_toy.yaml")
-    small = ("SOLVER.IMS_PER_BATCH", "2", "DATALOADER.NUM_WORKERS", "0")
-    options = (*small, "MODEL.ROI_MASK_HEAD.POOLER_RESOLUTION", "32", "MODEL.RECURRENCE.STEPS")
-    costs = {
-        (rule, steps): panoptic_costs.measure_cost(config, *options, str(steps), "MODEL.RECURRENCE.RULE", rule)
-        for rule, steps in (("bptt", 2), ("bptt", 32), ("crbp", 2), ("crbp", 32))
-    }
-    assert len({cost.parameters for cost in costs.values()}) == 1
-    growth = {rule: costs[rule, 32].peak - costs[rule, 2].peak for rule in ("bptt", "crbp")}
-    assert growth["bptt"] > 0.5 * costs["bptt", 2].peak
-    # The gradient of a convolution of the backbone more or less may be alive at the peak, 6% of BPTT's growth.
-    assert abs(growth["crbp"]) < 0.2 * growth["bptt"]

@@ -1,4 +1,4 @@
-"""A run of the study from training to its record, at a size of seconds."""
+"""A run of the study from training to its record, in seconds."""
 
 import json
 import math
@@ -21,9 +21,8 @@ from tools.pathfinder_study import job as study
 from tools.pathfinder_study.check import Check, check_checkpoints
 from tools.pathfinder_study.records import read_record
 from tools.pathfinder_study.report import write_report
-from tools.pathfinder_study.run_measures import quality_by_step
+from tools.pathfinder_study.run_measures import first_batches, held_out_set, quality_by_step
 from tools.pathfinder_study.runs import JOBS, RUNS, SCALES, Run
-from tools.pathfinder_study.stimuli import first_batches, held_out_set
 
 TINY = (
     "DATASETS.TRAIN", "('pathfinder_PF6s_stream',)", "SOLVER.CHECKPOINT_PERIOD", 2, "DATALOADER.NUM_WORKERS", 0,
@@ -44,7 +43,7 @@ def tiny(monkeypatch, tmp_path):
     return lambda name, seed=0: study.Job(name, seed, "tiny", tmp_path, tmp_path / "output" / f"{name}_s{seed}")
 
 
-def test_a_run_is_trained_tested_and_recorded(tiny, tmp_path):
+def test_run_is_trained_tested_and_recorded(tiny, tmp_path):
     job = tiny("hgru_crbp")
     study.run_job(job)
     record = json.loads((tmp_path / SCALES["small"].folder / "runs/hgru_crbp_s0.json").read_text())
@@ -57,7 +56,7 @@ def test_a_run_is_trained_tested_and_recorded(tiny, tmp_path):
     assert record["quality"]["PF6s"]["steps"] == [*range(1, 33)]
     assert len(record["state_space"]["projection"]) == 6 and len(record["stability"]["residual"]) == 32
     assert record["learning_rate"] == 0.005 and record["commit"] is None
-    # What is committed gives the figures again.
+    # The weights reproduce the scores.
     cfg = setup(job.arguments())
     model = build_model(cfg).eval()
     model.load_state_dict(torch.load(tmp_path / record["checkpoint"], weights_only=True)["model"])
@@ -66,7 +65,7 @@ def test_a_run_is_trained_tested_and_recorded(tiny, tmp_path):
     assert record["parameters"] == sum(p.numel() for p in model.parameters())
 
 
-def test_a_run_without_steps_is_recorded_without_what_it_has_not(tiny, tmp_path):
+def test_run_without_steps_has_no_measures_of_states(tiny, tmp_path):
     job = tiny("ff2", seed=5)
     study.run_job(job)
     record = json.loads(job.record.read_text())
@@ -76,7 +75,7 @@ def test_a_run_without_steps_is_recorded_without_what_it_has_not(tiny, tmp_path)
     assert any("1" in key for key in layers) and not any(".2." in key for key in layers)
 
 
-def test_a_killed_run_goes_on(tiny, monkeypatch):
+def test_killed_run_resumes(tiny, monkeypatch):
     job = tiny("hgru_bptt")
     seen = []
 
@@ -95,24 +94,23 @@ def test_a_killed_run_goes_on(tiny, monkeypatch):
         study.run_job(job)
     assert not job.record.exists()
     study.run_job(job)
-    # From the checkpoint after two iterations on.
+    # It resumes from the checkpoint after two iterations.
     assert seen == [0, 1, 2, 2, 3]
     assert json.loads(job.record.read_text())["curve"]["iteration"][-1] == 4
 
 
-def test_a_folder_of_other_settings_is_not_resumed(tiny, monkeypatch):
+def test_folder_with_other_settings_is_not_resumed(tiny, monkeypatch):
     job = tiny("ff2")
     monkeypatch.setitem(JOBS, "ff2", replace(RUNS["ff2"], rate=1))
     study.run_job(job)
     monkeypatch.setitem(JOBS, "ff2", replace(RUNS["ff2"], rate=3, training=0.5))
     job.record.unlink()
-    words = r"ff2_s0 holds a training with SOLVER.BASE_LR 0.005 \(now 0.015\), SOLVER.MAX_ITER 4 \(now 2\)"
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=r"SOLVER.BASE_LR 0.005 \(now 0.015\)"):
         study.run_job(job)
     assert not job.record.exists()
 
 
-def test_a_run_that_diverges_past_its_steps_is_recorded(tiny, monkeypatch):
+def test_run_that_diverges_past_its_steps_is_recorded(tiny, monkeypatch):
     job = tiny("hgru_bptt")
     step = HGRUCell.forward
     counts = {"evaluations": 0}
@@ -137,8 +135,8 @@ def test_a_run_that_diverges_past_its_steps_is_recorded(tiny, monkeypatch):
     assert entry["reported"][1] == {"spec": "PF6s", "steps": 8, "f1": None}
 
 
-def test_checkpoints_are_held_against_what_is_reported(tiny, tmp_path, monkeypatch):
-    # Of the report the summary is read.
+def test_checkpoints_are_compared_with_their_reports(tiny, tmp_path, monkeypatch):
+    # Only the summary of the report is read.
     monkeypatch.setattr(figure_style, "write_figure", lambda path, *args, **kwargs: Path(path).write_bytes(b""))
     job = tiny("hgru_bptt")
     study.run_job(job)
@@ -160,29 +158,29 @@ def test_checkpoints_are_held_against_what_is_reported(tiny, tmp_path, monkeypat
     assert not [*check_checkpoints(job.scale, tmp_path, 78, tmp_path / "check", ["another"])]
     for name in ("hgru_bptt", "hgru_bptt_s0"):
         assert [*check_checkpoints(job.scale, tmp_path, 78, tmp_path / "check", [name])] == rows
-    with pytest.raises(ValueError, match="stimuli of another seed"):
+    with pytest.raises(ValueError, match="those of seed 77"):
         next(check_checkpoints(job.scale, tmp_path, 77, tmp_path / "check"))
     (tmp_path / job.checkpoint).unlink()
-    with pytest.raises(FileNotFoundError, match=r"hgru_bptt_s0\.pth, which the summary names"):
+    with pytest.raises(FileNotFoundError, match=r"hgru_bptt_s0\.pth is missing"):
         next(check_checkpoints(job.scale, tmp_path, 78, tmp_path / "check"))
     with pytest.raises(FileNotFoundError, match="--report writes it"):
         next(check_checkpoints(SCALES["paper"], tmp_path, 78, tmp_path / "check"))
 
 
-def test_an_unknown_run_is_named(capsys):
+def test_unknown_run_is_named(capsys):
     tool = runpy.run_module("tools.pathfinder_study")
     with pytest.raises(SystemExit):
         tool["main"](["--only", "hgru_bppt"])
     assert "'hgru_bppt'" in capsys.readouterr().err
 
 
-def test_check_with_the_reported_seed_says_so():
+def test_check_with_the_reported_seed_raises():
     tool = runpy.run_module("tools.pathfinder_study")
-    with pytest.raises(SystemExit, match="reported figures are of seed 41; stimuli of another seed"):
+    with pytest.raises(SystemExit, match="those of seed 41"):
         tool["main"](["--check", "41"])
 
 
-def test_check_names_what_is_far(tiny, monkeypatch, capsys):
+def test_check_names_scores_that_are_far(tiny, monkeypatch, capsys):
     tool = runpy.run_module("tools.pathfinder_study")
     rows = [Check("a", "PF6s", 6, 0.8, 0.79, 0.02), Check("a", "PF9s", 6, 0.8, 0.7, 0.02)]
     seen = []
@@ -202,7 +200,7 @@ def test_check_names_what_is_far(tiny, monkeypatch, capsys):
 
 @pytest.mark.parametrize("scale", ["small", "paper"])
 @pytest.mark.parametrize("name", JOBS)
-def test_every_run_has_a_config_that_holds(name, scale, tmp_path):
+def test_every_run_has_a_valid_config(name, scale, tmp_path):
     job = study.Job(name, 0, scale, ROOT, tmp_path)
     if not (ROOT / job.config).exists():
         pytest.fail(f"{job.config} is missing")
@@ -230,12 +228,12 @@ def test_training_and_rate_are_relative_to_the_scale():
 
 
 @pytest.mark.parametrize("scale", SCALES.values())
-def test_a_scale_s_learning_rate_is_that_of_its_configs(scale):
+def test_learning_rate_of_a_scale_is_that_of_its_configs(scale):
     solver = CfgNode.load_yaml_with_base(str(ROOT / f"{scale.prefix}hgru_bptt.yaml"))["SOLVER"]
     assert solver["BASE_LR"] == scale.learning_rate
 
 
-def test_what_is_recorded_is_not_run_again(tiny, monkeypatch, tmp_path, capsys):
+def test_recorded_runs_are_not_run_again(tiny, monkeypatch, tmp_path, capsys):
     tool = runpy.run_module("tools.pathfinder_study")
     ran = []
     namespace = tool["main"].__globals__
@@ -253,4 +251,4 @@ def test_what_is_recorded_is_not_run_again(tiny, monkeypatch, tmp_path, capsys):
         tool["main"](call)
     assert ran == [("p", 0), ("b", 0), ("a", 1), ("a", 3)]
     assert reports == [(there.parents[1], tmp_path)] * 3
-    assert "1 of 4 runs are there, 3 to run" in capsys.readouterr().out
+    assert "1 of 4 runs exist, 3 to run" in capsys.readouterr().out

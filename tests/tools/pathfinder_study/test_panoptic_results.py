@@ -1,4 +1,4 @@
-"""What evaluations of panoptic models left is read back, and their pictures are put side by side."""
+"""Results of panoptic models are kept and read back, and their pictures are put side by side."""
 
 import json
 
@@ -20,7 +20,7 @@ from tools.pathfinder_study.panoptic_results import (
 )
 
 
-def test_steps_are_read_as_they_were_written(tmp_path):
+def test_steps_are_read_back(tmp_path):
     generator = np.random.default_rng(0)
     columns = {name: generator.uniform(0, 100, 4).round(4) for name in HEADINGS} | {"t": np.array([1, 2, 5, 10])}
     columns["AP"][1] = np.nan
@@ -36,8 +36,8 @@ def test_results_are_kept_with_their_machine(tmp_path):
     evaluation, folder = tmp_path / "inference", tmp_path / "tools/pathfinder_study/results/panoptic_toy"
     assert read_results(folder) is None
     evaluation.mkdir()
-    figures = {"PQ": 1.5, "PQ_th": 2, "PQ_st": 3, "PQ@5": 4}
-    (evaluation / "results.json").write_text(json.dumps({"panoptic_seg": figures, "segm": {"AP": None}}))
+    metrics = {"PQ": 1.5, "PQ_th": 2, "PQ_st": 3, "PQ@5": 4}
+    (evaluation / "results.json").write_text(json.dumps({"panoptic_seg": metrics, "segm": {"AP": None}}))
     collect_results(evaluation, folder)
     assert read_results(folder) == ({"PQ": 1.5, "PQ things": 2, "PQ stuff": 3}, machine())
     assert [path.name for path in folder.iterdir()] == ["results.json"]
@@ -48,7 +48,7 @@ def test_results_are_kept_with_their_machine(tmp_path):
     collect_results(evaluation, folder)
     assert [path.name for path in folder.iterdir()] == ["results.json"]
     (folder / "results.json").write_text('{"panoptic_seg": {"PQ": null}, "machine": ""}')
-    with pytest.raises(ValueError, match="results.json holds no panoptic results"):
+    with pytest.raises(ValueError, match="results.json has no valid"):
         read_results(folder)
 
 
@@ -85,7 +85,7 @@ def test_wide_pictures_are_kept_smaller(tmp_path):
     assert cv2.imread(str(path)).shape == (22, 1200, 3)
 
 
-def test_the_tool_keeps_what_evaluations_left(tmp_path, monkeypatch, capsys):
+def test_tool_keeps_results_of_evaluations(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(collect, "ROOT", tmp_path)
     for name, quality in (("toy", 80), ("base", 70)):
         evaluation = tmp_path / name / "inference/toy_panoptic_val"
@@ -100,7 +100,7 @@ def test_the_tool_keeps_what_evaluations_left(tmp_path, monkeypatch, capsys):
     joined = cv2.imread(str(results / "panoptic_toy/side_by_side/a.jpg"))
     assert [joined[70, 80 * k + 40, 0] for k in (2, 3)] == [70, 80]
     assert "1 pictures side by side" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match=r"coco_2017_val_panoptic_separated/results.json; tools/train_net.py --eval"):
+    with pytest.raises(SystemExit, match="coco_2017_val_panoptic_separated/res"):
         collect.main(["--two-images", str(tmp_path / "toy")])
     with pytest.raises(SystemExit):
         collect.main([])

@@ -1,4 +1,4 @@
-"""What the study measures of a model, against direct computation."""
+"""The study's measures of a model against direct computation."""
 
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_quality_is_the_mean_f1_after_each_step(model, batches):
         assert f1 == pytest.approx(scores(np.array(counts))["F1"].mean(), abs=1e-5)
 
 
-def test_the_probe_looks_at_n_and_4n(model, batches):
+def test_probe_measures_at_n_and_4n(model, batches):
     values = probe(model, batches, "pathfinder_measured_val", STEPS)
     quality = quality_by_step(model, batches, "pathfinder_measured_val", (STEPS, 4 * STEPS))
     assert [values["f1"], values["f1_far"]] == quality
@@ -112,5 +112,5 @@ def test_stability_is_that_of_the_plain_run(model, batches):
     assert found["penalty_far"] == pytest.approx((columns - 0.9).clamp(min=0).square().mean().item(), rel=1e-9)
     assert len(found["residual"]) == 16 * steps and len(found["contraction"]) == 4 * steps - 1
     assert len(found["spectral_radius"]) == 4
-    # In the end the run shrinks its changes by the leading eigenvalue.
+    # Changes shrink by the leading eigenvalue in the end.
     assert found["contraction"][-1] == pytest.approx(np.median(found["spectral_radius"]), abs=0.02)
