@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 RECORDS = Path(__file__).with_name("model_zoo_records.json")
 PAGE = ROOT / "docs/MODEL_ZOO.md"
 # Folders of the study -> training iterations of the weights in them.
-STUDIES = {"pathfinder_small": "4,000 or as the config says", "pathfinder_small_1000": "1,000 or as the config says"}
+STUDIES = {"pathfinder_small": "4,000 or as the config says"}
 RESULTS = ROOT / "tools/pathfinder_study/results"
 METRICS = (("panoptic_seg", "PQ"), ("pathfinder", "F1"), ("segm", "AP"), ("sem_seg", "mIoU"))
 QUICK = ("quick/panoptic_R18_crbp_toy", "quick/panoptic_R18_baseline_toy", "quick/panoptic_R18_recurrent_toy",

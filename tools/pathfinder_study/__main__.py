@@ -42,16 +42,8 @@ def jobs_of(args: argparse.Namespace) -> list[Job]:
 def run_in_process(job: Job) -> bool:
     """Run a job in a process of its own, with its output in a file; False if it fails."""
     job.output.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable,
-        "-m",
-        "tools.pathfinder_study",
-        "--scale",
-        job.scale_name,
-        "--num-gpus",
-        str(job.num_gpus),
-    ]
-    command += ["--run-here", job.name, str(job.seed)]
+    command = [sys.executable, "-m", "tools.pathfinder_study", "--scale", job.scale_name]
+    command += ["--num-gpus", str(job.num_gpus), "--run-here", job.name, str(job.seed)]
     start = time.time()
     log = job.output / "study.log"
     with log.open("w") as stream:
