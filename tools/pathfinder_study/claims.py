@@ -62,7 +62,10 @@ class Claim:
 
     @property
     def metric(self) -> str:
-        return "; ".join(predicate.metric for predicate in self.predicates)
+        """The metrics of the predicates; one that several share is written once."""
+        parts = [predicate.metric.rpartition(": ") for predicate in self.predicates]
+        shared = len({prefix for prefix, _, _ in parts}) == 1
+        return "; ".join(text if shared and n else prefix + sep + text for n, (prefix, sep, text) in enumerate(parts))
 
 
 def _claim(sentence: str, paper: str, why: str, *predicates: Predicate) -> Claim:

@@ -110,8 +110,8 @@ def claims_section(outcomes: Sequence[tuple[Claim, Outcome]]) -> list[str]:
             failed.setdefault(claim.why, []).append(str(number))
     reasons = [f"- {', '.join(numbers)}: {REASONS[why]}" for why, numbers in failed.items()]
     text = (
-        "F1 on PF14 in the paper; PF6s here unless named, mean (minimum to maximum, seeds). Means decide; a claim is "
-        "not run while one of its runs has no record. Reasons for failures follow by number."
+        "F1 on PF14 in the paper; PF6s here unless named, mean (minimum to maximum over seeds). Means decide; a claim "
+        "is not run while one of its runs has no record. Reasons for failures follow by number."
     )
     table = compact_table(["", "claim", "paper", "ours", "verdict", "metric"], rows)
     return [text, table, *(["\n".join(reasons)] if reasons else [])]
@@ -120,7 +120,10 @@ def claims_section(outcomes: Sequence[tuple[Claim, Outcome]]) -> list[str]:
 def values_cell(outcome: Outcome) -> str:
     """The values with their labels, most of which are names of rules."""
     known = {name: spread for name, spread in outcome.values.items() if spread is not None}
-    return "; ".join(f"{_label(name)} {spread}".strip() for name, spread in known.items()) or "-"
+    return (
+        "; ".join(f"{_label(name)} {spread_cell(spread, counted=False)}".strip() for name, spread in known.items())
+        or "-"
+    )
 
 
 def _label(name: str) -> str:

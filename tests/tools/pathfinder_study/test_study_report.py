@@ -90,7 +90,7 @@ def test_results_have_rules_claims_and_scales(root):
     assert rows["C-RBP"][:2] == ["12", "0.950 (0.946 to 0.954, 3 seeds)"] and "hgru_rbp" not in page
     assert claims["BPTT loses its quality past N"] == [
         "0.993 to 0.19",
-        "BPTT lost 0.300 (0.300 to 0.300, 3 seeds)",
+        "BPTT lost 0.300 (0.300 to 0.300)",
         "holds",
         "PF6s F1 lost to 4 N > 0.03",
     ]
