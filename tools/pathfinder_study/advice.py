@@ -23,13 +23,13 @@ PILOTS = {
 
 
 def is_both(study: Study, run: str) -> bool:
-    """Whether a rule is within NEAR_BPTT of BPTT at N and loses at most LOST_FAR to 16 N."""
+    """True if a rule is within NEAR_BPTT of BPTT at N and loses at most LOST_FAR to 16 N."""
     bptt, near, far = (quantity.spread(study) for quantity in (f1("hgru_bptt"), f1(run), lost(run, 16)))
     return bool(bptt and near and far and near.mean >= bptt.mean - NEAR_BPTT and far.mean <= LOST_FAR)
 
 
 def advised(study: Study) -> str:
-    """The best pilot at N of those that are both; FAR if there is none."""
+    """The best pilot at N of those that are both; FAR without one."""
     both = [run for run in PILOTS if is_both(study, run)]
     return max(both, key=lambda run: study.mean_f1(run, TRAINED)) if both else FAR
 

@@ -25,7 +25,7 @@ RULES: dict[str, Style] = {
     "contracting": ("C-RBP, contracting", "#009E73", (0, (6, 2)), "h"),
     "progressive": ("progressive", "#0072B2", "-", "*"),
 }
-# Steps beside N that the table shows; the figure has all.
+# Steps besides N that the table shows; the figure has all.
 SHOWN = (1, 10, 20, 30)
 THINGS, ALL = "PQ things", "PQ"
 # 97.5% quantiles of Student's t by degrees of freedom.
@@ -91,7 +91,7 @@ class Panoptic:
         return paired_gain(first, second)
 
     def complete(self, *rules: str) -> bool:
-        """Whether the new protocol has all seeds of the rules."""
+        """True if the new protocol has all seeds of the rules."""
         seeds = set(self.protocol.seeds)
         return self.protocol is PROTOCOLS[0] and all(self.runs[rule].keys() == seeds for rule in rules)
 

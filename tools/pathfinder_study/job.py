@@ -179,8 +179,8 @@ def run_job(job: Job) -> None:
     cfg = setup(args)
     model = StudyTrainer.build_model(cfg).eval()
     DetectionCheckpointer(model).load(str(job.output / "model_final.pth"))
-    alone = model.device.type == "cpu" and torch.get_num_threads() == 1
-    record = _describe(job, cfg, model) | _training(job.output, alone)
+    single_thread = model.device.type == "cpu" and torch.get_num_threads() == 1
+    record = _describe(job, cfg, model) | _training(job.output, single_thread)
     if job.run.tested:
         record |= _measure(job, cfg, model)
     if job.checkpoint:
@@ -235,15 +235,15 @@ def _describe(job: Job, cfg: CfgNode, model: nn.Module) -> dict:
     }
 
 
-def _training(output: Path, alone: bool) -> dict:
+def _training(output: Path, single_thread: bool) -> dict:
     """Times and curves from detectron2's metrics.json; after a resumed run later lines replace earlier ones.
 
     Args:
-        alone: whether the run had one thread; times are then those of the processor.
+        single_thread: store processor times, which other programs do not change, instead of wall times.
     """
     lines = [json.loads(line) for line in (output / "metrics.json").read_text().splitlines()]
     rows = sorted({line["iteration"]: line for line in lines if "total_loss" in line}.items())
-    key = "processor_time" if alone else "wall_time"
+    key = "processor_time" if single_thread else "wall_time"
     iteration = statistics.median(line[key] for _, line in rows if key in line)
 
     def column(key: str, of: list[tuple[int, dict]]) -> list:

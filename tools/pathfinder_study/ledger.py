@@ -1,4 +1,4 @@
-"""results/VERDICTS.md and the tables beside it: ledger, all measures of the rules, learning rates, costs at full size.
+"""results/VERDICTS.md and its tables: ledger, all measures of the rules, learning rates, costs at full size.
 
 N: steps trained with.
 """

@@ -1,5 +1,5 @@
-"""What the paper reports (Linsley, Ashok, Govindarajan, Liu, Serre: Stable and expressive recurrent vision models,
-NeurIPS 2020, and the authors' published result files). None of it was measured here."""
+"""Values reported in the paper (Linsley, Ashok, Govindarajan, Liu, Serre: Stable and expressive recurrent vision
+models, NeurIPS 2020) and the authors' published result files. None of it was measured here."""
 
 # F1 on PF14, PF20, PF25 of the hGRU with 15x15 kernels and 25 channels, trained and tested on the same length;
 # ConvLSTM and feedforward control likewise. The keys are the study's runs.

@@ -172,7 +172,7 @@ def contracts(run: str) -> Bound:
 
 
 def leaves(run: str) -> Bound:
-    """States at 4 N lie at other distances from the centroid of those at N than these."""
+    """Distances to the centroid of the states at N differ between the states at N and at 4 N."""
     return Bound(Quantity(run, "p of equal states at N, 4 N", _region), None, ALPHA, sign=-1, strict=True, every=True)
 
 

@@ -27,12 +27,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def write_report(folder: Path, root: Path) -> None:
-    """Write figures, summary, gallery and the checkpoints' configs into `folder`, VERDICTS.md and its tables beside it,
-    and RESULTS.md with its figure into docs.
+    """Write figures, summary, gallery, checkpoints' configs, VERDICTS.md with its tables and docs/RESULTS.md.
 
     Args:
-        folder: the study's folder inside `root`, with the records in runs.
-        root: repository root of configs and checkpoints.
+        folder: the study's results inside `root`, with the records in runs.
+        root: repository root.
 
     Raises:
         ValueError: a broken record, naming file and key; a checkpoint that does not fit its config.

@@ -133,7 +133,7 @@ def _label(name: str) -> str:
 
 
 def differences(study: Study, root: Path) -> list[str]:
-    """The scale of C-RBP beside the paper's."""
+    """The scale of C-RBP compared with the paper's."""
     record = study.first("hgru_crbp") or next((r for r in study.records if r.steps), None)
     if record is None or not study.specs:
         return ["Not run."]

@@ -104,7 +104,7 @@ def probe(model: nn.Module, batches: list[list[dict]], name: str, steps: int) ->
 
 
 def stability(cell: nn.Module, drive: Tensor, steps: int) -> dict:
-    """How the cell's plain run behaves around and after `steps` = N.
+    """Stability of the cell's plain run around and after `steps` = N.
 
     Returns:
         stimuli; penalty and penalty_far: the Lipschitz coefficient penalty, unweighted, at h_N and h_T;

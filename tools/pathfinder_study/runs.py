@@ -107,6 +107,8 @@ BETTER_RATE = {
     "hgru_cbptt": 2,
     "hgru_tbptt": 2,
     "hgru_bptt_every_step": 2,
+    "hgru_rbp": 1,
+    "hgru_deq": 2,
 }
 FAR = ("MODEL.RECURRENCE.RULE", "progressive_far")
 MIXED = ("MODEL.RECURRENCE.RULE", "progressive_mixed")

@@ -21,7 +21,7 @@ def with_checkpoint(study: Study, root: Path) -> list[Record]:
 
 
 def config_of(record: Record) -> str:
-    """Path of the config beside the record's checkpoint."""
+    """Path of the config next to the record's checkpoint."""
     return str(Path(record.checkpoint).with_suffix(".yaml"))
 
 
