@@ -10,9 +10,12 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from detectron2.utils import comm
+from torch import nn
+
+from crbp_d2.recurrence import RandomSteps
 
 # Second number of a key.
-INITIAL_WEIGHTS, SAMPLER, AUGMENTATION, STEP, ROI_SAMPLING = range(5)
+INITIAL_WEIGHTS, SAMPLER, AUGMENTATION, STEP, ROI_SAMPLING, NUMBER_OF_STEPS = range(6)
 
 
 def run_seed(seed: int) -> int:
@@ -41,6 +44,13 @@ def seeded(*key: int) -> Iterator[None]:
         random.setstate(states[0])
         np.random.set_state(states[1])  # noqa: NPY002
         torch.set_rng_state(states[2])
+
+
+def seed_draws(model: nn.Module, seed: int) -> None:
+    """Seed every RandomSteps of a model by the run's seed and its place in the model, the same on all processes."""
+    solvers = [part for part in model.modules() if isinstance(part, RandomSteps)]
+    for place, solver in enumerate(solvers):
+        solver.seed = _whole(_words((seed, NUMBER_OF_STEPS, place))[:2])
 
 
 def _words(key: tuple[int, ...]) -> np.ndarray:

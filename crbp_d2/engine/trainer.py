@@ -35,7 +35,7 @@ from .hooks import (
 from .loaders import TrainLoader, build_test_loader, build_train_loader
 from .optimizer import build_optimizer, check_same_optimizer
 from .run_folder import KeepMetadata
-from .seeding import INITIAL_WEIGHTS, run_seed, seed_generators
+from .seeding import INITIAL_WEIGHTS, run_seed, seed_draws, seed_generators
 from .setup import check_inputs
 from .steps import PartwiseTrainer
 from .tasks import task_of
@@ -72,6 +72,7 @@ class Trainer(DefaultTrainer):
         self.start_iter, self.max_iter = 0, cfg.SOLVER.MAX_ITER
         seed_generators(self.seed, INITIAL_WEIGHTS)
         model = self.build_model(cfg)
+        seed_draws(model, self.seed)
         optimizer = self.build_optimizer(cfg, model)
         clipping = cfg.SOLVER.CLIP_GRADIENTS
         clips_values = clipping.ENABLED and clipping.CLIP_TYPE == "value"

@@ -116,6 +116,8 @@ BETTER_RATE = {
 }
 FAR = ("MODEL.RECURRENCE.RULE", "progressive_far")
 MIXED = ("MODEL.RECURRENCE.RULE", "progressive_mixed")
+RECORDED_8 = ("MODEL.RECURRENCE.TRUNCATION", 8)
+RECORDED_10 = ("MODEL.RECURRENCE.TRUNCATION", 10)
 ON_LONGER = ("DATASETS.TRAIN", "('pathfinder_PF9s_train',)", "DATASETS.TEST", "('pathfinder_PF9s_val',)")
 
 # By worth: rows further down wait for those above them.
@@ -126,6 +128,9 @@ RUNS: dict[str, Run] = {
     "hgru_progressive_far": Run("hgru_progressive", FAR, seeds=THREE),
     # Added after the first seed of hgru_progressive_far, which lost nothing to 16 N, but had 0.011 less than BPTT at N.
     "hgru_progressive_mixed": Run("hgru_progressive", MIXED, seeds=THREE),
+    "hgru_progressive_far_8": Run("hgru_progressive", (*FAR, *RECORDED_8)),
+    "hgru_progressive_far_10": Run("hgru_progressive", (*FAR, *RECORDED_10)),
+    "hgru_progressive_far_long": Run("hgru_progressive", FAR, training=1.5),
     "hgru_crbp_contracting": Run("hgru_crbp_contracting", seeds=THREE),
     "hgru_crbp": Run("hgru_crbp", seeds=THREE),
     # In the pilots an iteration of progressive took 1.44 times the time of one of bptt.
@@ -134,13 +139,13 @@ RUNS: dict[str, Run] = {
     # Meant for BPTT's time, of which it turned out to take 0.62.
     "hgru_progressive_far_half": Run("hgru_progressive", FAR, training=0.5),
     "hgru_crbp_random": Run("hgru_crbp_random"),
-    "ff6": Run("ff6"),
+    "ff6": Run("ff6", seeds=THREE),
     "ff2": Run("ff6", ("MODEL.CONTOUR.NUM_LAYERS", 2)),
     "hgru_rbp": Run("hgru_rbp", seeds=THREE),
     "hgru_cbptt": Run("hgru_cbptt", seeds=THREE),
-    "hgru_tbptt": Run("hgru_tbptt"),
-    "hgru_bptt_every_step": Run("hgru_bptt_every_step"),
-    "hgru_deq": Run("hgru_deq"),
+    "hgru_tbptt": Run("hgru_tbptt", seeds=THREE),
+    "hgru_bptt_every_step": Run("hgru_bptt_every_step", seeds=THREE),
+    "hgru_deq": Run("hgru_deq", seeds=THREE),
     "convlstm_bptt": Run("convlstm_bptt"),
     "convlstm_progressive": Run("convlstm_progressive"),
     "convlstm_crbp": Run("convlstm_crbp"),
