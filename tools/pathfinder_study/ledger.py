@@ -6,6 +6,7 @@ N: steps trained with.
 import csv
 import io
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,10 +31,10 @@ def verdicts_page(study: Study, written: Sequence[str], figures: str, root: Path
     """The whole page; `written`, `figures`: see results_page. Links are relative to the page."""
     folder = Path(figures).relative_to(RESULTS)
     links = [f"[{title}]({folder}/{stem}.png)" for stem, (_, title, _) in FIGURES.items() if stem in written]
-    machines = sorted({record.machine for record in study.records})
+    machines = sorted({re.sub(r"; \d{4}-\d\d-\d\d", "", record.machine) for record in study.records})
     sections = [
         "# Ledger and measures",
-        "Beside [RESULTS](../../../docs/RESULTS.md); every F1 at N, 2 N, 4 N, 8 N and 16 N: [rules.csv](rules.csv).",
+        "Details of [RESULTS](../../../docs/RESULTS.md); F1 from N to 16 N: [rules.csv](rules.csv).",
         *([f"Measured on {'; and on '.join(machines)}."] if machines else []),
         *([f"Figures: {', '.join(links)}."] if links else []),
         "## Pathfinder, the paper's numbers",
