@@ -157,12 +157,14 @@ def page(records: dict[str, Record]) -> str:
     quick, machines = [], set()
     for name in QUICK:
         if ours := records.get(Path(name).name):
+            place, _, date = ours.machine.rpartition("; ")
+            machines.add(place)
             quick.append([link(name), f"{parameters(name):,}", ours.figure, ours.processor, date])
     seeds = Counter(path.stem.rpartition("_s")[0] for path in sorted(CHECKPOINTS.glob("*.pth")))
     runs = ", ".join(f"`{run}` ({count} seeds)" if count > 1 else f"`{run}`" for run, count in seeds.items())
     weights = wrapped(
-        f"The weights of these runs are in [checkpoints](../{CHECKPOINTS.relative_to(ROOT)}), each with the config that "
-        f"loads it: {runs}. Their scores are in [RESULTS](RESULTS.md)."
+        f"The weights of these runs are in [checkpoints](../{CHECKPOINTS.relative_to(ROOT)}), each with the config "
+        f"that loads it: {runs}. Their scores are in [RESULTS](RESULTS.md)."
     )
     return f"""# Model zoo
 
