@@ -189,7 +189,8 @@ F1{not_run(contours)}. `tools/generate_pathfinder.py --spec PF14`, then train ea
 ## Toy scenes, on a laptop
 
 One run each. The overfit config trains and tests on the same two COCO images: a check of the code, not a result.
-Processor time: user and system time of the command, all cores. Machine: {"; ".join(sorted(machines))}.
+Processor time: user and system time of the command, all cores.
+Machine: {"; ".join(sorted(machines))}.
 
 {table(["config", "trainable parameters", "ours", "processor time", "date"], quick)}
 

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 
 from crbp_d2.utils.files import write_text
-
 from tools.page import with_generated
 
 from .advice import advised
