@@ -72,7 +72,7 @@ class Record:
 
     figure: main metrics, for instance "PQ 41.3, things 40.5".
     memory: maximum in training in MB; "-" without a GPU.
-    sha256: of the weights; "" where they were not kept.
+    sha256: checksum of the weights; "" if they were not kept.
     processor: processor time of the command, "-" if it was not measured.
     """
 

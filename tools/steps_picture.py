@@ -25,9 +25,9 @@ from tools.pathfinder_study.unrolling import BATCH, load_model, overlay, probabi
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs/pictures/steps.png"
-# A run's folder with config, class names and weights (tools/pathfinder_study/results/README.md).
+# The folder of a run with config, class names and weights, matrices and kernels in half precision.
 SCENE_RUN = ROOT / "tools/pathfinder_study/results/panoptic_steps"
-SCENE, SCENE_SIDE, SCENE_STEPS = (0, 1, 3), 128, (1, 3, 5, 7, 10)
+SCENE, SCENE_SIDE, SCENE_STEPS = (0, 1, 2), 128, (1, 2, 3, 5, 10)
 CONTOUR_RUN, CONTOUR, CONTOUR_STEPS = "hgru_progressive_far", "PF12s", (1, 3, 6, 12, 24)
 WIDTH, GAP = 1440, 6
 
