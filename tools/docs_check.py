@@ -2,8 +2,8 @@
 
 python -m tools.docs_check
 
-A test parses every command of the pages by `check_command`; those in SMALL are run here. tests/test_new_user.py runs the
-commands of DATASETS, tests/test_docs.py the Python blocks.
+A test parses every command of the pages by `check_command`; those in SMALL are run here. The commands of DATASETS are
+run by tests/test_new_user.py, the Python blocks by tests/test_docs.py.
 """
 
 import argparse
