@@ -38,7 +38,7 @@ NO_START = re.compile(
 )  # fmt: skip
 PLACES = {
     "package": "crbp_d2/**/*.py",
-    "configs": "configs/**/*.py",
+    "configs": "configs/**/*.*",
     "tools": "tools/**/*.py",
     "tests": "tests/**/*.py",
     "docs": "docs/*.md",

@@ -10,6 +10,7 @@ import hashlib
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -131,13 +132,13 @@ def link(config: str) -> str:
     return f"[{config.removeprefix('pathfinder/')}](../configs/{config}.yaml)"
 
 
-def table(headers: list[str], rows: list[list[str]]) -> str:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Markdown without the columns that hold "-" only."""
     kept = [k for k in range(len(headers)) if any(row[k] != "-" for row in rows)]
     return markdown_table([headers[k] for k in kept], [[row[k] for k in kept] for row in rows])
 
 
-def not_run(rows: list[list[str]]) -> str:
+def not_run(rows: Sequence[Sequence[str]]) -> str:
     """A note for a table without a result of ours, its last column."""
     return "" if any(row[-1] != "-" for row in rows) else "; none was run here"
 
@@ -145,11 +146,11 @@ def not_run(rows: list[list[str]]) -> str:
 def page(records: dict[str, Record]) -> str:
     """The page's text."""
     missing = Record("-", "-", "", "-")
-    coco = []
+    coco: list[list[str]] = []
     for name, (pq, _, memory) in PANOPTIC.items():
         ours = records.get(name, missing)
-        coco.append([link(name), f"{parameters(name):,}", memory or "-", ours.memory, f"{pq:.2f}", ours.figure])
-    contours = []
+        coco.append([link(name), f"{parameters(name):,}", str(memory or "-"), ours.memory, f"{pq:.2f}", ours.figure])
+    contours: list[list[str]] = []
     for run, (f1, *_) in PATHFINDER_F1.items():
         name = f"pathfinder/PF14_{run}"
         contours.append([link(name), f"{parameters(name):,}", f"{f1:.3f}", records.get(f"PF14_{run}", missing).figure])
