@@ -9,8 +9,10 @@ import re
 from collections import Counter
 
 import pytest
+from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.modeling import build_model
 from helpers.panoptic_set import write_set
 from helpers.paths import ROOT
 
@@ -18,7 +20,7 @@ from crbp_d2 import add_crbp_config
 from crbp_d2.cells import CELLS
 from crbp_d2.data import register_builtin
 from crbp_d2.model_zoo import config_names
-from crbp_d2.modeling import build_recurrence
+from crbp_d2.modeling import RecurrentMaskHead, build_recurrence
 from crbp_d2.modeling.build import ARGUMENTS
 from crbp_d2.recurrence import PENALTIES, RULES, SOLVERS, RecurrenceOutput
 from crbp_d2.recurrence.interfaces import SampleStats
@@ -130,8 +132,10 @@ def test_generated_parts_are_current():
 def test_readme_head_in_two_lines():
     (two_lines,) = [block for block in blocks("README.md") if "cfg" in block]
     cfg = get_cfg()
+    cfg.merge_from_file(model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"))
     exec(two_lines, {"cfg": cfg})
-    assert cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead" and cfg.MODEL.RECURRENCE.STEPS == 20
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
+    assert isinstance(build_model(cfg).roi_heads.mask_head, RecurrentMaskHead) and cfg.MODEL.RECURRENCE.STEPS == 20
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=name)
