@@ -12,6 +12,7 @@ import pytest
 from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import DefaultTrainer
 from detectron2.modeling import build_model
 from helpers.panoptic_set import write_set
 from helpers.paths import ROOT
@@ -121,6 +122,22 @@ def test_pytorch_page_has_every_rule_setting_and_field():
         assert shown == arguments[name] or float(shown) == arguments[name], name
     fields = {field.name for field in dataclasses.fields(RecurrenceOutput)} | {*SampleStats._fields} - {"growing"}
     assert fields <= set(rows("docs/PYTORCH.md", "Output"))
+
+
+def test_fewer_gpus_are_scaled_as_by_detectron2():
+    section = (ROOT / "docs/GETTING_STARTED.md").read_text().split("### Fewer GPUs")[1].split("###")[0]
+    table = [[c.strip() for c in line.split("|")[1:-1]] for line in section.splitlines() if re.match(r"\| \d", line)]
+    for gpus, batch, rate, steps, iterations, parts in table:
+        cfg = get_cfg()
+        add_crbp_config(cfg)
+        cfg.merge_from_file(str(ROOT / "configs/panoptic_R50_crbp.yaml"))
+        cfg.SOLVER.REFERENCE_WORLD_SIZE = 8
+        solver = DefaultTrainer.auto_scale_workers(cfg, int(gpus)).SOLVER
+        assert (solver.IMS_PER_BATCH, str(solver.STEPS), solver.MAX_ITER) == (int(batch), steps, int(iterations))
+        assert (
+            float(rate) == solver.BASE_LR
+            and parts.strip("`") == (f"SOLVER.ACCUMULATE {8 // int(gpus)}", "")[gpus == "8"]
+        )
 
 
 def test_generated_parts_are_current():

@@ -3,15 +3,29 @@
 import numpy as np
 import pytest
 
-from tools.steps_picture import CONTOUR_STEPS, SCENE_STEPS, contour_strip, scene_strip, stack
+from crbp_d2.data.panoptic.toy import draw_scene
+from tools.steps_picture import CONTOUR_STEPS, SCENE, SCENE_SIDE, SCENE_STEPS, contour_strip, scene_strip, stack
+
+
+def panels(strip, count):
+    """Panels without their titles."""
+    return [panel[40:].astype(float) for panel in np.split(strip, count + 1, axis=1)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strip,steps", [(scene_strip, SCENE_STEPS), (contour_strip, CONTOUR_STEPS)])
-def test_each_step_comes_closer_to_the_last(strip, steps):
-    panels = np.split(strip().astype(float), len(steps) + 1, axis=1)[1:]
-    distances = [abs(panel[40:] - panels[-1][40:]).mean() for panel in panels]
-    assert distances[-2] < distances[1] < distances[0] and distances[0] > 1
+def test_masks_of_a_scene_grow_with_the_steps():
+    shown, *steps = panels(scene_strip(), len(SCENE_STEPS))
+    image = draw_scene(SCENE, SCENE_SIDE).image
+    assert np.allclose(shown.mean(axis=(0, 1)), image.mean(axis=(0, 1)), atol=8)
+    changed = [(abs(panel - steps[0]).max(axis=2) > 40).mean() for panel in steps]
+    assert changed[0] < changed[1] < changed[2] < changed[-1]
+
+
+@pytest.mark.slow
+def test_a_contour_is_traced_with_the_steps():
+    _, *steps = panels(contour_strip(), len(CONTOUR_STEPS))
+    orange = [((panel[..., 0] > 200) & (panel[..., 2] < 60)).mean() for panel in steps]
+    assert orange[0] < orange[1] < orange[2] < orange[3] and orange[-1] > 1.5 * orange[0]
 
 
 def test_strips_have_one_width():
