@@ -1,7 +1,7 @@
 PYTHON ?= python3
 RUN = .venv/bin/python
 
-.PHONY: install demo pathfinder study test test-matrix docs-check lint clean
+.PHONY: install demo pathfinder study pages test test-matrix docs-check lint clean
 
 install:
 	@$(PYTHON) tools/install.py
@@ -13,19 +13,27 @@ pathfinder: install
 	$(RUN) tools/generate_pathfinder.py --spec PF6s
 	$(RUN) tools/train_net.py --config-file configs/pathfinder/PF6s_hgru_crbp.yaml --resume
 
-# One run a core: two threads of one run would wait for those of the other.
+# One process for each core, one thread for each process.
 study: install
 	OMP_NUM_THREADS=1 $(RUN) -m tools.pathfinder_study --processes 2
 
-# One thread a worker: two workers with two each would wait for one another. Tests of a file share what it sets up.
+# The pages and tables that are written from docstrings, records and committed checkpoints.
+pages: install
+	$(RUN) -m tools.api_page
+	$(RUN) -m tools.model_zoo_page
+	$(RUN) -m tools.pathfinder_study.report
+	$(RUN) -m tools.benchmarks.rules
+	$(RUN) -m tools.steps_picture
+
+# One thread for each of two workers; a file's tests share its fixtures.
 test: install
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(RUN) -m pytest -n 2 --dist loadfile tests
 
-# The tests under other threads, other kernels of the processor and beside other work; half an hour.
+# The tests with other thread counts, older processor instructions and on a busy machine; half an hour.
 test-matrix: install
 	$(RUN) -m tools.test_matrix
 
-# The commands of the pages, with settings of seconds.
+# The commands of the pages, with settings that take seconds.
 docs-check: install
 	$(RUN) -m tools.docs_check
 

@@ -1,4 +1,4 @@
-# The LazyConfig twin of panoptic_R50_crbp.yaml: the same model, data, optimizer and schedule.
+# panoptic_R50_crbp.yaml as a LazyConfig: the same model, data, optimizer and schedule.
 from detectron2 import model_zoo
 from detectron2.config import LazyCall as L
 from detectron2.layers import ShapeSpec

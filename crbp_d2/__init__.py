@@ -6,7 +6,7 @@ importing one of them also registers this package's heads and models in detectro
 
 from importlib import import_module
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOME = {
     "add_crbp_config": "crbp_d2.config",

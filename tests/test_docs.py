@@ -1,22 +1,36 @@
-"""The pages: their code and commands run, their links lead somewhere, and they keep to a form."""
+"""The pages: code, commands, links, generated parts and form."""
 
+import dataclasses
 import fnmatch
 import importlib.util
+import inspect
 import os
 import re
+from collections import Counter
 
 import pytest
+from detectron2 import model_zoo
 from detectron2.config import get_cfg
 from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.engine import DefaultTrainer
+from detectron2.modeling import build_model
 from helpers.panoptic_set import write_set
 from helpers.paths import ROOT
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.cells import CELLS
+from crbp_d2.data import register_builtin
 from crbp_d2.model_zoo import config_names
-from crbp_d2.modeling import build_recurrence
-from crbp_d2.recurrence import PENALTIES, RULES, SOLVERS
+from crbp_d2.modeling import RecurrentMaskHead, build_recurrence
+from crbp_d2.modeling.build import ARGUMENTS
+from crbp_d2.recurrence import PENALTIES, RULES, SOLVERS, RecurrenceOutput
+from crbp_d2.recurrence.interfaces import SampleStats
+from tools import api_page
 from tools.docs_check import PAGES, check_command, commands
+from tools.page import generated
+from tools.pathfinder_study.records import load_study
+from tools.pathfinder_study.report import readme_table
+from tools.pathfinder_study.runs import SCALES
 
 TEXTS = sorted({path for pattern in (*PAGES, "CHANGELOG.md") for path in ROOT.glob(pattern)})
 COMMANDS = sorted({command for path in TEXTS for command in commands(path)})
@@ -32,7 +46,7 @@ def blocks(page):
 
 @pytest.fixture
 def tables():
-    """Rows that a page adds are taken out again."""
+    """The tables without the rows that a page adds."""
     before = [(table, dict(table)) for table in (CELLS, SOLVERS, PENALTIES, RULES)]
     yield
     for table, rows in before:
@@ -59,15 +73,16 @@ def test_extending_runs_and_its_names_work_in_a_config(tables):
     assert type(build_recurrence(cfg, 8).penalty).__name__ == "FrobeniusPenalty"
 
 
-def test_getting_started_registers_data_sets_of_ones_own(tmp_path, monkeypatch):
+def test_getting_started_registers_data_sets(tmp_path, monkeypatch):
     write_set(tmp_path)
     (tmp_path / "mine").mkdir()
     for name, source in (("panoptic_train.json", "panoptic.json"), ("panoptic_train", "panoptic"), ("train", "images")):
         (tmp_path / "mine" / name).symlink_to(tmp_path / source)
     monkeypatch.chdir(tmp_path)
+    register_builtin()
     before = set(DatasetCatalog.list())
     code = blocks("docs/GETTING_STARTED.md")
-    assert len(code) == 2
+    assert len(code) == 3
     for block in code:
         exec(block, {})
     added = set(DatasetCatalog.list()) - before
@@ -77,25 +92,71 @@ def test_getting_started_registers_data_sets_of_ones_own(tmp_path, monkeypatch):
         MetadataCatalog.remove(name)
 
 
-def test_readme_recurrence_in_plain_pytorch():
-    (plain,) = [block for block in blocks("README.md") if "learning_rule" in block]
-    import torch
+@pytest.mark.parametrize("page", ["README.md", "docs/PYTORCH.md"])
+def test_plain_pytorch_trains_every_parameter(page):
+    namespace = {}
+    for block in blocks(page):
+        if "cfg" not in block:
+            exec(block, namespace)
+    used = [*namespace["recurrence"].parameters(), *namespace["readout"].parameters()]
+    assert all(p.grad.isfinite().all() for p in used) and len(namespace["recurrence"](namespace["drive"]).state) == 1
 
-    namespace = {"drive": torch.randn(2, 64, 6, 6), "task_loss": lambda h: h.square().mean()}
-    exec(plain, namespace)
-    namespace["loss"].backward()
-    assert all(p.grad.isfinite().all() for p in namespace["recurrence"].parameters())
+
+def rows(page, title):
+    """First cell -> the others, in the tables of a section."""
+    section = (ROOT / page).read_text().split(f"## {title}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| `")]
+    return {cells[0]: cells[1:] for cells in ([cell.strip(" `") for cell in x.split("|")[1:-1]] for x in lines)}
+
+
+def test_pytorch_page_has_every_rule_setting_and_field():
+    table = rows("docs/PYTORCH.md", "learning_rule")
+    keys = {argument: key.removeprefix("MODEL.RECURRENCE.") for key, argument in ARGUMENTS.items()}
+    parts = [part for group in (RULES, SOLVERS, PENALTIES) for part in group.values()]
+    arguments = {name: p.default for part in parts for name, p in inspect.signature(part).parameters.items()}
+    settings = arguments.keys() - {"cell", "steps", "solver", "penalty"}
+    assert set(table) == {*RULES, *settings, "solver", "penalty", "early_stop"}
+    assert {name: table[name][-1] for name in table.keys() - RULES} == {n: keys[n] for n in table.keys() - RULES}
+    for name in settings:
+        shown = table[name][0].split(":")[0]
+        assert shown == arguments[name] or float(shown) == arguments[name], name
+    fields = {field.name for field in dataclasses.fields(RecurrenceOutput)} | {*SampleStats._fields} - {"growing"}
+    assert fields <= set(rows("docs/PYTORCH.md", "Output"))
+
+
+def test_fewer_gpus_are_scaled_as_by_detectron2():
+    section = (ROOT / "docs/GETTING_STARTED.md").read_text().split("### Fewer GPUs")[1].split("###")[0]
+    table = [[c.strip() for c in line.split("|")[1:-1]] for line in section.splitlines() if re.match(r"\| \d", line)]
+    for gpus, batch, rate, steps, iterations, parts in table:
+        cfg = get_cfg()
+        add_crbp_config(cfg)
+        cfg.merge_from_file(str(ROOT / "configs/panoptic_R50_crbp.yaml"))
+        cfg.SOLVER.REFERENCE_WORLD_SIZE = 8
+        solver = DefaultTrainer.auto_scale_workers(cfg, int(gpus)).SOLVER
+        assert (solver.IMS_PER_BATCH, str(solver.STEPS), solver.MAX_ITER) == (int(batch), steps, int(iterations))
+        assert (
+            float(rate) == solver.BASE_LR
+            and parts.strip("`") == (f"SOLVER.ACCUMULATE {8 // int(gpus)}", "")[gpus == "8"]
+        )
+
+
+def test_generated_parts_are_current():
+    assert api_page.PAGE.read_text() == api_page.api_page(), "run `make pages`"
+    study = load_study(ROOT / SCALES["small"].folder / "runs")
+    assert generated((ROOT / "README.md").read_text(), "rules") == readme_table(study, ROOT)
 
 
 def test_readme_head_in_two_lines():
-    (two_lines,) = [block for block in blocks("README.md") if "ROI_MASK_HEAD" in block]
+    (two_lines,) = [block for block in blocks("README.md") if "cfg" in block]
     cfg = get_cfg()
+    cfg.merge_from_file(model_zoo.get_config_file("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"))
     exec(two_lines, {"cfg": cfg})
-    assert cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead" and cfg.MODEL.RECURRENCE.STEPS == 20
+    cfg.MODEL.DEVICE, cfg.MODEL.WEIGHTS = "cpu", ""
+    assert isinstance(build_model(cfg).roi_heads.mask_head, RecurrentMaskHead) and cfg.MODEL.RECURRENCE.STEPS == 20
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=name)
-def test_tools_modules_and_configs_that_a_page_names_are_there(path):
+def test_named_tools_modules_and_configs_exist(path):
     text = path.read_text()
     for tool in set(re.findall(r"tools/\w+\.py", text)):
         tool = ROOT / tool
@@ -107,7 +168,7 @@ def test_tools_modules_and_configs_that_a_page_names_are_there(path):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_is_one_that_its_program_takes(command):
+def test_command_is_valid(command):
     check_command(command)
 
 
@@ -116,7 +177,7 @@ def test_a_command_is_one_that_its_program_takes(command):
     ["make tea", "python -m tools.tea", "tools/train_net.py --config-file configs/panoptic_R50_crbp.yaml MODEL.TEA 1",
      "tools/predict.py --run x a.jpg", "tools/generate_pathfinder.py --spec PF14 --tea", "tools/train_net.py --tea"],
 )  # fmt: skip
-def test_a_command_that_no_program_takes_is_found(command):
+def test_invalid_command_raises(command):
     with pytest.raises(ValueError, match=re.escape(command)):
         check_command(command)
 
@@ -127,7 +188,7 @@ def anchors(text):
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=name)
-def test_links_lead_somewhere(path):
+def test_links_and_anchors_exist(path):
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text()):
         if re.match(r"https?://", target):
             continue
@@ -145,31 +206,44 @@ def test_lines_and_cells_are_short(path):
         assert max(map(len, cells)) <= (160 if row else 120), line
 
 
-def test_the_readme_is_one_page():
-    assert len((ROOT / "README.md").read_text().splitlines()) <= 100
+@pytest.mark.parametrize("page,limit", [("README.md", 110), ("docs/MODEL_ZOO.md", 90), ("docs/RESULTS.md", 130)])
+def test_page_is_short(page, limit):
+    assert len((ROOT / page).read_text().splitlines()) <= limit
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=name)
+def test_no_long_sentence_twice(path):
+    text = re.sub(r"^```.*?^```", "", path.read_text(), flags=re.S | re.M)
+    prose = re.sub(r"^\|.*$", "\n", text, flags=re.M)
+    sentences = [" ".join(part.split()) for part in re.split(r"(?<=[.:;])\s|\n\s*\n|^- ", prose, flags=re.M)]
+    assert [part for part, count in Counter(sentences).items() if count > 1 and len(part) > 80] == []
+
+
+def test_index_has_every_page():
+    targets = re.findall(r"\]\((\w+\.md)\)", (ROOT / "docs/README.md").read_text())
+    assert sorted(targets) == sorted(path.name for path in ROOT.glob("docs/*.md") if path.name != "README.md")
 
 
 def expanded(pattern):
-    """What a pattern with {a,b} stands for."""
+    """All names of a pattern with {a,b}."""
     if not (braces := re.search(r"\{([^{}]*)\}", pattern)):
         return [pattern]
     parts = braces[1].split(",")
     return [name for part in parts for name in expanded(pattern[: braces.start()] + part + pattern[braces.end() :])]
 
 
-def test_every_config_stands_in_a_table_of_getting_started():
-    cells = re.findall(r"^\| (`[^|]*) \|", (ROOT / "docs/GETTING_STARTED.md").read_text(), flags=re.M)
-    patterns = [
-        name for cell in cells for part in re.findall(r"`([^`]+\.(?:yaml|py))`", cell) for name in expanded(part)
-    ]
-    names = {name.removeprefix("pathfinder/") for name in config_names()}
+def test_every_config_is_in_the_model_zoo():
+    page = (ROOT / "docs/MODEL_ZOO.md").read_text()
+    cells = re.findall(r"^\| `([^`|]+\.(?:yaml|py))` *\|", page, flags=re.M)
+    linked = re.findall(r"^\| \[[^]]*\]\(\.\./configs/([^)]+)\)", page, flags=re.M)
+    patterns = [*linked, *(pattern for cell in cells for pattern in expanded(cell))]
+    names = config_names()
     assert [name for name in sorted(names) if not any(fnmatch.fnmatch(name, p) for p in patterns)] == []
     assert [p for p in patterns if not any(fnmatch.fnmatch(name, p) for name in names)] == []
 
 
 def test_recipes_run_one_after_the_other(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
     before = {name: DatasetCatalog[name] for name in DatasetCatalog.list() if name.startswith("toy_panoptic")}
     forget = [*before, *(f"{name}_as_files" for name in before)]

@@ -1,4 +1,4 @@
-"""What every source file keeps to."""
+"""Form of the source files."""
 
 import ast
 
@@ -14,12 +14,13 @@ def relative(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_a_file_has_one_subject(path):
+def test_file_is_short(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=relative)
-def test_a_file_explains_itself_and_is_neutral_to_the_device(path):
+def test_docstring_without_cuda_or_print(path):
+    """Devices are those of the inputs; only command-line programs print."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree) or not tree.body
     calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]

@@ -1,9 +1,9 @@
-"""Run the commands of the pages in a folder of their own, with settings of seconds.
+"""Run the commands of the pages in a temporary folder, with settings that take seconds.
 
 python -m tools.docs_check
 
-Every command of a page is parsed by `check_command`, which a test calls for all of them; what is here runs as well.
-The commands on own data are run by tests/test_new_user.py, the Python blocks by tests/test_docs.py.
+A test parses every command of the pages by `check_command`; those in SMALL are run here. The commands of DATASETS are
+run by tests/test_new_user.py, the Python blocks by tests/test_docs.py.
 """
 
 import argparse
@@ -19,22 +19,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md")
-# What a command takes in place of hours: page's command -> options that follow it.
+# Options that make a command of the pages take seconds instead of hours.
 TINY = "SOLVER.MAX_ITER 2 SOLVER.IMS_PER_BATCH 2 DATALOADER.NUM_WORKERS 0 DATASETS.TEST () DATASETS.TRAIN"
 SMALL = {
     "tools/generate_pathfinder.py --spec PF14 --train 180000 --val 20000 --seed 0 --workers 8":
         "--train 3 --val 2 --workers 1",
     "tools/train_net.py --config-file configs/pathfinder/PF6s_hgru_crbp.yaml --resume":
-        f"OUTPUT_DIR output/PF6s_hgru_bptt {TINY} ('pathfinder_PF6s_stream',)",
+        f"{TINY} ('pathfinder_PF6s_stream',)",
     "tools/train_net.py --config-file configs/pathfinder/PF6s_hgru_crbp.yaml --num-gpus 0 --num-processes 2":
         f"OUTPUT_DIR output/two {TINY} ('pathfinder_PF6s_stream',)",
-    "tools/predict.py --run output/PF6s_hgru_bptt contour.png --steps 1 2 3 4 6 --output out": "",
-    "python -m tools.steps_picture steps.png out/scene.png out/contour.png": "",
+    "tools/predict.py --run output/PF6s_hgru_crbp contour.png --steps 1 6 12 --settling --output out": "",
 }  # fmt: skip
 
 
 def commands(page: Path) -> list[str]:
-    """The shell commands of a page's code blocks, one a line; comments and continued lines are put right."""
+    """The shell commands of a page's code blocks, one a line, without comments and with continued lines joined."""
     found = []
     for language, block in re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.S | re.M):
         if language not in ("", "bash", "sh"):
@@ -50,7 +49,7 @@ def check_command(line: str) -> None:
     """Parse a command as the program that it calls would.
 
     Raises:
-        ValueError: a program, target, flag or key that is not there, by the command.
+        ValueError: names a command with an unknown program, target, flag or key.
     """
     words = shlex.split(line.replace("$CONFIG", str(ROOT / "configs/quick/panoptic_R18_crbp_toy.yaml")))
     words = [word for word in words if word != "$DATA"]
@@ -63,7 +62,7 @@ def check_command(line: str) -> None:
             raise ValueError(f"{line}: the Makefile has no target {rest[0]}")
     elif program == "python":
         if rest[0] == "-m" and importlib.util.find_spec(rest[1]) is None:
-            raise ValueError(f"{line}: there is no module {rest[1]}")
+            raise ValueError(f"{line}: no module {rest[1]}")
     elif program.startswith("tools/"):
         _check_tool(line, program, rest)
     elif program not in (".", "pip") and not program.startswith("crbp-"):
@@ -111,15 +110,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _draw_inputs(folder: Path) -> None:
-    """contour.png, and the strip of another run, out/scene.png."""
+    """contour.png, a stimulus."""
     import cv2
 
     from crbp_d2.data import generate_pathfinder
 
     images, _ = generate_pathfinder("PF6s", count=1, seed=5)
     cv2.imwrite(str(folder / "contour.png"), images[0])
-    (folder / "out").mkdir()
-    cv2.imwrite(str(folder / "out/scene.png"), cv2.resize(images[0], (240, 40)))
 
 
 if __name__ == "__main__":

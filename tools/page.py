@@ -1,4 +1,4 @@
-"""Pages of measurements: a section a measurement, each with the command that wrote it and the machine it ran on."""
+"""Parts of pages that commands write: tables, wrapped text, the machine of a measurement."""
 
 import os
 import platform
@@ -10,8 +10,6 @@ from pathlib import Path
 
 import torch
 from tabulate import tabulate
-
-from crbp_d2.utils.files import write_text
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -43,21 +41,26 @@ def processor(info: str) -> str:
     return name
 
 
-def write_section(page: Path, page_title: str, title: str, command: str, text: str) -> None:
-    """Put a section into a page of "## title" sections, in the place of the one with this title if there is one.
+def generated(text: str, name: str) -> str:
+    """The part of a page between `<!-- name: ... -->` and `<!-- end of name -->`.
 
-    Args:
-        page_title: of the page, with what stands above its first section, if the page has to be made.
-        command: that measures the section again.
+    Raises:
+        ValueError: the page has no such part.
     """
-    head, *sections = re.split(r"(?m)^(?=## )", page.read_text() if page.exists() else f"# {page_title}\n\n")
-    new = f"## {title}\n\n" + wrapped(f"`{command}` on {machine()}.\n\n{text.strip()}") + "\n\n"
-    titles = [section.split("\n", 1)[0] for section in sections]
-    if f"## {title}" in titles:
-        sections[titles.index(f"## {title}")] = new
-    else:
-        sections.append(new)
-    write_text(page, "".join([head, *(section.rstrip() + "\n\n" for section in sections)]).rstrip() + "\n")
+    return _part(text, name)[2].strip()
+
+
+def with_generated(text: str, name: str, content: str) -> str:
+    """The page with new content in that part; see `generated`."""
+    before, _, after = _part(text, name).groups()
+    return f"{before}\n{content.strip()}\n\n{after}"
+
+
+def _part(text: str, name: str) -> re.Match[str]:
+    found = re.fullmatch(rf"(.*<!-- {name}: [^\n]* -->\n)(.*?)(<!-- end of {name} -->.*)", text, flags=re.S)
+    if found is None:
+        raise ValueError(f"the page has no part between <!-- {name}: ... --> and <!-- end of {name} -->")
+    return found
 
 
 def wrapped(text: str, width: int = 120) -> str:

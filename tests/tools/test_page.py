@@ -1,17 +1,18 @@
-"""Pages of measurements."""
+"""Parts of pages that commands write."""
 
 import re
 
-from tools.page import machine, processor, wrapped, write_section
+import pytest
+
+from tools.page import generated, machine, processor, with_generated, wrapped
 
 
-def test_sections_are_added_and_replaced_in_their_place(tmp_path):
-    page = tmp_path / "PAGE.md"
-    for title, text in (("One", "first"), ("Two", "second"), ("One", "third\n\n### below")):
-        write_section(page, "Title", title, f"measure {title}", text)
-    expected = [wrapped(f"`measure {title}` on {machine()}.") + f"\n\n{text}\n" for title, text in
-                (("One", "third\n\n### below"), ("Two", "second"))]  # fmt: skip
-    assert page.read_text() == f"# Title\n\n## One\n\n{expected[0]}\n## Two\n\n{expected[1]}"
+def test_a_generated_part_is_replaced_in_its_place():
+    page = "above\n<!-- rules: written by `a` -->\n\nold\n\n<!-- end of rules -->\nbelow"
+    changed = with_generated(page, "rules", "| new |\n")
+    assert changed == page.replace("old", "| new |") and generated(changed, "rules") == "| new |"
+    with pytest.raises(ValueError, match="part between <!-- claims"):
+        generated(page, "claims")
 
 
 def test_paragraphs_are_wrapped_and_tables_are_not():

@@ -1,10 +1,9 @@
-"""What each learning rule costs and how near its gradient is to that of the fixed point.
+"""Cost of each learning rule, and the distance of its gradient from that of the fixed point.
 
 Measured on h' = tanh(W h + V z) with W scaled so that the Jacobian at the fixed point has a spectral
 radius of 0.9. N: samples; D: elements of the state.
 """
 
-import textwrap
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from crbp_d2.recurrence import RULES, Anderson, UnconvergedWarning, learning_rule
 from crbp_d2.recurrence.state import State
 from crbp_d2.utils.files import write_text
+from tools.page import with_generated
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/CHOOSING_A_RULE.md"
 RATE = 0.9
@@ -154,57 +154,9 @@ def _measure(rule: str, cell: TanhContraction, drive: Tensor, truth: Tensor) -> 
     return RuleCost(rule, tuple(held), tuple(error), tuple(evaluations), tuple(products))
 
 
-def advice(rows: list[RuleCost]) -> list[str]:
-    """Lines that say which rule to take, with the figures of the table that speak for it."""
-    of = {row.rule: row for row in rows}
-    few, some, many = STEPS
-
-    def held(rule: str, at: int) -> str:
-        return f"{of[rule].held[at] / 1024:.0f} KiB"
-
-    return [
-        f"- **Few steps, and they are what is evaluated: `bptt`.** Its gradient is exact for the run it unrolls. It "
-        f"holds {held('bptt', 0)} at {few} steps and {held('bptt', 2)} at {many}, and nothing keeps its states from "
-        "leaving after the last trained step: [RESULTS](RESULTS.md) shows what is lost there.",
-        f"- **Many steps, large inputs or many RoIs: `crbp`.** {held('crbp', 0)} at {few} steps and "
-        f"{held('crbp', 2)} at {many}. Its gradient is that of the fixed point, so a run must come near to one: the "
-        f"error is {of['crbp'].error[0]:.2f} after {few} steps and {of['crbp'].error[1]:.3f} after {some}. Watch "
-        "`recurrence/residual` and `recurrence/growth_events`; where the series grows, raise `PENALTY.WEIGHT`.",
-        "- **A map that contracts by construction: `rbp`.** As `crbp` without the penalty, and "
-        f"{held('rbp', 1)} in place of {held('crbp', 1)}.",
-        "- **The gradient of the fixed point to many digits: `deq`.** An error of "
-        f"{of['deq'].error[1]:.1e} after {some} evaluations, where the series of `crbp` ends at "
-        f"{of['crbp'].error[1]:.1e}. It has no meaning for a state after a chosen number of steps.",
-        "- **Inference with other numbers of steps than in training: `progressive`.** A random number of steps "
-        f"without a graph, then {TRUNCATION} with one: {held('progressive', 2)} at any number of steps. "
-        "[RESULTS](RESULTS.md) compares its quality over the steps; as a gradient of a fixed point it is as coarse as "
-        f"`tbptt` ({of['progressive'].error[1]:.2f}). `progressive_far` draws from more steps, most starts short and "
-        "some long; `progressive_mixed` reads the state after the usual number as well, and then saves twice as much.",
-        "- **A mask head that is run for other numbers of steps than in training: `crbp` with the contraction "
-        "penalty**, `configs/quick/panoptic_R18_contracting_hard.yaml` (`PENALTY.NAME` Contraction, `CELL.START` "
-        "drive). On the harder scenes of [RESULTS](RESULTS.md) it keeps its quality to 30 steps, where `bptt` and "
-        "plain `crbp` lose much of theirs.",
-        "- **For comparisons with the paper:** `tbptt`, `bptt_every_step` and `cbptt`.",
-    ]
-
-
-def rules_page(rows: list[RuleCost], command: str) -> str:
-    """The rows as a Markdown table, with advice, below the command that made it."""
-    steps = " / ".join(map(str, STEPS))
+def rules_table(rows: list[RuleCost]) -> str:
+    """The rows as a Markdown table; each cell gives the values at STEPS."""
     lines = [
-        "# Choosing a rule",
-        "",
-        *(line for paragraph in advice(rows) for line in textwrap.wrap(paragraph, 118, subsequent_indent="  ")),
-        "",
-        "A rule is set by `MODEL.RECURRENCE.RULE`, or by `learning_rule(name, cell, steps=...)` in plain PyTorch.",
-        "",
-        "## What each costs, and what its gradient is worth",
-        "",
-        "On a recurrence h' = tanh(W h + V z) of spectral radius "
-        f"{RATE} at its fixed point ({SAMPLES} samples of {SIZE} elements, float64).",
-        f"Every column gives {steps} steps. This page is written by `{command}`; nothing on it",
-        "depends on the speed of the machine.",
-        "",
         "| rule | saved for backward, KiB | gradient error | evaluations forward | products backward |",
         "| --- | --- | --- | --- | --- |",
     ]
@@ -216,19 +168,8 @@ def rules_page(rows: list[RuleCost], command: str) -> str:
             " / ".join(map(str, row.products)),
         )
         lines.append(f"| {row.rule} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "- saved for backward: tensors that autograd keeps between the passes.",
-        "- gradient error: relative distance of all parameters' gradient to that of the fixed point, solved densely.",
-        f"  tbptt and its relatives keep {TRUNCATION} steps, rbp and crbp sum {TERMS} terms beyond the first, as in",
-        "  the paper; deq (Anderson) stops at a residual of 1e-10 or after the steps. The loss of bptt_every_step",
-        "  reads every state, so its gradient is that of another question.",
-        "- evaluations: of the cell; products: passes of a gradient through one step, including that of the penalty's",
-        "  value.",
-        "",
-    ]
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    write_text(PAGE, rules_page(compare_rules(), "python -m tools.benchmarks.rules"))
+    write_text(PAGE, with_generated(PAGE.read_text(), "costs", rules_table(compare_rules())))

@@ -1,12 +1,13 @@
 """The report: everything that is drawn and written from the records of the Pathfinder study.
 
-python -m tools.pathfinder_study.report            # prints the README's table of rules
+python -m tools.pathfinder_study.report            # writes the README's table of rules
 """
 
 import os
 from pathlib import Path
 
 from crbp_d2.utils.files import write_text
+from tools.page import with_generated
 
 from .advice import advised
 from .claims import evaluate_claims
@@ -57,12 +58,13 @@ def write_report(folder: Path, root: Path) -> None:
 
 
 def readme_table(study: Study, root: Path) -> str:
-    """The README's table: F1 at N, 4 N and 16 N and memory of BPTT, C-RBP and the advised rule."""
-    runs = ("hgru_bptt", "hgru_crbp", "hgru_crbp_contracting", advised(study))
+    """The README's table: F1 at N, 4 N and 16 N and memory of BPTT, C-RBP, the advised rule and a feedforward net."""
+    runs = ("hgru_bptt", "hgru_crbp", "hgru_crbp_contracting", advised(study), "ff6")
     rows = [[row[0], *(str(cell).split(" (")[0] for cell in row[2:5]), row[-1]] for row in rule_rows(study, runs, root)]
     memory = f"memory at {' / '.join(map(str, SAVED_STEPS))} steps, MiB"
     return compact_table(["rule", "F1 at N", "at 4 N", "at 16 N", memory], rows)
 
 
 if __name__ == "__main__":
-    print(readme_table(load_study(ROOT / SCALES["small"].folder / "runs"), ROOT))
+    table = readme_table(load_study(ROOT / SCALES["small"].folder / "runs"), ROOT)
+    write_text(ROOT / "README.md", with_generated((ROOT / "README.md").read_text(), "rules", table))
