@@ -68,14 +68,18 @@ def test_a_bad_gradient_of_finite_losses():
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
+def clip(optimizer, kind, value=0.5):
+    settings = get_cfg().SOLVER.CLIP_GRADIENTS
+    settings.merge_from_list(["CLIP_TYPE", kind, "CLIP_VALUE", value])
+    clip_gradients(optimizer, settings)
+
+
 def weight_after(gradient, optimizer_type=torch.optim.SGD, clipping=None):
     """The weight after a step of rate 1 with this gradient."""
     model = Scaled()
     optimizer = optimizer_type(model.parameters(), lr=1.0)
     if clipping:
-        settings = get_cfg().SOLVER.CLIP_GRADIENTS
-        settings.merge_from_list(["CLIP_TYPE", clipping, "CLIP_VALUE", 0.5])
-        clip_gradients(optimizer, settings)
+        clip(optimizer, clipping)
     try:
         step(model, optimizer, [gradient], 3, clips_values=clipping == "value")
     finally:
@@ -91,9 +95,7 @@ def test_gradients_are_checked_before_they_are_clipped(clipping, bad):
     model.weight.register_hook(lambda g: g * torch.tensor([1.0, bad, 1.0, 1.0]))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     if clipping:
-        settings = get_cfg().SOLVER.CLIP_GRADIENTS
-        settings.merge_from_list(["CLIP_TYPE", clipping, "CLIP_VALUE", 0.5])
-        clip_gradients(optimizer, settings)
+        clip(optimizer, clipping)
     with pytest.raises(FloatingPointError, match="not finite at iteration 3") as raised:
         step(model, optimizer, [[1.0, 1.0, 0.0, 2.0]], 3, clips_values=clipping == "value")
     assert "first weight" in str(raised.value) and model.weight.tolist() == [0, 0, 0, 0]
@@ -132,9 +134,7 @@ def test_the_scaler_skips_an_overflow(optimizer_type):
 def test_scaled_gradients_are_clipped_unscaled(optimizer_type):
     model = Scaled()
     optimizer = optimizer_type(model.parameters(), lr=1.0)
-    settings = get_cfg().SOLVER.CLIP_GRADIENTS
-    settings.merge_from_list(["CLIP_TYPE", "full_model", "CLIP_VALUE", 2.5])
-    clip_gradients(optimizer, settings)
+    clip(optimizer, "full_model", 2.5)
     step(model, optimizer, [[3.0, 4.0, 0.0, 0.0]], dtype=torch.float16)
     assert model.weight.tolist() == pytest.approx([-1.5, -2.0, 0, 0], rel=1e-3)
 
@@ -160,6 +160,8 @@ def test_parts_are_contiguous_and_sums_stay_sums(parts, expected):
     logged = step(model, torch.optim.SGD(model.parameters(), lr=0.1), batch, parts=parts, sums=("loss_lipschitz",))
     assert [len(part) for part in model.batches] == expected and sum(model.batches, []) == batch
     assert logged["loss"] == pytest.approx(4) and logged["loss_lipschitz"] == pytest.approx(20)
+    # The gradient is their sum.
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 24)
     assert model.weight.item() == pytest.approx(1 - 0.1 * 24)
 
 
