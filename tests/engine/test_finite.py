@@ -1,5 +1,6 @@
 """No update that is not finite, and a message that names what went bad."""
 
+import contextlib
 import itertools
 import pickle
 
@@ -68,9 +69,9 @@ def test_a_bad_gradient_of_finite_losses():
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
-def clip(optimizer, kind, value=0.5):
+def clip(optimizer, kind, value=0.5, norm_type=2.0):
     settings = get_cfg().SOLVER.CLIP_GRADIENTS
-    settings.merge_from_list(["CLIP_TYPE", kind, "CLIP_VALUE", value])
+    settings.merge_from_list(["CLIP_TYPE", kind, "CLIP_VALUE", value, "NORM_TYPE", norm_type])
     clip_gradients(optimizer, settings)
 
 
@@ -113,6 +114,17 @@ def test_large_finite_gradients_are_clipped_by_value():
     assert weight_after([3e30, -3e30, 0.25, 0.0], clipping="value") == [-0.5, 0.5, -0.25, 0]
 
 
+@pytest.mark.parametrize("kind,norms", [("norm", (7, 2)), ("full_model", (9, 9))])
+def test_clipping_by_the_norm_of_its_type(kind, norms):
+    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
+    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, -4.0]), torch.tensor([2.0])
+    optimizer = torch.optim.SGD(parameters, lr=1.0)
+    clip(optimizer, kind, norm_type=1.0)
+    optimizer.step()
+    assert parameters[0].tolist() == pytest.approx([-1.5 / norms[0], 2 / norms[0]])
+    assert parameters[1].item() == pytest.approx(-1 / norms[1])
+
+
 def fused_sgd(parameters, lr):
     return torch.optim.SGD(parameters, lr=lr, fused=True)
 
@@ -140,12 +152,19 @@ def test_scaled_gradients_are_clipped_unscaled(optimizer_type):
 
 
 class Means(nn.Module):
-    """A mean and a sum over the images of a batch; notes the batches that it gets."""
+    """A mean and a sum over the images of a batch; records its batches, and those within `no_sync`."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
         self.batches = []
+        self.unsynced = []
+
+    @contextlib.contextmanager
+    def no_sync(self):
+        first = len(self.batches)
+        yield
+        self.unsynced += self.batches[first:]
 
     def forward(self, batch):
         self.batches.append(batch)
@@ -159,6 +178,7 @@ def test_parts_are_contiguous_and_sums_stay_sums(parts, expected):
     batch = [1.0, 2.0, 3.0, 4.0, 10.0]
     logged = step(model, torch.optim.SGD(model.parameters(), lr=0.1), batch, parts=parts, sums=("loss_lipschitz",))
     assert [len(part) for part in model.batches] == expected and sum(model.batches, []) == batch
+    assert model.unsynced == model.batches[:-1]
     assert logged["loss"] == pytest.approx(4) and logged["loss_lipschitz"] == pytest.approx(20)
     # The gradient is their sum.
     assert model.weight.item() == pytest.approx(1 - 0.1 * 24)

@@ -127,6 +127,14 @@ def test_validation_losses_leave_no_trace_in_the_model(pathfinder_config, tmp_pa
     assert trainer.storage.history("validation/loss_lipschitz").latest() == pytest.approx(losses["loss_lipschitz"])
 
 
+def test_validation_losses_are_means_over_images():
+    class Mean(nn.Module):
+        def forward(self, batch):
+            return {"loss": torch.tensor(batch).mean()}
+
+    assert validation_losses(Mean(), [[1.0, 2.0], [6.0]]) == {"loss": 3}
+
+
 def test_the_penalty_of_validation_is_that_of_training(pathfinder_config, tmp_path):
     cfg = pathfinder_config(*QUICK, "OUTPUT_DIR", str(tmp_path), "MODEL.RECURRENCE.PENALTY.BOUND", 0.0)
     model = Trainer.build_model(cfg).train()
