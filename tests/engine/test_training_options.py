@@ -42,14 +42,14 @@ def test_the_best_checkpoint_is_that_of_the_best_evaluation(pathfinder_config, t
 
 
 def test_the_average_is_exponential_and_survives_a_resume(pathfinder_config, tmp_path):
-    options = [*QUICK, "SOLVER.EMA.ENABLED", True, "SOLVER.EMA.DECAY", 0.5, "SOLVER.CHECKPOINT_PERIOD", 1]
+    options = [*QUICK, "SOLVER.EMA.ENABLED", True, "SOLVER.EMA.DECAY", 0.75, "SOLVER.CHECKPOINT_PERIOD", 1]
     cfg = pathfinder_config(*options, "OUTPUT_DIR", str(tmp_path))
     trained(cfg)
     steps = [weights(tmp_path / f"model_{k:07d}.pth") for k in range(3)] + [weights(tmp_path / "model_final.pth")]
     name = "sem_seg_head.predictor.weight"
     average = steps[0][name]
     for step in steps[1:]:
-        average = 0.5 * average + 0.5 * step[name]
+        average = 0.75 * average + 0.25 * step[name]
     torch.testing.assert_close(weights(tmp_path / "model_ema.pth")[name], average)
     (tmp_path / "model_final.pth").unlink()
     (tmp_path / "model_0000003.pth").unlink(missing_ok=True)
