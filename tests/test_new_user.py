@@ -1,4 +1,4 @@
-"""The page's commands on six images of one's own, from an empty folder."""
+"""The page's commands on six images outside the repository, from an empty folder."""
 
 import json
 import os

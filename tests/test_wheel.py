@@ -18,7 +18,7 @@ FIND = f"import crbp_d2.model_zoo as z; print(z.get_config_file({CONFIG!r}))"
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
-    """Built of a copy, since setuptools leaves its work beside the sources."""
+    """Built from a copy, since setuptools writes its build folder into the sources."""
     folder = tmp_path_factory.mktemp("wheel")
     tracked = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
     names = tracked.stdout.split("\n") if tracked.returncode == 0 else map(str, ROOT.rglob("*"))

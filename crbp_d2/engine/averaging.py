@@ -18,8 +18,8 @@ class WeightsOnly:
     """A checkpointer for detectron2's hooks that writes weights only, so nothing resumes from them.
 
     Args:
-        model: without DistributedDataParallel.
-        folder: of the files.
+        model: module without DistributedDataParallel.
+        folder: path to write to.
     """
 
     def __init__(self, model: nn.Module, folder: str):
@@ -38,9 +38,9 @@ class AveragedWeights(HookBase):
     The average is kept in checkpoints, and written to model_ema.pth when training ends.
 
     Args:
-        model: the trained one, without DistributedDataParallel.
+        model: trained module without DistributedDataParallel.
         decay: fraction of the average that a step keeps.
-        folder: of model_ema.pth.
+        folder: path of the folder of model_ema.pth.
     """
 
     def __init__(self, model: nn.Module, decay: float, folder: str):
@@ -99,17 +99,6 @@ class BestCheckpoint(hooks.BestCheckpointer):
         super().__init__(period, weights, metric)
         self.average = average
 
-    def after_step(self) -> None:
-        done = self.trainer.iter + 1
-        if self._period and done % self._period == 0 and done != self.trainer.max_iter:
-            self._check_metric()
-        super().after_step()
-
-    def after_train(self) -> None:
-        if self.trainer.iter + 1 >= self.trainer.max_iter:
-            self._check_metric()
-        super().after_train()
-
     def _check_metric(self) -> None:
         known = self.trainer.storage.latest()
         names = [name for name, (_, last) in known.items() if "/" in name and last == self.trainer.iter]
@@ -122,17 +111,20 @@ class BestCheckpoint(hooks.BestCheckpointer):
             )
 
     def _best_checking(self) -> None:
+        self._check_metric()
+        self._save_if_best()
+
+    def _save_if_best(self) -> None:
         # Only the main process has metrics; it writes.
-        if not comm.is_main_process():
-            return
-        with self.average.applied() if self.average else contextlib.nullcontext():
-            super()._best_checking()
+        if comm.is_main_process():
+            with self.average.applied() if self.average else contextlib.nullcontext():
+                super()._best_checking()
 
     def before_train(self) -> None:
         # An evaluation comes after the checkpoint of its iteration, so a resumed run looks at its results again.
         start = self.trainer.start_iter
         if self._period and start and start % self._period == 0 and self.trainer.storage.latest().get(self._val_metric):
-            self._best_checking()
+            self._save_if_best()
 
     def state_dict(self) -> dict:
         return {"metric": self.best_metric, "iteration": self.best_iter}

@@ -23,7 +23,7 @@ def world_size(args: argparse.Namespace) -> int:
 
 
 def under_torchrun() -> bool:
-    """Whether torchrun (or a launcher that sets its variables) started this process."""
+    """Returns whether torchrun (or a launcher that sets its variables) started this process."""
     return all(name in os.environ for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"))
 
 
@@ -34,34 +34,26 @@ def check_processes(args: argparse.Namespace) -> None:
         ValueError: names the flag.
     """
     processes, gpus = getattr(args, "num_processes", 0), torch.cuda.device_count()
-    if args.num_gpus < 0 or processes < 0:
-        raise ValueError(f"--num-gpus is {args.num_gpus} and --num-processes {processes}; allowed: numbers from 0")
-    if processes and args.num_gpus > 1:
-        raise ValueError(
-            f"--num-processes is {processes}, for processes on the CPU, but --num-gpus is {args.num_gpus}: give one"
-        )
+    given = f"--num-gpus is {args.num_gpus} and --num-processes {processes}"
+    machines, form = f"--num-machines is {args.num_machines}", r"auto|tcp://[^:/]+:\d+|file:///.+|env://"
     # --num-gpus 1 is the default, which runs without a GPU too.
-    if args.num_gpus > max(gpus, 1):
-        raise ValueError(
-            f"--num-gpus is {args.num_gpus}, but this machine has {gpus}; `--num-gpus 0 --num-processes "
-            f"{args.num_gpus}` starts as many processes on the CPU"
-        )
-    if args.num_machines < 1 or not 0 <= args.machine_rank < args.num_machines:
-        raise ValueError(
-            f"--num-machines is {args.num_machines} and --machine-rank {args.machine_rank}; allowed: at least 1, and "
-            "ranks from 0 below it"
-        )
-    if args.dist_url != "auto" and not re.fullmatch(r"tcp://[^:/]+:\d+|file:///.+|env://", args.dist_url):
-        raise ValueError(f"--dist-url is {args.dist_url!r}; allowed: auto, tcp://HOST:PORT, file:///PATH")
-    if args.num_machines > 1 and args.dist_url == "auto" and not under_torchrun():
-        raise ValueError(
-            f"--num-machines is {args.num_machines}, so --dist-url must name the first one, such as tcp://HOST:PORT"
-        )
-    if under_torchrun() and max(processes, args.num_gpus) > 1:
-        raise ValueError(
-            f"--num-gpus is {args.num_gpus} and --num-processes {processes}, but torchrun starts the "
-            "processes: omit both flags and give torchrun --nproc-per-node"
-        )
+    problems = {
+        f"{given}; allowed: numbers from 0": min(args.num_gpus, processes) < 0,
+        f"{given}, which are for processes on GPUs and on the CPU: give one": processes > 0 and args.num_gpus > 1,
+        f"--num-gpus is {args.num_gpus}, but this machine has {gpus}; `--num-gpus 0 --num-processes {args.num_gpus}` "
+        "starts as many processes on the CPU": args.num_gpus > max(gpus, 1),
+        f"{machines} and --machine-rank {args.machine_rank}; allowed: at least 1, and ranks from 0 below it":
+            not 0 <= args.machine_rank < args.num_machines,
+        f"--dist-url is {args.dist_url!r}; allowed: auto, tcp://HOST:PORT, file:///PATH":
+            not re.fullmatch(form, args.dist_url),
+        f"{machines}, so --dist-url must name the first one, such as tcp://HOST:PORT":
+            args.num_machines > 1 and args.dist_url == "auto" and not under_torchrun(),
+        f"{given}, but torchrun starts the processes: omit both flags and give torchrun --nproc-per-node":
+            under_torchrun() and max(processes, args.num_gpus) > 1,
+    }  # fmt: skip
+    for text, holds in problems.items():
+        if holds:
+            raise ValueError(text)
 
 
 def launch(main: Callable[..., Any], args: argparse.Namespace, *others: Any) -> Any:

@@ -49,7 +49,7 @@ class TrainLoader:
         mapper: record -> what the model takes.
         order: gives the endless sequence of record numbers, as the global generators are seeded.
         batch_size: B.
-        num_workers: of this process.
+        num_workers: number of worker processes of this process.
         groups: see `batches`.
 
     `seed` and `first_batch` may be set until iteration starts.
@@ -202,5 +202,5 @@ def build_test_loader(cfg: CfgNode, name: str) -> DataLoader:
 
 
 def is_stream(name: str) -> bool:
-    """Whether a registered data set has no end."""
+    """Returns whether a registered data set is endless."""
     return getattr(MetadataCatalog.get(name), "endless", False)

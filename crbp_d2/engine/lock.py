@@ -1,7 +1,6 @@
 """One run per output folder."""
 
-import errno
-import json
+import fcntl
 import logging
 import os
 import socket
@@ -9,13 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
-import portalocker
 from detectron2.utils import comm
 
 from crbp_d2.checkpoint.loading import LAST, newest_first
 
 FILE = "run.lock"
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class FolderTaken(RuntimeError):
@@ -23,10 +20,10 @@ class FolderTaken(RuntimeError):
 
 
 class RunLock:
-    """Keeps other runs out of a folder while a `with` block runs; the main process does it for all.
+    """Keeps other runs out of a folder while a `with` block runs; the main process locks for all.
 
-    The operating system frees a lock when its process ends, however it ends, so a stale lock is one whose file still
-    names a process: it is taken over, and `notes` says so.
+    The operating system frees a lock when its process ends, however it ends. A file that still names a process is of a
+    killed run: it is taken over, and `notes` says so.
 
     Args:
         folder: created if missing.
@@ -50,85 +47,57 @@ class RunLock:
         problem = None
         if comm.is_main_process():
             try:
-                self._acquire()
+                self._acquire(os.path.dirname(self.path))
             except (FolderTaken, OSError) as error:
                 problem = error
-        problem = comm.all_gather(problem)[0]
-        if problem is not None:
+        if problem := comm.all_gather(problem)[0]:
             raise problem
         return self
 
-    def _acquire(self) -> None:
+    def _acquire(self, folder: str) -> None:
         try:
-            _make_folder(os.path.dirname(self.path))
-            self._lock = portalocker.Lock(
-                self.path, "a+", timeout=0, flags=portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING
-            )
-            self._file = self._lock.acquire()
-        except portalocker.LockException as error:
-            if _is_unsupported(error):
-                self.notes.append(f"{self.path} cannot be locked, so concurrent runs are not prevented")
-                return
-            raise FolderTaken(
-                f"OUTPUT_DIR {os.path.dirname(self.path)} is used by {_describe(_read(self.path))}; wait for it or "
-                "stop it, or choose another OUTPUT_DIR"
-            ) from error
+            os.makedirs(folder, exist_ok=True)
+        except OSError as error:
+            raise type(error)(error.errno, f"OUTPUT_DIR cannot be made: {error.strerror}", folder) from error
+        file = open(self.path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115  (closed on leaving)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            with file:
+                owner = _content(file) or "another process"
+            if isinstance(error, BlockingIOError):
+                raise FolderTaken(
+                    f"OUTPUT_DIR {folder} is used by {owner}; wait for it or stop it, or choose another OUTPUT_DIR"
+                ) from error
+            self.notes.append(f"{self.path} cannot be locked ({error.strerror}): concurrent runs are not prevented")
+            return
+        if before := _content(file):
+            self.notes.append(f"Taking over the lock {self.path} of {before}, which ended without freeing it")
+        self._file = file
         # A worker of a data loader must not keep the lock when its run is killed.
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._forget)
-        self._file.seek(0)
-        if before := self._file.read():
-            self.notes.append(
-                f"Taking over the lock {self.path} of {_describe(before)}, which ended without freeing it"
-            )
-        self._write(json.dumps({"process": os.getpid(), "host": socket.gethostname()}))
+        os.register_at_fork(after_in_child=self._forget)
+        self._write(f"process {os.getpid()} on host {socket.gethostname()}")
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._file is not None:
             self._write("")
-            self._lock.release()
-            self._file = None
+            fcntl.flock(self._file, fcntl.LOCK_UN)
+            self._forget()
 
     def _write(self, text: str) -> None:
-        self._file.seek(0)
-        self._file.truncate()
+        self._file.truncate(0)
         self._file.write(text)
         self._file.flush()
 
     def _forget(self) -> None:
         if self._file is not None:
-            os.close(self._file.fileno())
+            self._file.close()
             self._file = None
 
 
-def _make_folder(folder: str) -> None:
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        text = "is a file, not a folder" if os.path.isfile(folder) else f"cannot be made: {error.strerror or error}"
-        raise type(error)(error.errno, f"OUTPUT_DIR {text}", folder) from error
-
-
-def _is_unsupported(error: portalocker.LockException) -> bool:
-    """Whether the file system has no locks."""
-    causes = (error, error.__cause__, error.__context__, *error.args)
-    return any(getattr(cause, "errno", None) in NO_LOCKS for cause in causes)
-
-
-def _read(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
-
-
-def _describe(content: str) -> str:
-    try:
-        owner = json.loads(content)
-        return f"process {owner['process']} on host {owner['host']}"
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return "another process"
+def _content(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read()
 
 
 # Moved with the checkpoints.
@@ -138,8 +107,7 @@ FILES = (LAST, "metrics.json", "model_best.pth", "model_ema.pth")
 def set_aside(folder: str) -> Path | None:
     """Move the checkpoints and metrics of an earlier run into a sub-folder, apart from those of a new run.
 
-    Files of weights that are no checkpoints of a training stay. Returns the sub-folder, None where there is nothing
-    to move.
+    Files that hold weights only stay. Returns the sub-folder, or None without checkpoints.
     """
     damaged: dict[str, str] = {}
     checkpoints = [*newest_first(folder, damaged), *damaged]

@@ -82,7 +82,7 @@ def choose_settings(args: argparse.Namespace, cfg: CfgNode) -> None:
 
 
 def class_counts(name: str) -> tuple[int, int]:
-    """Numbers of thing and stuff classes of a data set, without the stuff class that stands for all things."""
+    """Numbers of thing and stuff classes of a data set, without the stuff class for all things."""
     metadata = MetadataCatalog.get(name)
     stuff = metadata.get("stuff_classes") or ()
     return len(metadata.get("thing_classes") or ()), len(stuff) - (list(stuff[:1]) == ["things"])

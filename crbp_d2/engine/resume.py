@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detectron2.engine import HookBase, hooks
 from detectron2.utils import comm
-from detectron2.utils.events import EventStorage, EventWriter, JSONWriter, TensorboardXWriter
+from detectron2.utils.events import EventStorage, EventWriter, JSONWriter
 
 from crbp_d2.utils.files import write_text
 
@@ -131,8 +131,6 @@ class MetricsWriter(EventWriter):
         self._writer._last_write = self.last_line.get("iteration", -1)
 
     def write(self) -> None:
-        if self._writer is None:
-            self._writer = JSONWriter(self.path, window_size=WINDOW)
         with _named(self.path):
             self._writer.write()
 
@@ -141,24 +139,24 @@ class MetricsWriter(EventWriter):
             self._writer.close()
 
 
-class TensorboardWriter(TensorboardXWriter):
-    """detectron2's, whose errors name the folder.
+class NamedWriter(EventWriter):
+    """Another writer, whose errors name its file or folder.
 
     Raises (from `write` and `close`):
-        OSError: names the folder.
+        OSError: names `path`.
     """
 
-    def __init__(self, folder: str):
-        super().__init__(folder)
-        self.folder = folder
+    def __init__(self, writer: EventWriter, path: str):
+        self.writer = writer
+        self.path = path
 
     def write(self) -> None:
-        with _named(self.folder):
-            super().write()
+        with _named(self.path):
+            self.writer.write()
 
     def close(self) -> None:
-        with _named(self.folder):
-            super().close()
+        with _named(self.path):
+            self.writer.close()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from crbp_d2.utils.errors import exit_with
 
 from .dry_run import dry_run
 from .launch import launch
-from .lazy import checked_lazy_config, is_lazy, run_lazy
+from .lazy import check_lazy_config, is_lazy, run_lazy
 from .loaders import UnusableRecord
 from .lock import FolderTaken, RunLock
 from .registration import register_from
@@ -40,7 +40,7 @@ def main(arguments: list[str] | None = None) -> dict | None:
     try:
         # Once, before any process starts.
         if is_lazy(args.config_file):
-            checked_lazy_config(args)
+            check_lazy_config(args)
             return launch(_reporting, args, run_lazy)
         return launch(_reporting, args, run, _checked(args))
     except REPORTED as error:

@@ -1,4 +1,4 @@
-"""Check of the settings that cost hours or train something wrong without a word, before anything is built.
+"""Check of the settings that cost hours or silently train something wrong, before anything is built.
 
 Other keys of detectron2 are left to the parts that read them: a scheduler, sampler, optimizer, pooler or crop of a
 user's own is never rejected for its name.
@@ -22,9 +22,8 @@ from crbp_d2.utils.errors import ContradictionError, SettingError
 Rule = tuple[Callable[[Any], bool], str | Iterable[str]]
 
 
-def _whole(least: int, most: float = math.inf) -> Rule:
-    text = f"whole numbers from {least}" + (f" to {most}" if most < math.inf else "")
-    return lambda value: type(value) is int and least <= value <= most, text
+def _whole(minimum: int) -> Rule:
+    return lambda value: type(value) is int and value >= minimum, f"whole numbers from {minimum}"
 
 
 def _number(value: Any) -> bool:
@@ -42,21 +41,21 @@ def _one_of(*names: str) -> Rule:
     return lambda value: value in names, names
 
 
-def _or_none(rule: Rule) -> Rule:
+def or_none(rule: Rule) -> Rule:
     holds, text = rule
     return lambda value: value is None or holds(value), f"{text}, or None"
 
 
-def _every(rule: Rule, least: int = 1) -> Rule:
+def _every(rule: Rule, length: int = 1) -> Rule:
     holds, text = rule
     return (
-        lambda values: isinstance(values, list | tuple) and len(values) >= least and all(map(holds, values)),
-        f"a list of at least {least}: {text}",
+        lambda values: isinstance(values, list | tuple) and len(values) >= length and all(map(holds, values)),
+        f"a list of at least {length}: {text}",
     )
 
 
 def _rising(rule: Rule) -> Rule:
-    holds, text = _every(rule, least=0)
+    holds, text = _every(rule, length=0)
     return lambda values: holds(values) and all(a < b for a, b in itertools.pairwise(values)), f"{text}, rising"
 
 
@@ -68,9 +67,7 @@ SIZE = _whole(1)
 COUNT = _whole(0)
 FROM_0 = _real("[0, inf)")
 ABOVE_0 = _real("(0, inf)")
-NAMES = _every((lambda value: isinstance(value, str) and value.strip() != "", "names"), least=0)
-TEXT: Rule = (lambda value: isinstance(value, str), "text")
-BOOL = (lambda value: isinstance(value, bool), "true, false")
+NAMES = _every((lambda value: isinstance(value, str) and value.strip() != "", "names"), length=0)
 FOLDER: Rule = (lambda value: bool(value.strip()) and "://" not in value, "the path of a folder on a disk")
 SEED: Rule = (
     lambda value: type(value) is int and value < 2**32 - 2**16,
@@ -90,7 +87,7 @@ COMMON: dict[str, Rule] = {
     "TEST.IMS_PER_BATCH": SIZE,
     "TEST.PICTURES": COUNT,
     "TEST.DETECTIONS_PER_IMAGE": SIZE,
-    "TEST.EXPECTED_RESULTS": _every((_is_expected, "[task, metric, value, tolerance]"), least=0),
+    "TEST.EXPECTED_RESULTS": _every((_is_expected, "[task, metric, value, tolerance]"), length=0),
 }
 TRAINING: dict[str, Rule] = {
     "SOLVER.MAX_ITER": SIZE,
@@ -100,8 +97,8 @@ TRAINING: dict[str, Rule] = {
     "SOLVER.BASE_LR_END": FROM_0,
     "SOLVER.MOMENTUM": _real("[0, 1)"),
     "SOLVER.WEIGHT_DECAY": FROM_0,
-    "SOLVER.WEIGHT_DECAY_NORM": _or_none(FROM_0),
-    "SOLVER.WEIGHT_DECAY_BIAS": _or_none(FROM_0),
+    "SOLVER.WEIGHT_DECAY_NORM": or_none(FROM_0),
+    "SOLVER.WEIGHT_DECAY_BIAS": or_none(FROM_0),
     "SOLVER.BIAS_LR_FACTOR": FROM_0,
     "SOLVER.GAMMA": ABOVE_0,
     "SOLVER.STEPS": _rising(SIZE),

@@ -85,8 +85,8 @@ def checked_config(args: argparse.Namespace) -> CfgNode:
 
     Raises:
         KeyError: an unknown key in a config file, by its full name.
-        ValueError: no such config file, or one that is no plain YAML; an unknown key on the command line; a value
-            that is not allowed, or flags that the machine cannot follow.
+        ValueError: a missing config file, invalid YAML, an unknown key on the command line, an invalid value, or flags
+            that this machine does not support.
     """
     check_processes(args)
     cfg = merged_config(args)

@@ -12,7 +12,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, create_ddp_model, hooks
 from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.utils import comm
-from detectron2.utils.events import CommonMetricPrinter, EventWriter
+from detectron2.utils.events import CommonMetricPrinter, EventWriter, TensorboardXWriter
 from detectron2.utils.logger import setup_logger
 from torch import nn
 
@@ -20,6 +20,7 @@ from crbp_d2.checkpoint.loading import Checkpointer
 from crbp_d2.data import register_builtin
 from crbp_d2.evaluation import EarlyStopStatistics, SettlingStatistics, write_results
 from crbp_d2.evaluation.results import UnknownFigure, check_expected
+from crbp_d2.modeling.heads import recurrent_heads
 from crbp_d2.predict.run_folder import KeepMetadata
 
 from .averaging import AveragedWeights, BestCheckpoint, WeightsOnly
@@ -29,11 +30,11 @@ from .loop import PartwiseTrainer, allow_void_batches
 from .optimizer import build_optimizer, resume_optimizer
 from .resume import (
     MetricsWriter,
+    NamedWriter,
     RepeatablePreciseBN,
     ResumedEvaluation,
     ResumedMetrics,
     SeedEveryStep,
-    TensorboardWriter,
 )
 from .seeding import INITIAL_WEIGHTS, run_seed, seed_draws, seed_generators
 from .setup import check
@@ -158,7 +159,7 @@ class Trainer(DefaultTrainer):
         if cfg.TEST.VALIDATION_IMAGES and cfg.DATASETS.TEST:
             inputs = functools.partial(validation_inputs, cfg, cfg.TEST.VALIDATION_IMAGES)
             found.append(ValidationLoss(cfg.TEST.EVAL_PERIOD, model, inputs))
-        if PicturesOverSteps.possible(cfg, model):
+        if cfg.VIS_PERIOD and cfg.DATASETS.TEST and recurrent_heads(model):
             found.append(PicturesOverSteps(cfg, model, cfg.VIS_PERIOD))
         return found
 
@@ -178,7 +179,7 @@ class Trainer(DefaultTrainer):
     def build_writers(self) -> list[EventWriter]:
         folder = self.cfg.OUTPUT_DIR
         self.metrics = MetricsWriter(os.path.join(folder, "metrics.json"))
-        return [CommonMetricPrinter(self.max_iter), self.metrics, TensorboardWriter(folder)]
+        return [CommonMetricPrinter(self.max_iter), self.metrics, NamedWriter(TensorboardXWriter(folder), folder)]
 
     @classmethod
     def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:

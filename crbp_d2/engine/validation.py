@@ -13,7 +13,6 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from torch import nn
 
-from crbp_d2.modeling.heads import recurrent_heads
 from crbp_d2.predict.pictures import Predictions
 from crbp_d2.predict.run_folder import metadata_of
 
@@ -108,10 +107,6 @@ class PicturesOverSteps(HookBase):
         self.cfg = cfg
         self.model = model
         self.period = period
-
-    @staticmethod
-    def possible(cfg: CfgNode, model: nn.Module) -> bool:
-        return bool(cfg.VIS_PERIOD > 0 and cfg.DATASETS.TEST and recurrent_heads(model))
 
     def after_step(self) -> None:
         if (self.trainer.iter + 1) % self.period or not comm.is_main_process():

@@ -1,4 +1,4 @@
-"""Config files that are not allowed: one line that names the file or key, before anything is built."""
+"""Invalid config files: one line that names the file or key, before anything is built."""
 
 import pytest
 from detectron2.config import get_cfg
@@ -52,14 +52,14 @@ def test_a_key_whose_default_is_none_may_be_none_again(tmp_path):
         ("_BASE_: 'https://nowhere.invalid/a.yaml'\n", ["nowhere.invalid", "_BASE_"]),
     ],
 )
-def test_config_files_that_are_none(tmp_path, content, parts):
+def test_invalid_config_files_are_named(tmp_path, content, parts):
     path = tmp_path / "config.yaml"
     if "SOLVER" in content:
         content = f"_BASE_: {ROOT / QUICK}\n{content}"
     path.write_text(content)
     message = refusal(config=path)
     assert all(part in message for part in parts)
-    # A value is named by its key, a file that is none by its path.
+    # A value is named by its key, an invalid file by its path.
     assert "SOLVER." in message or str(path) in message
 
 

@@ -1,5 +1,6 @@
 """No update that is not finite, and a message that names what went bad."""
 
+import contextlib
 import itertools
 import pickle
 
@@ -68,14 +69,18 @@ def test_a_bad_gradient_of_finite_losses():
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
+def clip(optimizer, kind, value=0.5, norm_type=2.0):
+    settings = get_cfg().SOLVER.CLIP_GRADIENTS
+    settings.merge_from_list(["CLIP_TYPE", kind, "CLIP_VALUE", value, "NORM_TYPE", norm_type])
+    clip_gradients(optimizer, settings)
+
+
 def weight_after(gradient, optimizer_type=torch.optim.SGD, clipping=None):
     """The weight after a step of rate 1 with this gradient."""
     model = Scaled()
     optimizer = optimizer_type(model.parameters(), lr=1.0)
     if clipping:
-        settings = get_cfg().SOLVER.CLIP_GRADIENTS
-        settings.merge_from_list(["CLIP_TYPE", clipping, "CLIP_VALUE", 0.5])
-        clip_gradients(optimizer, settings)
+        clip(optimizer, clipping)
     try:
         step(model, optimizer, [gradient], 3, clips_values=clipping == "value")
     finally:
@@ -91,9 +96,7 @@ def test_gradients_are_checked_before_they_are_clipped(clipping, bad):
     model.weight.register_hook(lambda g: g * torch.tensor([1.0, bad, 1.0, 1.0]))
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     if clipping:
-        settings = get_cfg().SOLVER.CLIP_GRADIENTS
-        settings.merge_from_list(["CLIP_TYPE", clipping, "CLIP_VALUE", 0.5])
-        clip_gradients(optimizer, settings)
+        clip(optimizer, clipping)
     with pytest.raises(FloatingPointError, match="not finite at iteration 3") as raised:
         step(model, optimizer, [[1.0, 1.0, 0.0, 2.0]], 3, clips_values=clipping == "value")
     assert "first weight" in str(raised.value) and model.weight.tolist() == [0, 0, 0, 0]
@@ -109,6 +112,17 @@ def test_a_norm_that_overflows_is_called_that(optimizer_type, clipping):
 
 def test_large_finite_gradients_are_clipped_by_value():
     assert weight_after([3e30, -3e30, 0.25, 0.0], clipping="value") == [-0.5, 0.5, -0.25, 0]
+
+
+@pytest.mark.parametrize("kind,norms", [("norm", (7, 2)), ("full_model", (9, 9))])
+def test_clipping_by_the_norm_of_its_type(kind, norms):
+    parameters = [nn.Parameter(torch.zeros(2)), nn.Parameter(torch.zeros(1))]
+    parameters[0].grad, parameters[1].grad = torch.tensor([3.0, -4.0]), torch.tensor([2.0])
+    optimizer = torch.optim.SGD(parameters, lr=1.0)
+    clip(optimizer, kind, norm_type=1.0)
+    optimizer.step()
+    assert parameters[0].tolist() == pytest.approx([-1.5 / norms[0], 2 / norms[0]])
+    assert parameters[1].item() == pytest.approx(-1 / norms[1])
 
 
 def fused_sgd(parameters, lr):
@@ -132,20 +146,25 @@ def test_the_scaler_skips_an_overflow(optimizer_type):
 def test_scaled_gradients_are_clipped_unscaled(optimizer_type):
     model = Scaled()
     optimizer = optimizer_type(model.parameters(), lr=1.0)
-    settings = get_cfg().SOLVER.CLIP_GRADIENTS
-    settings.merge_from_list(["CLIP_TYPE", "full_model", "CLIP_VALUE", 2.5])
-    clip_gradients(optimizer, settings)
+    clip(optimizer, "full_model", 2.5)
     step(model, optimizer, [[3.0, 4.0, 0.0, 0.0]], dtype=torch.float16)
     assert model.weight.tolist() == pytest.approx([-1.5, -2.0, 0, 0], rel=1e-3)
 
 
 class Means(nn.Module):
-    """A mean and a sum over the images of a batch; notes the batches that it gets."""
+    """A mean and a sum over the images of a batch; records its batches, and those within `no_sync`."""
 
     def __init__(self):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
         self.batches = []
+        self.unsynced = []
+
+    @contextlib.contextmanager
+    def no_sync(self):
+        first = len(self.batches)
+        yield
+        self.unsynced += self.batches[first:]
 
     def forward(self, batch):
         self.batches.append(batch)
@@ -159,7 +178,10 @@ def test_parts_are_contiguous_and_sums_stay_sums(parts, expected):
     batch = [1.0, 2.0, 3.0, 4.0, 10.0]
     logged = step(model, torch.optim.SGD(model.parameters(), lr=0.1), batch, parts=parts, sums=("loss_lipschitz",))
     assert [len(part) for part in model.batches] == expected and sum(model.batches, []) == batch
+    assert model.unsynced == model.batches[:-1]
     assert logged["loss"] == pytest.approx(4) and logged["loss_lipschitz"] == pytest.approx(20)
+    # The gradient is their sum.
+    assert model.weight.item() == pytest.approx(1 - 0.1 * 24)
     assert model.weight.item() == pytest.approx(1 - 0.1 * 24)
 
 

@@ -67,7 +67,7 @@ def test_it_trains_and_evaluates_from_the_command_line(tmp_path):
         results = json.loads((tmp_path / "run/inference/lazy_set/results.json").read_text())
         assert {"panoptic_seg", "bbox", "segm", "sem_seg"} == set(results)
         assert json.loads((tmp_path / "run/metadata.json").read_text())["thing_classes"] == ["cat", "dog"]
-        with pytest.raises(SystemExit, match="^predict.py: .*run is the run of a LazyConfig"):
+        with pytest.raises(SystemExit, match="run of a LazyConfig"):
             tool("predict", tmp_path / "images", "--run", tmp_path / "run", "--output", tmp_path / "out")
         weights = f"train.init_checkpoint={tmp_path / 'run/model_final.pth'}"
         again = main(["--config-file", LAZY, "--eval-only", *names, *NARROW, f"train.output_dir={tmp_path / 'again'}",
@@ -78,21 +78,12 @@ def test_it_trains_and_evaluates_from_the_command_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options,expected",
+    "option,expected",
     [
-        (["train.max_itr=3"], "train.max_itr.*did you mean 'train.max_iter'"),
-        (["SOLVER.MAX_ITER", "3"], "key=value"),
-        (["--dry-run"], "--dry-run"),
-    ],
-)
-def test_options_that_it_has_not_are_named(options, expected):
-    with pytest.raises(SystemExit, match=expected):
-        main(["--config-file", LAZY, *options])
-
-
-@pytest.mark.parametrize(
-    "option,key",
-    [
+        ("train.max_itr=3", "train.max_itr"),
+        ("train.max_itr=3", "did you mean 'train.max_iter'"),
+        ("SOLVER.MAX_ITER", "key=value"),
+        ("--dry-run", "--dry-run"),
         ("train.max_iter=0", "train.max_iter"),
         ("train.max_iter=abc", "train.max_iter"),
         ("train.output_dir=", "train.output_dir"),
@@ -114,10 +105,10 @@ def test_options_that_it_has_not_are_named(options, expected):
         ("optimizer.lr=-1", "optimizer.lr"),
     ],
 )
-def test_values_that_are_not_allowed_are_named_with_their_keys(option, key):
+def test_invalid_options_are_named_with_their_keys(option, expected):
     with pytest.raises(SystemExit) as stopped:
-        main(["--config-file", LAZY, "dataloader.train.dataset.names=nothing", option])
-    assert key in str(stopped.value) and "\n" not in str(stopped.value)
+        main(["--config-file", LAZY, option, "dataloader.train.dataset.names=nothing"])
+    assert expected in str(stopped.value) and "\n" not in str(stopped.value)
 
 
 def test_weights_that_are_missing_are_named(tmp_path):

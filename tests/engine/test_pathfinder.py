@@ -1,8 +1,6 @@
 """Pathfinder in the engine: every config takes a step, the quick one runs through, streams go on where they were."""
 
 import json
-import runpy
-import sys
 
 import pytest
 import torch
@@ -11,6 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.engine import DefaultTrainer
 from detectron2.utils.env import seed_all_rng
 from helpers.paths import ROOT
+from helpers.programs import tool
 
 from crbp_d2 import Trainer, add_crbp_config
 from crbp_d2.data import PathfinderDatasetMapper, register_builtin
@@ -117,7 +116,7 @@ def test_every_config_builds_and_takes_a_training_step(name):
     # The stimuli of its own spec, without the files.
     stream = DatasetCatalog.get(cfg.DATASETS.TRAIN[0].replace("_train", "_stream"))
     records = [PathfinderDatasetMapper(cfg, is_train=True)(stream[k]) for k in range(2)]
-    for record in records:  # what lies about its brightest pixel is enough for a step
+    for record in records:  # a crop around the brightest pixel is enough for a step
         image, side = record["image"], 48
         brightest = divmod(int(image[0].argmax()), image.shape[2])
         y, x = (min(max(p - side // 2, 0), n - side) for p, n in zip(brightest, image.shape[1:], strict=True))
@@ -140,19 +139,18 @@ def small_set(tmp_path, monkeypatch):
         write_split(default_folder("PF6s") / split, split_of(SPECS["PF6s"], split, 0, count))
 
 
-def train_net(monkeypatch, path, *arguments):
-    monkeypatch.setattr(sys, "argv", ["train_net.py", "--config-file", str(path), *map(str, arguments)])
-    runpy.run_path(str(ROOT / "tools/train_net.py"), run_name="__main__")
+def train_net(*arguments):
+    tool("train_net", "--config-file", QUICK, *arguments)
 
 
 @pytest.mark.usefixtures("small_set")
 def test_the_quick_config_trains_resumes_and_evaluates(tmp_path, monkeypatch):
     options = ["OUTPUT_DIR", tmp_path / "out", "DATALOADER.NUM_WORKERS", 0, "SOLVER.CHECKPOINT_PERIOD", 3]
-    train_net(monkeypatch, QUICK, *options, "SOLVER.MAX_ITER", 6)
+    train_net(*options, "SOLVER.MAX_ITER", 6)
     first = []
     with monkeypatch.context() as patch:
         patch.setattr(DefaultTrainer, "train", lambda self: first.append(self.data_loader.first_batch))
-        train_net(monkeypatch, QUICK, "--resume", *options, "SOLVER.MAX_ITER", 9)
+        train_net("--resume", *options, "SOLVER.MAX_ITER", 9)
     assert first == [6]
 
     inference = tmp_path / "out/inference/pathfinder_PF6s_val"
@@ -166,7 +164,7 @@ def test_the_quick_config_trains_resumes_and_evaluates(tmp_path, monkeypatch):
     assert {"loss_sem_seg", "loss_lipschitz", "recurrence/residual"} <= set(metrics[-2])
 
     (inference / "results.json").unlink()
-    train_net(monkeypatch, QUICK, "--eval-only", *options, "MODEL.WEIGHTS", tmp_path / "out/model_final.pth")
+    train_net("--eval-only", *options, "MODEL.WEIGHTS", tmp_path / "out/model_final.pth")
     assert json.loads((inference / "results.json").read_text()) == in_training
 
 
@@ -207,10 +205,7 @@ def test_a_stream_is_known_by_what_it_is_not_by_its_name():
         (["DATASETS.TEST", "('pathfinder_PF15_val',)"], "no data set is named 'pathfinder_PF15_val'"),
     ],
 )
-def test_bad_settings_are_refused_before_anything_is_built(tmp_path, monkeypatch, options, expected):
-    def refuse(cls, cfg):
-        raise AssertionError("a model was built before the input was checked")
-
-    monkeypatch.setattr(DefaultTrainer, "build_model", classmethod(refuse))
+@pytest.mark.usefixtures("nothing_is_built")
+def test_invalid_settings_fail_early(tmp_path, options, expected):
     with pytest.raises(SystemExit, match=expected):
-        train_net(monkeypatch, QUICK, *options, "OUTPUT_DIR", tmp_path)
+        train_net(*options, "OUTPUT_DIR", tmp_path)

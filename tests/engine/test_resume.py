@@ -7,7 +7,7 @@ import pytest
 import torch
 from detectron2.utils.events import get_event_storage
 from helpers import forked
-from helpers.stopped_runs import Stopped, refusal, stopped_and_resumed, train
+from helpers.stopped_runs import Stopped, stopped_and_resumed, train
 from torch import nn
 
 from crbp_d2 import Trainer
@@ -81,18 +81,15 @@ def test_a_resumed_run_takes_rate_and_decay_of_its_config(tmp_path, caplog, name
     options = ("SOLVER.OPTIMIZER", name, "SOLVER.LR_SCHEDULER_NAME", "WarmupMultiStepLR", "SOLVER.STEPS", "(4,)",
                "SOLVER.GAMMA", 0.5, "SOLVER.WARMUP_ITERS", 0)  # fmt: skip
     train("stream", tmp_path, *options, "SOLVER.BASE_LR", 0.01, "SOLVER.MAX_ITER", 3)
-    new = ("SOLVER.BASE_LR", 0.004, "SOLVER.WEIGHT_DECAY", 0.25)
+    new = ("SOLVER.BASE_LR", 0.004, "SOLVER.WEIGHT_DECAY", 0.25, "SOLVER.MOMENTUM", 0.5)
     train("stream", tmp_path, *options, *new, "SOLVER.MAX_ITER", 6, flags=["--resume"])
     state = torch.load(tmp_path / "model_final.pth", weights_only=True)["trainer"]["_trainer"]["optimizer"]
     group = state["param_groups"][0]
     assert (group["initial_lr"], group["lr"], group["weight_decay"]) == pytest.approx((0.004, 0.002, 0.25))
     assert "SOLVER.BASE_LR is 0.004, in the checkpoint 0.01" in caplog.text and "WEIGHT_DECAY is 0.25" in caplog.text
-
-
-def test_another_optimizer_is_refused(tmp_path):
-    train("stream", tmp_path, "SOLVER.OPTIMIZER", "SGD", "SOLVER.MAX_ITER", 2)
-    options = ("SOLVER.OPTIMIZER", "Adam", "SOLVER.MAX_ITER", 4)
-    assert "SOLVER.OPTIMIZER" in refusal("stream", tmp_path, *options, flags=["--resume"])
+    assert group.get("momentum", 0.5) == 0.5 and ("MOMENTUM is 0.5, in the checkpoint 0.9" in caplog.text) == (
+        name == "SGD"
+    )
 
 
 def test_draws_depend_on_seed_and_place():

@@ -1,4 +1,4 @@
-"""Settings that are not allowed: one line that names the key, before anything is built."""
+"""Invalid settings: one line that names the key, before anything is built."""
 
 import subprocess
 import sys
@@ -58,6 +58,7 @@ pytestmark = pytest.mark.usefixtures("nothing_is_built")
         ("TEST.IMS_PER_BATCH", 0),
         ("TEST.EVAL_PERIOD", -1),
         ("TEST.PICTURES", -1),
+        ("TEST.BEST_METRIC", "pathfinder/F1"),
         ("INPUT.MIN_SIZE_TRAIN", ()),
         ("SEED", 2**32),
         ("SEED", None),
@@ -79,7 +80,7 @@ pytestmark = pytest.mark.usefixtures("nothing_is_built")
         ("GLOBAL.HACK", "1e400"),
     ],
 )
-def test_a_value_that_is_not_allowed_is_named_with_its_key(key, value):
+def test_an_invalid_value_is_named_with_its_key(key, value):
     message = refusal(key, value)
     assert key in message and str(value).strip("'").replace("1e400", "inf") in message
 
@@ -105,14 +106,10 @@ def test_settings_of_roi_models(key, value):
     assert key in message and str(value).strip("'").replace("1e400", "inf") in message
 
 
-def _zoo_configs():
-    folder = Path(model_zoo.__file__).parent / "configs"
-    return sorted(str(path) for path in folder.rglob("*.yaml") if not path.name.startswith("Base"))
-
-
 def test_the_configs_of_detectron2_and_ours_are_allowed():
-    ours = sorted(map(str, (ROOT / "configs").rglob("*.yaml")))
-    paths = [path for path in (*_zoo_configs(), *ours) if "/bases/" not in path]
+    folders = Path(model_zoo.__file__).parent / "configs", ROOT / "configs"
+    paths = [str(path) for folder in folders for path in folder.rglob("*.yaml")
+             if "/bases/" not in str(path) and not path.name.startswith("Base")]  # fmt: skip
     assert len(paths) > 100
     for path in paths:
         cfg = get_cfg()
@@ -123,7 +120,7 @@ def test_the_configs_of_detectron2_and_ours_are_allowed():
         check_settings(cfg, processes=1)
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="it is about machines without a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="for machines without a GPU")
 @pytest.mark.parametrize(
     "flags,parts",
     [
@@ -136,7 +133,7 @@ def test_what_needs_a_gpu_says_so(flags, parts):
     assert all(part in message for part in parts)
 
 
-def test_a_data_set_that_is_none_is_named_with_its_key():
+def test_an_unknown_data_set_is_named_with_its_key():
     for key in ("DATASETS.TRAIN", "DATASETS.TEST"):
         assert key in (message := refusal(key, ("nothing",))) and "'nothing'" in message
 
@@ -229,7 +226,7 @@ def test_a_missing_detectron2_is_named_in_one_line(tmp_path):
     assert done.returncode == 1 and "detectron2" in done.stderr and len(done.stderr.strip().splitlines()) == 1
 
 
-def test_the_command_says_it_in_one_line_too(tmp_path):
+def test_the_command_reports_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     arguments = ["--config-file", ROOT / QUICK, "SOLVER.MAX_ITER", 0]
     log = tmp_path / "log"

@@ -1,4 +1,4 @@
-"""What keys of a training ask for, all at once, by tools/train_net.py from a folder that is not the repository's."""
+"""Outputs of tools/train_net.py with many keys set, run outside the repository."""
 
 import json
 
@@ -65,7 +65,7 @@ def test_checkpoints_scalars_pictures_and_files_for_a_server(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES)
-def test_every_rule_trains_both_heads_and_is_evaluated_step_by_step(tmp_path, rule):
+def test_every_rule_trains_both_heads_and_is_evaluated_per_step(tmp_path, rule):
     tool("train_net", *CONFIG, *DATA, *TINY, "SOLVER.MAX_ITER", 1, "MODEL.RECURRENCE.RULE", rule,
          "TEST.STEPS_TO_EVALUATE", "(1, 3, 6)")  # fmt: skip
     results = json.loads((tmp_path / "run/inference/command_set/results.json").read_text())

@@ -1,4 +1,4 @@
-"""How many files and objects the package takes for what a user does most."""
+"""Numbers of files entered and objects built by the most frequent tasks."""
 
 import numpy as np
 import pytest
