@@ -6,6 +6,7 @@ python -m tools.benchmarks cuda --minutes 12
 python -m tools.benchmarks earlier cdbb1ad
 python -m tools.benchmarks early-stop configs/quick/panoptic_R18_crbp_toy.yaml MODEL.pth
 python -m tools.benchmarks growth
+python -m tools.benchmarks launches
 python -m tools.benchmarks memory
 python -m tools.benchmarks model
 python -m tools.benchmarks objects configs/quick/panoptic_R18_contracting_toy.yaml MODEL.pth
@@ -33,6 +34,7 @@ from .cuda import Work, convolutions, measure_parts
 from .earlier import compare_versions, earlier_table
 from .early_stop import early_stop_table, evaluations_table, measure_early_stop, measure_evaluations
 from .growth import growth_table, measure_work
+from .launches import launches_table
 from .loading import PATHFINDER, STREAM, loader_of, loading_tables, measure_loading, measure_workers
 from .many_objects import (
     DETECTIONS,
@@ -131,6 +133,11 @@ def growth() -> None:
     write_table("growth", "growth", growth_table(measure_work()))
 
 
+def launches() -> None:
+    """kernels and waits on a pretended device, compared with the plain loop and torchdeq"""
+    write_table("launches", "launches", launches_table())
+
+
 def memory() -> None:
     """time and peak memory against steps, rule by rule"""
     for name, table in memory_tables(measure_memory()).items():
@@ -203,6 +210,7 @@ SUBCOMMANDS = {
     "earlier": (earlier, ("revision",)),
     "early-stop": (early_stop, ("config_file", "weights")),
     "growth": (growth, ()),
+    "launches": (launches, ()),
     "memory": (memory, ()),
     "model": (model, ()),
     "objects": (objects, ("config_file", "weights")),

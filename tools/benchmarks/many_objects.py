@@ -54,7 +54,7 @@ class ScriptedExit(EarlyExit):
 
     Args:
         solver: see EarlyExit.
-        exits: numbers of steps; samples are given them in turn.
+        exits: number of steps of each sample.
     """
 
     def __init__(self, solver, exits: Sequence[int]):
@@ -62,7 +62,7 @@ class ScriptedExit(EarlyExit):
         self.exits = torch.as_tensor(exits)
 
     def stops(self, taken: int, samples: Tensor, residual: Tensor) -> Tensor:
-        return taken >= self.exits[samples % len(self.exits)]
+        return taken >= self.exits[samples]
 
 
 def quantiles(steps: Sequence[int], count: int) -> list[int]:

@@ -20,6 +20,7 @@ from crbp_d2.engine.run import main
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/quick"
 ITERATIONS, PERIOD = 12, 2
+SETS = (*(f"pathfinder_soak_{split}" for split in ("train", "val", "stream")), "toy_panoptic_train", "toy_panoptic_val")
 FINAL = ("model_final.pth", "metrics.json")
 
 PATHFINDER = [
