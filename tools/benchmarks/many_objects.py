@@ -1,4 +1,4 @@
-"""Inference with a given number of detections, and training with a given number of positive RoIs, beside feedforward.
+"""Inference by number of detections and training by number of positive RoIs, compared with feedforward.
 
 Random weights detect next to nothing, so that a mask head would have nothing to do: here the detections are given.
 Times are of the processor, in one thread, so that other work on the machine does not count.

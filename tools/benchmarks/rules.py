@@ -1,4 +1,4 @@
-"""What each learning rule costs and how near its gradient is to that of the fixed point.
+"""The cost of each learning rule, and the distance of its gradient from that of the fixed point.
 
 Measured on h' = tanh(W h + V z) with W scaled so that the Jacobian at the fixed point has a spectral
 radius of 0.9. N: samples; D: elements of the state.
@@ -68,7 +68,7 @@ class RuleCost:
 
     held: bytes autograd holds between forward and backward pass.
     error: ||gradient - truth|| / ||truth|| over all parameters, truth that of the fixed point.
-    evaluations: of the cell, in the forward pass.
+    evaluations: number of the cell's in the forward pass.
     products: passes of a gradient through one step, in the backward pass (each costs about one to two
         evaluations).
     """

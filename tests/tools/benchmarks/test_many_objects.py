@@ -1,4 +1,4 @@
-"""Given numbers of detections and positive RoIs on a page: what is said to run is what runs."""
+"""Inference and training with given numbers of detections and positive RoIs."""
 
 import pytest
 import torch
