@@ -3,20 +3,23 @@
 Peaks of the process are measured in one of their own each, so that none starts with what another left behind.
 """
 
+import gc
+import json
 import re
+import tempfile
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from crbp_d2.recurrence import Recurrence, UnconvergedWarning, learning_rule
 
-from .live_memory import live_peak
 from .tables import Table
 from .training_step import Problem, mask_problem, recurrence_step
 
@@ -97,6 +100,34 @@ def _live_peak(rule: str, samples: int, steps: int) -> int:
     recurrence_step(problem, recurrence)
     problem.cell.zero_grad(set_to_none=True)
     return live_peak(lambda: recurrence_step(problem, recurrence))
+
+
+def live_peak(step: Callable[[], object]) -> int:
+    """Maximum bytes of the tensors alive during a call, above those alive before, as the CPU's allocator counts them.
+
+    The same at every run on one machine; on another one the convolutions may take other workspaces.
+    """
+    # Garbage of earlier calls must not be freed in between.
+    gc.collect()
+    gc.disable()
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            step()
+    finally:
+        gc.enable()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiled.export_chrome_trace(str(path))
+        return peak_of(json.loads(path.read_text())["traceEvents"])
+
+
+def peak_of(events: list[dict]) -> int:
+    """Maximum of the running sum of the allocations among a profiler's events."""
+    live = peak = 0
+    for event in sorted((e for e in events if e.get("name") == "[memory]"), key=lambda event: event["ts"]):
+        live += event["args"]["Bytes"]
+        peak = max(peak, live)
+    return peak
 
 
 def _recurrence(rule: str, steps: int, problem: Problem) -> Recurrence:

@@ -4,13 +4,14 @@ import pytest
 import torch
 
 from tools.benchmarks import memory
-from tools.benchmarks.live_memory import live_peak, peak_of
 from tools.benchmarks.memory import (
     RecurrentPart,
     StepCost,
+    live_peak,
     measure_memory,
     measure_recurrent_parts,
     memory_tables,
+    peak_of,
     recurrent_part_table,
 )
 from tools.benchmarks.training_step import mask_problem
