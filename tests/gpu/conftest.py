@@ -5,7 +5,7 @@ import torch
 from helpers.pretended_device import PretendedDevice
 
 from tools.data_sets import free
-from tools.soak.small_runs import register_small_sets
+from tools.soak.small_runs import SETS, register_small_sets
 
 CARD = [pytest.param("card", marks=pytest.mark.gpu)] if torch.cuda.is_available() else []
 
@@ -25,8 +25,7 @@ def gpu(request):
 
 @pytest.fixture(scope="module")
 def small_sets(tmp_path_factory):
-    names = [f"pathfinder_soak_{part}" for part in ("train", "val", "stream")]
-    free(*names, "toy_panoptic_train", "toy_panoptic_val")
+    free(*SETS)
     register_small_sets(tmp_path_factory.mktemp("datasets"))
     yield
-    free(*names, "toy_panoptic_train", "toy_panoptic_val")
+    free(*SETS)

@@ -54,6 +54,14 @@ def test_precisions(rule, precision, gpu):
     check_agreement(rule, "GalaHGRUCell", "auto", 3, precision, "cuda")
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_autocast_keeps_the_state_in_float32(dtype, gpu):
+    recurrence = learning_rule("crbp", HGRUCell(4, kernel_size=3), steps=4).to("cuda")
+    with torch.autocast("cuda", dtype):
+        output = recurrence(torch.randn(2, 4, 8, 8).to("cuda"))
+    assert output.state[0].dtype == torch.float32
+
+
 def results(recurrence, drive):
     """State, gradients and inferred state of a training step with a penalty."""
     drive = drive.detach().requires_grad_()

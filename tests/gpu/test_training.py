@@ -1,6 +1,7 @@
 """Training on the device: changed weights, options of the trainer, one process of DDP, graphs, TF32."""
 
 import copy
+import re
 import socket
 
 import pytest
@@ -17,8 +18,6 @@ from crbp_d2.layers.convolution import set_convolution
 from crbp_d2.recurrence import FixedSteps, Implicit, NeumannSeries, RandomSteps, Recurrence, learning_rule
 
 pytestmark = pytest.mark.filterwarnings("ignore::crbp_d2.recurrence.UnconvergedWarning")
-# Tests whose fault is known: strict, so that the mending commit has to delete the entry.
-PENDING: set[str] = set()
 OPTIMIZERS = {
     "foreach SGD": lambda p: torch.optim.SGD(p, 0.5, momentum=0.9, foreach=True),
     "fused SGD": lambda p: torch.optim.SGD(p, 0.5, momentum=0.9, fused=True),
@@ -26,12 +25,6 @@ OPTIMIZERS = {
     "fused Adam": lambda p: torch.optim.Adam(p, 1.0, eps=0.1, fused=True),
     "averaged": lambda p: torch.optim.SGD(p, 0.5, foreach=True),
 }
-
-
-def pending(*names):
-    """Parameters of a test, with those in PENDING expected to fail."""
-    mark = pytest.mark.xfail(reason="known fault", strict=True)
-    return [pytest.param(name, marks=mark if name in PENDING else ()) for name in names]
 
 
 def train(method, optimizer):
@@ -57,7 +50,7 @@ def train(method, optimizer):
     return [p.detach() for p in recurrence.parameters()]
 
 
-@pytest.mark.parametrize("optimizer", pending(*OPTIMIZERS))
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_fft_follows_changed_weights(optimizer, gpu):
     assert error(train("fft", optimizer), train("direct", optimizer)) < 1e-3
 
@@ -79,10 +72,10 @@ def quick(*options):
     return cfg
 
 
-@pytest.mark.parametrize("kind", pending("scaler foreach", "scaler fused"))
+@pytest.mark.parametrize("kind", ["foreach", "fused"])
 def test_an_overflow_reaches_the_scaler(kind, gpu):
     model = Trainer.build_model(quick())
-    optimizer = torch.optim.SGD(model.parameters(), 0.1, **{kind.split()[1]: True})
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, **{kind: True})
     trainer = PartwiseTrainer(model, Data(), optimizer, dtype=torch.float16)
     trainer.grad_scaler = torch.amp.GradScaler("cuda", init_scale=2.0**100)
     before, scale = copy.deepcopy(model.state_dict()), trainer.grad_scaler.get_scale()
@@ -146,9 +139,9 @@ def test_one_process_of_ddp(gpu):
 SOLVERS = {"fixed": lambda: FixedSteps(6), "random": lambda: RandomSteps(2, 6)}
 
 
-@pytest.mark.parametrize("name", pending("wait fixed", "wait random"))
+@pytest.mark.parametrize("name", SOLVERS)
 def test_fixed_runs_never_wait(name, gpu):
-    solver = SOLVERS[name.split()[1]]()
+    solver = SOLVERS[name]()
     recurrence = Recurrence(HGRUCell(4, kernel_size=3), solver, Implicit(NeumannSeries(3))).to("cuda")
     set_convolution(recurrence.cell, "direct")
     drive = torch.randn(2, 4, 8, 8).to("cuda")
@@ -160,25 +153,20 @@ def test_fixed_runs_never_wait(name, gpu):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_fixed_run_can_be_captured(gpu):
-    recurrence = Recurrence(HGRUCell(4, kernel_size=3), FixedSteps(6), Implicit(NeumannSeries(3))).to("cuda").eval()
-    set_convolution(recurrence.cell, "direct")
-    drive = torch.randn(2, 4, 8, 8).to("cuda")
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    graph = torch.cuda.CUDAGraph()
+def test_a_fixed_run_is_captured_as_on_the_page(gpu):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/EXPORT.md").read_text(), flags=re.DOTALL)
+    (code,) = [block for block in blocks if "CUDAGraph" in block]
+    page = {}
+    exec(code, page)
+    recurrence, drive, state, graph = (page[name] for name in ("recurrence", "drive", "state", "graph"))
     with torch.no_grad():
-        with torch.cuda.stream(stream):
-            recurrence(drive)
-        torch.cuda.current_stream().wait_stream(stream)
-        with torch.cuda.graph(graph):
-            state = recurrence(drive).state
         for _ in range(2):
-            drive.copy_(torch.randn(2, 4, 8, 8).to("cuda"))
+            assert error([state], recurrence(drive).state) < 1e-5
+            drive.copy_(torch.randn(8, 32, 14, 14).to("cuda"))
             for weight in recurrence.parameters():
                 weight.mul_(1.1)
             graph.replay()
-            assert error(state, recurrence(drive).state) < 1e-5
+        assert error([state], recurrence(drive).state) < 1e-5
 
 
 @pytest.mark.parametrize("tf32", [False, True])

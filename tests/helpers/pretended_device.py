@@ -14,37 +14,22 @@ of autograd) stays as on a CPU.
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from functools import partial, wraps
-from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map
+from torch.utils._pytree import tree_flatten, tree_leaves
 
-CUDA = torch.device("cuda:0")
-HOST, DEVICE, EITHER = "host", "device", "either"
-FACTORIES = [
-    "arange",
-    "asarray",
-    "as_tensor",
-    "empty",
-    "empty_strided",
-    "eye",
-    "full",
-    "linspace",
-    "normal",
-    "ones",
-    "rand",
-]
-FACTORIES += ["randint", "randn", "randperm", "scalar_tensor", "tensor", "zeros"]
-FACTORIES += ["empty_like", "full_like", "ones_like", "rand_like", "randint_like", "randn_like", "zeros_like"]
-METHODS = ["new_empty", "new_full", "new_ones", "new_tensor", "new_zeros"]
-# Operators without a kernel beside views, and those that take several.
+from .pretended_torch import CUDA, DEVICE, HOST, TorchPatches
+
+__all__ = ["CUDA", "MixedDevicesError", "PretendedDevice", "Seen", "WaitError"]
+
+EITHER = "either"
+# Operators without a kernel, in addition to views, and those that take several.
 FREE = {"_local_scalar_dense", "_unsafe_view", "detach", "empty", "empty_like", "empty_strided", "is_same_size"}
 FREE |= {"lift_fresh", "new_empty", "new_empty_strided", "resize_", "set_", "_reshape_alias"}
 MANY = {"convolution_backward": 2, "native_group_norm": 2, "native_group_norm_backward": 3}
@@ -85,26 +70,14 @@ class PretendedDevice(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._making: str = EITHER  # place of tensors that a factory makes; EITHER outside of a call from Python
+        self.sync_mode: object = "default"
+        self._place = EITHER  # of tensors that a factory makes; EITHER outside of a call from Python
         self._seen: list[Seen] = []
-        self._sync_mode: object = "default"
         self._graph: Graph | None = None
         self._patches = ExitStack()
 
     def __enter__(self) -> "PretendedDevice":
-        for owner, names in ((torch, FACTORIES), (Tensor, METHODS)):
-            for name in names:
-                self._replace(owner, name, self._factory)
-        for name in ("to", "cpu", "cuda", "numpy", "tolist", "pin_memory", "__array__"):
-            self._replace(Tensor, name, getattr(self, f"_{name.strip('_')}"))
-        self._replace(Tensor, "__deepcopy__", lambda copy, x, memo: self.put(copy(x, memo), self.place(x)))
-        original = Tensor.device.__get__
-        device = property(lambda x: CUDA if self.place(x) == DEVICE else original(x))
-        self._patch(Tensor, "device", device)
-        self._patch(Tensor, "is_cuda", property(lambda x: x.device.type == "cuda"))
-        self._patch(Tensor, "is_cpu", property(lambda x: x.device.type == "cpu"))
-        self._patch(Tensor, "get_device", lambda x: x.device.index if x.device.type == "cuda" else -1)
-        self._patch_torch()
+        self._patches = TorchPatches(self)
         super().__enter__()
         return self
 
@@ -130,6 +103,18 @@ class PretendedDevice(TorchDispatchMode):
         return x
 
     @contextmanager
+    def making(self, place: str) -> Iterator[None]:
+        """Mark tensors without an input as made at `place` within the context."""
+        kept, self._place = self._place, place
+        try:
+            yield
+        finally:
+            self._place = kept
+
+    def new_graph(self) -> "Graph":
+        return Graph(self)
+
+    @contextmanager
     def watch(self) -> Iterator[Seen]:
         """Count the kernels and waits within the context."""
         self._seen.append(Seen())
@@ -141,7 +126,7 @@ class PretendedDevice(TorchDispatchMode):
     def wait(self) -> None:
         """Record a wait of the host; raise within a captured graph or under set_sync_debug_mode("error")."""
         place = _caller()
-        if self._sync_mode == "error" or self._graph is not None:
+        if self.sync_mode == "error" or self._graph is not None:
             raise WaitError(f"wait for the device at {place}")
         for seen in self._seen:
             seen.waits[place] += 1
@@ -151,7 +136,7 @@ class PretendedDevice(TorchDispatchMode):
         name = func.overloadpacket.__name__
         tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, Tensor)]
         places = [self.place(x) for x in tensors]
-        place = DEVICE if DEVICE in places else HOST if HOST in places else EITHER if places else self._making
+        place = DEVICE if DEVICE in places else HOST if HOST in places else EITHER if places else self._place
         if DEVICE in places:
             self._check(name, args, tensors, places)
             indices = [x for x in args[1] if x is not None] if name in INDEXING else []
@@ -182,122 +167,6 @@ class PretendedDevice(TorchDispatchMode):
             return
         raise MixedDevicesError(f"{name}: host tensors {[tuple(x.shape) for x in host]} with tensors of the device")
 
-    def _patch(self, owner: object, name: str, value: object) -> None:
-        self._patches.enter_context(mock.patch.object(owner, name, value))
-
-    def _replace(self, owner: object, name: str, method: Callable) -> None:
-        original = getattr(owner, name)
-        self._patch(owner, name, wraps(original)(lambda *args, **kwargs: method(original, *args, **kwargs)))
-
-    def _factory(self, original: Callable, *args, device=None, **kwargs) -> Tensor:
-        like = args[0] if args and isinstance(args[0], Tensor) else None
-        if device is None and like is not None:
-            place = self.place(like)
-        else:
-            place = DEVICE if device is not None and torch.device(device).type == "cuda" else HOST
-        if device is not None and torch.device(device).type != "cuda":
-            kwargs["device"] = device
-        copies = original.__name__ in ("tensor", "as_tensor", "asarray", "new_tensor")
-        if place == DEVICE and copies and not (like is not None and original.__name__ != "new_tensor"):
-            self.wait()
-        if copies and like is not None and original.__name__ != "new_tensor":
-            moved = self._to(Tensor.to, like, CUDA if place == DEVICE else "cpu")
-            return moved.to(kwargs["dtype"]) if kwargs.get("dtype") else moved
-        kept, self._making = self._making, place
-        try:
-            result = original(*args, **kwargs)
-        finally:
-            self._making = kept
-        return self.put(result, place) if place == DEVICE or self.place(result) != place else result
-
-    def _to(self, original: Callable, x: Tensor, *args, non_blocking: bool = False, copy: bool = False, **kwargs):
-        device, dtype = kwargs.pop("device", None), kwargs.pop("dtype", None)
-        for value in args:
-            if isinstance(value, Tensor):
-                device, dtype = value.device, value.dtype
-            elif isinstance(value, torch.dtype):
-                dtype = value
-            elif isinstance(value, bool):
-                non_blocking = value
-            elif value is not None:
-                device = value
-        place = None if device is None else DEVICE if torch.device(device).type == "cuda" else HOST
-        if device is not None and torch.device(device).type == "meta":
-            return _plain_to(x, device="meta", dtype=dtype)
-        if place is not None and self.place(x) != place:
-            if not (non_blocking and place == DEVICE):
-                self.wait()
-            x, copy = _Move.apply(x, self, place), False
-        if dtype is None and not copy and not kwargs:
-            return x
-        return _plain_to(x, dtype=dtype or x.dtype, copy=copy, **kwargs)
-
-    def _cpu(self, original: Callable, x: Tensor, **_) -> Tensor:
-        return x.to("cpu")
-
-    def _cuda(self, original: Callable, x: Tensor, *_, non_blocking: bool = False) -> Tensor:
-        return x.to(CUDA, non_blocking=non_blocking)
-
-    def _pin_memory(self, original: Callable, x: Tensor, *_) -> Tensor:
-        return x
-
-    def _numpy(self, original: Callable, x: Tensor, *args, **kwargs):
-        if self.place(x) == DEVICE:
-            raise TypeError(f"can't convert a tensor of the device to numpy at {_caller()}")
-        return original(x, *args, **kwargs)
-
-    _array = _numpy
-
-    def _tolist(self, original: Callable, x: Tensor) -> list:
-        if self.place(x) == DEVICE:
-            self.wait()
-        with torch._C._DisableTorchDispatch():
-            return original(x)
-
-    def _patch_torch(self) -> None:
-        """Replace the functions of torch that name a device or ask for one."""
-
-        def kind(device: str) -> str:
-            return "cpu" if str(device).startswith("cuda") else device
-
-        class Autocast(torch.autocast):
-            def __init__(self, device_type: str, dtype: torch.dtype | None = None, *args, **kwargs):
-                default = torch.float16 if device_type == "cuda" else None
-                super().__init__(kind(device_type), dtype or default, *args, **kwargs)
-
-        for owner in (torch, torch.amp, torch.amp.autocast_mode):
-            self._patch(owner, "autocast", Autocast)
-        self._patch(torch.cuda.amp, "autocast", partial(Autocast, "cuda"))
-        for owner, name in (
-            (torch, "is_autocast_enabled"),
-            (torch, "get_autocast_dtype"),
-            (torch.amp, "is_autocast_available"),
-            (torch.amp.autocast_mode, "is_autocast_available"),
-        ):
-            self._replace(owner, name, lambda original, device="cpu": original(kind(device)))
-        values = {"is_available": True, "device_count": 1, "current_device": 0, "synchronize": None, "_lazy_init": None}
-        values |= {"memory_allocated": 0, "max_memory_allocated": 0, "reset_peak_memory_stats": None}
-        values |= {"empty_cache": None, "manual_seed": None, "manual_seed_all": None, "set_device": None}
-        values |= {"is_bf16_supported": True, "is_current_stream_capturing": False, "set_rng_state": None}
-        values |= {"get_device_name": "pretended device", "get_device_capability": (9, 0)}
-        for name, value in values.items():
-            self._patch(torch.cuda, name, lambda *_, value=value, **__: value)
-        self._patch(torch.cuda, "get_rng_state", lambda *_: torch.get_rng_state())
-        self._patch(torch.cuda, "set_sync_debug_mode", lambda mode: setattr(self, "_sync_mode", mode))
-        self._patch(torch.cuda, "get_sync_debug_mode", lambda: self._sync_mode)
-        stream = mock.MagicMock(**{"is_capturing.return_value": False})
-        for owner, name in (
-            (torch.cuda, "Stream"),
-            (torch.cuda, "current_stream"),
-            (torch.accelerator, "current_stream"),
-        ):
-            self._patch(owner, name, lambda *_: stream)
-        self._patch(torch.cuda, "stream", lambda *_: nullcontext())
-        self._patch(torch.cuda, "CUDAGraph", lambda: Graph(self))
-        self._patch(torch.cuda, "graph", lambda graph, **_: graph)
-        self._patch(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False)
-        self._patch(torch.accelerator, "synchronize", lambda *_: None)
-
 
 class Graph:
     """Operators recorded within the context; `replay` runs them again on the same tensors."""
@@ -324,24 +193,6 @@ class Graph:
                         old.detach().copy_(x)
 
 
-class _Move(torch.autograd.Function):
-    """A copy on the other side, whose gradient is copied back."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, device: PretendedDevice, place: str) -> Tensor:
-        ctx.device, ctx.back = device, device.place(x)
-        with torch._C._DisableTorchDispatch():
-            copy = x.detach().clone()
-        return device.put(copy, place)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor):
-        return gradient.to(CUDA if ctx.back == DEVICE else "cpu"), None, None
-
-
-_plain_to = Tensor.to
-
-
 def _storage(x: Tensor) -> int:
     return x.untyped_storage()._cdata
 
@@ -358,8 +209,3 @@ def _caller() -> str:
                 return f"{root[1:]}{file.rsplit(root, 1)[1]}:{frame.f_lineno}"
         frame = frame.f_back
     return "other"
-
-
-def values(x):
-    """Copies on the CPU of all tensors in a structure."""
-    return tree_map(lambda t: t.detach().cpu() if isinstance(t, Tensor) else t, x)

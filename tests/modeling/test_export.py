@@ -104,7 +104,8 @@ def test_the_code_of_the_page_and_onnx_runtime(tmp_path, monkeypatch):
     )
     names = {"model": SimpleNamespace(roi_heads=SimpleNamespace(mask_head=head))}
     for block in BLOCKS:
-        exec(block, names)
+        if "cuda" not in block:  # tests/gpu runs these
+            exec(block, names)
     session = onnxruntime.InferenceSession("mask_head.onnx", providers=["CPUExecutionProvider"])
     for count in (2, 7):
         x = torch.randn(count, 256, 14, 14)

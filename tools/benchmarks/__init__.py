@@ -1,1 +1,1 @@
-"""What the package costs: one measurement a file, each a section of a page."""
+"""Measurements of the package's costs, one a file."""

@@ -6,8 +6,8 @@ python -m tools.benchmarks cuda --minutes 12
 python -m tools.benchmarks earlier cdbb1ad
 python -m tools.benchmarks early-stop configs/quick/panoptic_R18_crbp_toy.yaml MODEL.pth
 python -m tools.benchmarks growth
+python -m tools.benchmarks launches
 python -m tools.benchmarks memory
-python -m tools.benchmarks model
 python -m tools.benchmarks objects configs/quick/panoptic_R18_contracting_toy.yaml MODEL.pth
 python -m tools.benchmarks objects-training
 python -m tools.benchmarks scipy
@@ -21,9 +21,7 @@ import statistics
 import time
 
 import torch
-from detectron2.data import DatasetCatalog
 
-from crbp_d2.engine import Trainer
 from tools.revisions import RevisionError, checked_out
 
 from .against_scipy import compare_with_scipy, scipy_table
@@ -31,8 +29,9 @@ from .against_torchdeq import TOLERANCES, compare_with_torchdeq, torchdeq_table
 from .convolution import convolution_table, cost_rows, mean_loss, measure_methods
 from .cuda import Work, convolutions, measure_parts
 from .earlier import compare_versions, earlier_table
-from .early_stop import early_stop_table, evaluations_table, measure_early_stop, measure_evaluations
+from .early_stop import early_stop_table, measure_early_stop
 from .growth import growth_table, measure_work
+from .launches import launches_table
 from .loading import PATHFINDER, STREAM, loader_of, loading_tables, measure_loading, measure_workers
 from .many_objects import (
     DETECTIONS,
@@ -45,26 +44,22 @@ from .many_objects import (
     training_models,
 )
 from .memory import measure_live_peaks, measure_memory, measure_recurrent_parts, memory_tables, recurrent_part_table
-from .processes import measure_layouts, processes_table
 from .stimuli import measure_stimuli, stimuli_table
 from .tables import write_table
 from .trained_model import trained
 from .training_step import (
     ACCELERATED,
-    compare_loops,
     compare_steps,
-    loops_table,
     mask_problem,
     pathfinder_problem,
     steps_table,
 )
-from .whole_model import measure_models
 
 
 def stimuli() -> None:
     """speed of the Pathfinder generator"""
     workers = os.cpu_count() or 1
-    # At least two archives, so that every process has work.
+    # Two archives or more, so that every process has work.
     counts = {"PF14": 2000, "PF20": 1000, "PF25": 1000, "PF6s": 2000, "PF9s": 1000, "PF12s": 1000}
     write_table("stimuli", "stimuli", stimuli_table(measure_stimuli(counts, workers), workers))
 
@@ -92,23 +87,12 @@ def cuda(minutes: float) -> None:
 
 
 def early_stop(config_file: str, weights: str) -> None:
-    """steps, time and PQ of a trained panoptic model with early exit; cost of an evaluation per step"""
-    command, tols = f"early-stop {config_file} {weights}", (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
-    step_counts = tuple(range(1, 31))
+    """steps, time and PQ of a trained panoptic model with early exit"""
+    tols = (0.001, 0.003, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)
     with trained(config_file, weights, "MODEL.RECURRENCE.EARLY_STOP.ENABLED", "False") as (cfg, model, name, loader):
         most = cfg.MODEL.RECURRENCE.STEPS
         rows = {steps: measure_early_stop(model, loader, name, tols, steps) for steps in (most, 3 * most)}
-
-        def evaluate(steps: tuple[int, ...]) -> None:
-            changed = cfg.clone()
-            changed.defrost()
-            changed.merge_from_list(["DATASETS.TEST", (name,), "TEST.STEPS_TO_EVALUATE", steps])
-            Trainer.test(changed, model)
-
-        print(f"{len(DatasetCatalog.get(name))} images")
-        write_table("early_stop", command, early_stop_table(rows))
-        evaluations = measure_evaluations(evaluate, step_counts)
-        write_table("evaluations", command, evaluations_table(evaluations, len(step_counts)))
+    write_table("early_stop", f"early-stop {config_file} {weights}", early_stop_table(rows))
 
 
 def earlier(revision: str) -> None:
@@ -122,13 +106,17 @@ def earlier(revision: str) -> None:
 
 
 def growth() -> None:
-    """cost of a training step as the work grows; loading; workers of the loader; processes"""
+    """cost of a training step as the work grows; loading; workers of the loader"""
     torch.set_num_threads(1)
     workers = measure_workers(lambda count: loader_of(PATHFINDER, STREAM, count, batch=16))
     for name, table in loading_tables(measure_loading(), workers).items():
         write_table(name, "growth", table)
-    write_table("processes", "growth", processes_table(measure_layouts()))
     write_table("growth", "growth", growth_table(measure_work()))
+
+
+def launches() -> None:
+    """kernels and waits on a pretended device, compared with the plain loop and torchdeq"""
+    write_table("launches", "launches", launches_table())
 
 
 def memory() -> None:
@@ -140,12 +128,6 @@ def memory() -> None:
         f"tensors alive under crbp: {live[max(live)] / live[min(live)]:.3f} times from {min(live)} to {max(live)} steps"
     )
     write_table("memory_per_roi", "memory", recurrent_part_table(measure_recurrent_parts()))
-
-
-def model() -> None:
-    """a training step and inference of the whole Panoptic FPN against the feedforward model's"""
-    for name, table in measure_models(repeats=3).items():
-        write_table(name, "model", table)
 
 
 def objects(config_file: str, weights: str) -> None:
@@ -170,16 +152,14 @@ def objects_training() -> None:
 def steps() -> None:
     """C-RBP training steps against a plain reference, with the gradients' errors"""
     torch.set_num_threads(1)
-    clock, repeats, rows, loops = time.process_time, 3, [], []
+    rows = []
     pairs = (
         (mask_problem().in_layout(), mask_problem(2).in_layout()),
         (pathfinder_problem(), pathfinder_problem(2, size=48)),
     )
     for problem, small in pairs:
-        rows += compare_steps(problem, small, ACCELERATED[problem.name], repeats, clock)
-        loops.append(compare_loops(problem, 3 * repeats, clock))
+        rows += compare_steps(problem, small, ACCELERATED[problem.name], 3, time.process_time)
     write_table("steps", "steps", steps_table(rows))
-    write_table("loops", "steps", loops_table(loops))
 
 
 def torchdeq() -> None:
@@ -203,8 +183,8 @@ SUBCOMMANDS = {
     "earlier": (earlier, ("revision",)),
     "early-stop": (early_stop, ("config_file", "weights")),
     "growth": (growth, ()),
+    "launches": (launches, ()),
     "memory": (memory, ()),
-    "model": (model, ()),
     "objects": (objects, ("config_file", "weights")),
     "objects-training": (objects_training, ()),
     "scipy": (scipy, ()),

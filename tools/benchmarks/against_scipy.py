@@ -1,4 +1,4 @@
-"""Evaluations that Anderson and Broyden take to a residual, beside scipy's. Nothing here is a time.
+"""Function evaluations of Anderson and Broyden until a residual, compared with scipy's. Nothing here is a time.
 
 D: elements of the state.
 """

@@ -28,12 +28,12 @@ TORCHDEQ, SCALED, OURS = "torchdeq", "torchdeq, scaled loss", "crbp_d2"
 
 @dataclass(frozen=True)
 class SolveCost:
-    """A training step one way.
+    """The cost of one variant of a training step.
 
     tols: at which the forward and the transposed solve stop.
-    evaluations: of the cell. products: with the transposed Jacobian.
+    evaluations: number of the cell's. products: number of vector-Jacobian products.
     residuals: largest of a sample, of the forward and of the transposed solve, measured afterwards.
-    error: of the gradient, relative to the truth.
+    error: relative error of the gradient.
     seconds: median. ratio: times as fast as torchdeq, median over rounds.
     """
 
@@ -48,7 +48,7 @@ class SolveCost:
 
 
 class _Watched(nn.Module):
-    """A cell that counts its evaluations and the gradients that pass it, and keeps what its residuals are told by.
+    """A cell that counts its evaluations and the gradients that pass it, and keeps what its residuals need.
 
     points: states from which a step was recorded. adjoint: the last gradient that passed.
     """
@@ -114,7 +114,7 @@ def _step(way: str, problem: Problem, state: Callable[[], Tensor]) -> Tensor:
 
 
 def _residuals(way: str, problem: Problem, watched: _Watched) -> tuple[float, float]:
-    """Of the forward solve where the step was recorded, and of the transposed one where it was linearised."""
+    """Residuals of the forward solve at the recorded step, and of the transposed solve at its linearization."""
     h = watched.points[0]
     with torch.no_grad():
         (state,) = problem.cell(problem.drive, (h,))

@@ -1,4 +1,4 @@
-"""What starting each frame of a video from the last one's state is worth to a RecurrentSemSegHead.
+"""Agreement of a RecurrentSemSegHead on a video with and without the state carried from frame to frame.
 
 python -m tools.benchmarks.carried_state --run output/panoptic_R18_recurrent_toy PICTURE
 

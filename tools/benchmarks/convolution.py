@@ -111,15 +111,12 @@ def mean_loss(rows: Sequence[MethodTimes], method: str | None = None) -> float:
 
 
 def fitted(kind: type, rows: Sequence[MethodTimes], method: str) -> str:
-    """A row of the cost model's TABLE with the coefficients that fit the measured times best, ready to paste."""
+    """The costs of a method, as code, that fit the measured times best."""
     rows = [row for row in rows if method in row.seconds]
     seconds = np.array([row.seconds[method] for row in rows])
-    names = [field.name for field in fields(kind)]
-    blocks = (1, 8, 16, 32) if "block" in names else (None,)
-    names = [name for name in names if name != "block"]
+    names = [field.name for field in fields(kind) if field.name != "block"]
     found = []
-    for block in blocks:
-        fixed = {} if block is None else {"block": block}
+    for fixed in [{"block": block} for block in (1, 8, 16, 32)] if kind is Direct else [{}]:
         units = [kind(**{**dict.fromkeys(names, 0.0), **fixed, name: 1.0}) for name in names]
         matrix = np.array([[unit.seconds(row.problem) for unit in units] for row in rows]) / seconds[:, None]
         scale = np.linalg.norm(matrix, axis=0)
@@ -127,14 +124,12 @@ def fitted(kind: type, rows: Sequence[MethodTimes], method: str) -> str:
         found.append((error, dict(zip(names, values / scale, strict=True)), fixed))
     _, values, fixed = min(found, key=lambda fit: fit[0])
     arguments = [*(f"{name}={value:.1e}" for name, value in values.items()), *(f"{k}={v}" for k, v in fixed.items())]
-    return f'        "{method}": {kind.__name__}({", ".join(arguments)}),'
+    return f"{kind.__name__}({', '.join(arguments)})"
 
 
 def cost_rows(rows: Sequence[MethodTimes], device: str) -> str:
-    """An entry of the cost model's TABLE fitted to rows of one precision."""
+    """An entry of the cost model's TABLE fitted to rows of one precision, ready to paste."""
     precision = rows[0].precision
     dtype = "float32" if precision == "TF32" else precision
-    lines = [fitted(kind, rows, method) for kind, method in ((Direct, "direct"), (Fourier, "fft"))]
-    return "\n".join(
-        [f"    # {precision}", f'    ("{device}", torch.{dtype}): {{', *lines, "    },"],
-    )
+    costs = [fitted(kind, rows, method) for kind, method in ((Direct, "direct"), (Fourier, "fft"))]
+    return f'    # {precision}\n    ("{device}", torch.{dtype}): (\n        ' + ",\n        ".join(costs) + ",\n    ),"

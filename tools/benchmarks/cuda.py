@@ -66,8 +66,9 @@ class Work:
     """The sizes of what is measured.
 
     problems: by name in ACCELERATED.
-    memory_steps: numbers of steps at which peaks are taken.
+    memory_steps: numbers of steps at which peaks are measured.
     counters: kernels and waits of a call.
+    compile: makes a compiled cell.
     """
 
     repeats: int = 7
@@ -80,6 +81,7 @@ class Work:
     inference_models: Callable[[], dict[str, nn.Module]] = inference_models
     training_models: Callable[[int], dict[str, nn.Module]] = training_models
     counters: tuple[Callable, Callable] = field(default=(kernels_of, waits_of))
+    compile: Callable = torch.compile
 
 
 def clock() -> float:
@@ -122,14 +124,14 @@ def steps(work: Work) -> Table:
     for problem in work.problems():
         on = problem.on("cuda")
         set_convolution(on.cell, "direct")
-        ways: dict[str, Callable[[], object]] = {"plain loop": partial(plain_step, on)}
+        variants: dict[str, Callable[[], object]] = {"plain loop": partial(plain_step, on)}
         for name, settings in (("crbp", {}), ("crbp, accelerated", ACCELERATED[on.name])):
-            ways[name] = partial(recurrence_step, on, on.rule(**settings))
-        ways |= {"deq": partial(_deq_step, on, our_state), "torchdeq": partial(_deq_step, on, torchdeq_state)}
+            variants[name] = partial(recurrence_step, on, on.rule(**settings))
+        variants |= {"deq": partial(_deq_step, on, our_state), "torchdeq": partial(_deq_step, on, torchdeq_state)}
         for kind in PRECISIONS:
             with precision(kind):
-                rows += [[on.name, kind, name, *_row(work, run)] for name, run in ways.items()]
-    return Table(["problem", "precision", "way", "ms", "kernels", "waits"], rows)
+                rows += [[on.name, kind, name, *_row(work, run)] for name, run in variants.items()]
+    return Table(["problem", "precision", "variant", "ms", "kernels", "waits"], rows)
 
 
 def _deq_step(problem: TrainingProblem, state_of: Callable) -> None:
@@ -145,12 +147,14 @@ def exits(work: Work) -> Table:
 
 
 def graphs(work: Work) -> Table:
-    """Inference with a fixed number of steps, eager and replayed from a CUDA graph."""
+    """Inference with a fixed number of steps: eager, compiled, and replayed from a CUDA graph."""
     rows = []
     for problem in work.problems():
         on = problem.on("cuda")
         set_convolution(on.cell, "direct")
-        recurrence = learning_rule("crbp", on.cell, steps=STEPS).eval()
+        recurrence, compiled = (
+            learning_rule("crbp", cell, steps=STEPS).eval() for cell in (on.cell, work.compile(on.cell))
+        )
         graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
         with torch.no_grad():
             stream.wait_stream(torch.cuda.current_stream())
@@ -159,9 +163,10 @@ def graphs(work: Work) -> Table:
             torch.cuda.current_stream().wait_stream(stream)
             with torch.cuda.graph(graph):
                 recurrence(on.drive)
-            ways = {"eager": partial(recurrence, on.drive), "graph": graph.replay}
-            rows += [[on.name, name, f"{1000 * _median(run, work.repeats):.2f}"] for name, run in ways.items()]
-    return Table(["problem", "way", "ms"], rows)
+            variants = {"eager": partial(recurrence, on.drive), "compiled": partial(compiled, on.drive)}
+            variants["graph"] = graph.replay
+            rows += [[on.name, name, *_row(work, run)] for name, run in variants.items()]
+    return Table(["problem", "variant", "ms", "kernels", "waits"], rows)
 
 
 def convolutions(work: Work) -> Table:

@@ -1,8 +1,8 @@
-"""What early stop saves and costs on a trained panoptic model, and what quality per step costs."""
+"""Savings and costs of an early exit on a trained panoptic model."""
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,9 +19,9 @@ class EarlyStopCost:
     """One row: inference with one threshold.
 
     tol: the threshold; None: every RoI takes all steps.
-    steps: of an RoI, mean.
-    seconds: of the mask head, median over images.
-    fraction: of the mask head's time without early stop on the same image, median over images.
+    steps: mean of the RoIs.
+    seconds: the mask head's, median over images.
+    fraction: time relative to the mask head's without early exit on the same image, median over images.
     quality: PQ in percent.
     """
 
@@ -36,13 +36,13 @@ class EarlyStopCost:
 def measure_early_stop(
     model: nn.Module, loader: Iterable[list[dict]], name: str, tols: Sequence[float], steps: int
 ) -> list[EarlyStopCost]:
-    """Run every image once with each threshold, one after the other, so that all meet the same machine.
+    """Run every image once with each threshold, one after the other, under the same load of the machine.
 
     Args:
         model: a RecurrentPanopticFPN.
         loader: over the images of the data set `name`; those without a detection are not timed.
         tols: thresholds; none at all comes first.
-        steps: of an RoI at most.
+        steps: maximum number for an RoI.
     """
     head, settings = model.roi_heads.mask_head, [None, *tols]
     before = head.test_steps, head.recurrence.solver, model.training
@@ -110,25 +110,6 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def measure_evaluations(
-    evaluate: Callable[[tuple[int, ...]], object], steps: tuple[int, ...], repeats: int = 3
-) -> list[tuple[float, float]]:
-    """Seconds of an evaluation without and with `steps` as the step counts to evaluate, `repeats` pairs.
-
-    Args:
-        evaluate: runs an evaluation with these step counts.
-    """
-    pairs = []
-    for _ in range(repeats):
-        seconds = []
-        for counts in ((), steps):
-            start = _now()
-            evaluate(counts)
-            seconds.append(_now() - start)
-        pairs.append((seconds[0], seconds[1]))
-    return pairs
-
-
 def early_stop_table(rows: dict[int, list[EarlyStopCost]]) -> Table:
     """Results of `measure_early_stop` by the maximum number of steps."""
     headers = ["steps at most", "threshold", "steps, mean", "mask head, ms an image", "fraction of the time", "PQ",
@@ -142,9 +123,3 @@ def early_stop_table(rows: dict[int, list[EarlyStopCost]]) -> Table:
             for cost in costs
         ],
     )  # fmt: skip
-
-
-def evaluations_table(evaluations: list[tuple[float, float]], step_counts: int) -> Table:
-    """Seconds of an evaluation, and with PQ and mask AP after several step counts."""
-    rows = [[f"{plain:.1f}", f"{stepwise:.1f}", f"{stepwise / plain:.2f}"] for plain, stepwise in evaluations]
-    return Table(["one, s", f"{step_counts} step counts, s", "ratio"], rows)

@@ -61,7 +61,7 @@ def measure_work(
     """Training steps of the mask cell by RoIs and steps, of the Pathfinder hGRU by batch, side and kernel.
 
     Args:
-        side: of the images where batch and kernel grow.
+        side: side of the images where batch and kernel grow.
     """
 
     def hgru(batch: int, side: int, kernel: int = 15) -> Problem:

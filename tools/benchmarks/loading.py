@@ -1,4 +1,4 @@
-"""What a training loader delivers: in one process without anything else, and by its workers."""
+"""Throughput of a training loader, in one process and with workers."""
 
 import json
 import statistics
@@ -46,7 +46,7 @@ def loader_of(config: str, dataset: str, workers: int = 0, batch: int = 8) -> Lo
 
 @contextmanager
 def synthetic_coco(count: int = COCO_IMAGES, side: int = COCO_SIDE) -> Iterator[str]:
-    """Name of a panoptic data set of toy scenes as JPEG files; while it lasts they lie in a temporary folder."""
+    """Name of a panoptic data set of toy scenes as JPEG files; its temporary folder is removed afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "scenes"
         write_toy_panoptic(root, "train", count, side, seed=0, hard=True)
@@ -64,7 +64,7 @@ def synthetic_coco(count: int = COCO_IMAGES, side: int = COCO_SIDE) -> Iterator[
 
 @contextmanager
 def stimuli_in_files(spec: str = "PF14", count: int = STIMULI) -> Iterator[str]:
-    """Name of a Pathfinder data set; while it lasts its files lie in a temporary folder."""
+    """Name of a Pathfinder data set; its temporary folder is removed afterwards."""
     with tempfile.TemporaryDirectory() as folder:
         names = [f"pathfinder_{NAME}_{split}" for split in ("train", "val", "stream")]
         register_pathfinder(spec, NAME, root=folder, num_train=count, num_val=1)
@@ -90,7 +90,7 @@ def loading_rate(loader: Loader, batches: int) -> float:
 
 
 def measure_loading(batches: int = 8) -> dict[str, float]:
-    """What is loaded -> images a second and core."""
+    """Images a second and core, by kind of data."""
     with synthetic_coco() as coco, stimuli_in_files() as stimuli:
         loaders = {DRAWN: (PATHFINDER, STREAM), FILES: (PATHFINDER, stimuli), IMAGES: (PANOPTIC, coco)}
         return {name: loading_rate(loader_of(*given), batches) for name, given in loaders.items()}

@@ -1,4 +1,4 @@
-"""Inference with a given number of detections, and training with a given number of positive RoIs, beside feedforward.
+"""Inference by number of detections and training by number of positive RoIs, compared with feedforward.
 
 Random weights detect next to nothing, so that a mask head would have nothing to do: here the detections are given.
 Times are of the processor, in one thread, so that other work on the machine does not count.
@@ -54,7 +54,7 @@ class ScriptedExit(EarlyExit):
 
     Args:
         solver: see EarlyExit.
-        exits: numbers of steps; samples are given them in turn.
+        exits: number of steps of each sample.
     """
 
     def __init__(self, solver, exits: Sequence[int]):
@@ -62,7 +62,7 @@ class ScriptedExit(EarlyExit):
         self.exits = torch.as_tensor(exits)
 
     def stops(self, taken: int, samples: Tensor, residual: Tensor) -> Tensor:
-        return taken >= self.exits[samples % len(self.exits)]
+        return taken >= self.exits[samples]
 
 
 def quantiles(steps: Sequence[int], count: int) -> list[int]:

@@ -1,36 +1,41 @@
-"""Time and peak memory of a training step against the number of steps, and what an RoI more takes, rule by rule.
+"""Time and peak memory of a training step against the number of steps, and the part of an RoI, rule by rule.
 
 Peaks of the process are measured in one of their own each, so that none starts with what another left behind.
 """
 
+import gc
+import json
 import re
+import tempfile
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from crbp_d2.recurrence import Recurrence, UnconvergedWarning, learning_rule
 
-from .live_memory import PHASES, Phase, live_memory
 from .tables import Table
 from .training_step import Problem, mask_problem, recurrence_step
 
 RULES = ("bptt", "tbptt", "rbp", "crbp", "deq")
 STEPS = (1, 2, 5, 10, 20, 40, 80)
 SAMPLES = 8
-# The recurrent part is what an RoI more takes: between PART_SAMPLES, from which on element-wise chains are computed in
+# The part of an RoI is a slope: between PART_SAMPLES, from which on element-wise chains are computed in
 # slices, and so many times as many.
 PART_RULES, PART_STEPS, PART_SAMPLES, MORE_LIVE, MORE_PROCESS = ("bptt", "rbp", "crbp"), 20, 16, 2, 4
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """seconds: of the processor in one thread, of a training step after a first one.
+    """The cost of a training step.
+
+    seconds: processor time in one thread, after a first step.
 
     peak: bytes above those in use before it.
     """
@@ -42,7 +47,7 @@ class StepCost:
 
 
 def measure_memory(rules: Iterable[str] = RULES, steps: Iterable[int] = STEPS) -> list[StepCost]:
-    """Of the mask head's cell on SAMPLES RoIs; tbptt keeps 3 steps (as many as there are if fewer)."""
+    """Measure the mask head's cell on SAMPLES RoIs; tbptt keeps at most 3 steps."""
     jobs = [(rule, count) for rule in rules for count in steps]
     with _fresh_processes() as pool:
         return list(pool.map(_measure, *zip(*jobs, strict=True)))
@@ -57,43 +62,72 @@ def _fresh_processes() -> ProcessPoolExecutor:
 
 @dataclass(frozen=True)
 class RecurrentPart:
-    """What an RoI more takes in a training step, bytes: what does not depend on the number of RoIs drops out.
+    """Bytes that an additional RoI takes in a training step.
 
-    process: of the process' peak. peak: of the tensors alive. phases: the same, phase by phase.
+    process: slope of the peak of the process.
+    tensors: slope of the peak of the tensors alive.
     """
 
     rule: str
     process: float
-    peak: float
-    phases: dict[str, Phase]
+    tensors: float
 
 
 def measure_recurrent_parts(rules: Iterable[str] = PART_RULES, samples: int = PART_SAMPLES) -> list[RecurrentPart]:
-    """Of the mask head's cell at PART_STEPS steps."""
+    """Measure the mask head's cell at PART_STEPS steps."""
     rules = list(rules)
     with _fresh_processes() as pool:
-        process = [list(pool.map(_measure, rules, [PART_STEPS] * len(rules), [count] * len(rules)))
-                   for count in (samples, MORE_PROCESS * samples)]  # fmt: skip
-    live = [[_measure_live(rule, count) for rule in rules] for count in (samples, MORE_LIVE * samples)]
+        few, many = (
+            list(pool.map(_measure, rules, [PART_STEPS] * len(rules), [count] * len(rules)))
+            for count in (samples, MORE_PROCESS * samples)
+        )
     parts = []
-    for rule, few, many, phases, more in zip(rules, *process, *live, strict=True):
-        added = (MORE_LIVE - 1) * samples
-        slopes = {name: Phase((more[name].peak - phase.peak) / added, (more[name].end - phase.end) / added)
-                  for name, phase in phases.items()}  # fmt: skip
-        peaks = [max(phase.peak for phase in part.values()) for part in (phases, more)]
-        slope = (many.peak - few.peak) / ((MORE_PROCESS - 1) * samples)
-        parts.append(RecurrentPart(rule, slope, (peaks[1] - peaks[0]) / added, slopes))
+    for rule, less, more in zip(rules, few, many, strict=True):
+        live = [_live_peak(rule, count, PART_STEPS) for count in (samples, MORE_LIVE * samples)]
+        process = (more.peak - less.peak) / ((MORE_PROCESS - 1) * samples)
+        parts.append(RecurrentPart(rule, process, (live[1] - live[0]) / ((MORE_LIVE - 1) * samples)))
     return parts
 
 
 def measure_live_peaks(rule: str = "crbp", steps: Iterable[int] = (5, 80), samples: int = SAMPLES) -> dict[int, int]:
-    """Steps -> bytes of the tensors alive at most in a training step."""
-    return {count: max(phase.peak for phase in _measure_live(rule, samples, count).values()) for count in steps}
+    """Steps -> maximum bytes of the tensors alive in a training step."""
+    return {count: _live_peak(rule, samples, count) for count in steps}
 
 
-def _measure_live(rule: str, samples: int, steps: int = PART_STEPS) -> dict[str, Phase]:
+def _live_peak(rule: str, samples: int, steps: int) -> int:
     problem = mask_problem(samples)
-    return live_memory(problem, _recurrence(rule, steps, problem))
+    recurrence = _recurrence(rule, steps, problem)
+    recurrence_step(problem, recurrence)
+    problem.cell.zero_grad(set_to_none=True)
+    return live_peak(lambda: recurrence_step(problem, recurrence))
+
+
+def live_peak(step: Callable[[], object]) -> int:
+    """Maximum bytes of the tensors alive during a call, above those alive before, as the CPU's allocator counts them.
+
+    The same at every run on one machine; on another one the convolutions may take other workspaces.
+    """
+    # Garbage of earlier calls must not be freed in between.
+    gc.collect()
+    gc.disable()
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+            step()
+    finally:
+        gc.enable()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "trace.json"
+        profiled.export_chrome_trace(str(path))
+        return peak_of(json.loads(path.read_text())["traceEvents"])
+
+
+def peak_of(events: list[dict]) -> int:
+    """Maximum of the running sum of the allocations among a profiler's events."""
+    live = peak = 0
+    for event in sorted((e for e in events if e.get("name") == "[memory]"), key=lambda event: event["ts"]):
+        live += event["args"]["Bytes"]
+        peak = max(peak, live)
+    return peak
 
 
 def _recurrence(rule: str, steps: int, problem: Problem) -> Recurrence:
@@ -141,21 +175,11 @@ def memory_tables(costs: list[StepCost]) -> dict[str, Table]:
 
 
 def recurrent_part_table(parts: list[RecurrentPart]) -> Table:
-    """MiB an additional RoI takes under each rule: peaks, and at most within / at the end of each phase."""
+    """MiB that an additional RoI takes under each rule, compared with the first one."""
     first = parts[0]
-
-    def mib(size: float) -> str:
-        return f"{size / 2**20:.2f}"
-
-    def phase(part: RecurrentPart, name: str) -> str:
-        return f"{mib(part.phases[name].peak)} / {mib(part.phases[name].end)}" if name in part.phases else "-"
-
-    headers = ["rule", "process", f"{first.rule} relative", "tensors", f"{first.rule} relative", *PHASES]
-    return Table(
-        headers,
-        [
-            [p.rule, mib(p.process), f"{first.process / p.process:.1f}", mib(p.peak), f"{first.peak / p.peak:.1f}",
-             *(phase(p, name) for name in PHASES)]
-            for p in parts
-        ],
-    )  # fmt: skip
+    headers = ["rule", "process, MiB", f"{first.rule} takes times", "tensors, MiB", f"{first.rule} takes times"]
+    rows = []
+    for part in parts:
+        pairs = (first.process, part.process), (first.tensors, part.tensors)
+        rows.append([part.rule, *(f"{v:.{d}f}" for a, b in pairs for v, d in ((b / 2**20, 2), (a / b, 1)))])
+    return Table(headers, rows)

@@ -1,4 +1,4 @@
-"""The benchmarks' reference: the cells as one writes them down, by torch's own operators alone."""
+"""The benchmarks' reference: the cells as one writes them down, in torch's operators."""
 
 from collections.abc import Callable
 

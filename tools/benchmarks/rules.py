@@ -68,7 +68,7 @@ class RuleCost:
 
     held: bytes autograd holds between forward and backward pass.
     error: ||gradient - truth|| / ||truth|| over all parameters, truth that of the fixed point.
-    evaluations: of the cell, in the forward pass.
+    evaluations: number of the cell's in the forward pass.
     products: passes of a gradient through one step, in the backward pass (each costs about one to two
         evaluations).
     """

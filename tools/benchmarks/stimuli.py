@@ -1,4 +1,4 @@
-"""How fast Pathfinder stimuli are drawn and written."""
+"""The speed of drawing and writing Pathfinder stimuli."""
 
 import tempfile
 import time

@@ -1,4 +1,4 @@
-"""A C-RBP training step against the plain way of doing it, with the gradient's error beside the time.
+"""A C-RBP training step compared with a plain loop: time and error of the gradient.
 
 N: samples; C: channels; H x W: image size.
 """
@@ -26,8 +26,6 @@ ACCELERATED = {
     "mask cell": {"solver": "Anderson", "max_steps": 7, "num_terms": 3},
     "Pathfinder hGRU": {"solver": "Anderson", "max_steps": 7, "num_terms": 3},
 }
-# From where the drive leads, for both cells.
-FROM_DRIVE = {"steps": 3, "num_terms": 1}
 
 
 @dataclass(frozen=True)
@@ -109,15 +107,6 @@ def recurrence_step(problem: Problem, recurrence: Recurrence) -> None:
     problem.loss(output.state[0], output.penalty).backward()
 
 
-def step_from_drive(problem: Problem, recurrence: Recurrence) -> None:
-    """`recurrence_step` with a cell that starts where its drive leads."""
-    problem.cell.start = "drive"
-    try:
-        recurrence_step(problem, recurrence)
-    finally:
-        problem.cell.start = "zero"
-
-
 def gradient_of(cell: nn.Module, step: Callable[[], None]) -> Tensor:
     """All parameters' gradients after `step`, as one vector."""
     cell.zero_grad(set_to_none=True)
@@ -141,21 +130,21 @@ def relative_error(found: Tensor, truth: Tensor) -> float:
 
 
 def time_interleaved(
-    ways: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] | None = None
+    variants: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] | None = None
 ) -> dict[str, tuple[float, float]]:
-    """Median seconds of each way, and the median of its ratios to the first, run in turn `repeats` times.
+    """Median seconds of each variant, and the median of its ratios to the first, run in turn `repeats` times.
 
     Args:
         clock: seconds since some moment; default: time.perf_counter.
     """
     clock = clock or time.perf_counter
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(repeats):
-        for name, run in ways.items():
+        for name, run in variants.items():
             start = clock()
             run()
             seconds[name].append(clock() - start)
-    first = seconds[next(iter(ways))]
+    first = seconds[next(iter(variants))]
     return {
         name: (statistics.median(values), statistics.median(a / b for a, b in zip(first, values, strict=True)))
         for name, values in seconds.items()
@@ -175,22 +164,20 @@ def compare_steps(
 
     settings = {"crbp": {}, "crbp, accelerated": accelerated}
 
-    def ways_on(problem: Problem) -> dict[str, Callable[[], None]]:
+    def variants_on(problem: Problem) -> dict[str, Callable[[], None]]:
         recurrences = {name: problem.rule(**values) for name, values in settings.items()}
         runs = {"plain reference": lambda: plain_step(problem)}
         runs |= {name: lambda r=r: recurrence_step(problem, r) for name, r in recurrences.items()}
-        from_drive = problem.rule(**FROM_DRIVE)
-        return runs | {"crbp, from the drive": lambda: step_from_drive(problem, from_drive)}
+        return runs
 
     truth = converged_gradient(small)
-    errors = {name: relative_error(gradient_of(small.cell, run), truth) for name, run in ways_on(small).items()}
-    runs = ways_on(problem)
+    errors = {name: relative_error(gradient_of(small.cell, run), truth) for name, run in variants_on(small).items()}
+    runs = variants_on(problem)
     for run in runs.values():
         run()
     times = time_interleaved(runs, repeats, clock)
     counts = dict.fromkeys(runs, (STEPS, TERMS))
     counts["crbp, accelerated"] = accelerated["max_steps"], accelerated["num_terms"]
-    counts["crbp, from the drive"] = FROM_DRIVE["steps"], FROM_DRIVE["num_terms"]
     return [
         [problem.name, name, *map(str, counts[name]), f"{seconds:.3f}", f"{ratio:.2f}", f"{errors[name]:.3f}"]
         for name, (seconds, ratio) in times.items()
@@ -200,24 +187,3 @@ def compare_steps(
 def steps_table(rows: list[list[str]]) -> Table:
     """Rows of `compare_steps`."""
     return Table(["problem", "way", "evaluations", "products", "seconds", "times as fast", "gradient error"], rows)
-
-
-def compare_loops(problem: Problem, repeats: int, clock: Callable[[], float] | None = None) -> list[str]:
-    """Row of `loops_table`: a cell's step without a graph and without a Recurrence, against the plain cell's."""
-    cells = {"plain": plain(problem.cell), "own": problem.cell}
-    state = (torch.rand_like(problem.drive),)
-
-    @torch.no_grad()
-    def step(cell: nn.Module) -> None:
-        cell(problem.drive, state)
-
-    ways = {name: lambda cell=cell: step(cell) for name, cell in cells.items()}
-    for run in ways.values():
-        run()
-    times = time_interleaved(ways, repeats, clock)
-    return [problem.name, *(f"{times[name][0]:.4f}" for name in cells), f"{times['own'][1]:.2f}"]
-
-
-def loops_table(rows: list[list[str]]) -> Table:
-    """Rows of `compare_loops`: a cell in a plain loop, outside a Recurrence."""
-    return Table(["cell", "plain, seconds a step", "crbp_d2, seconds a step", "times as fast"], rows)

@@ -20,24 +20,10 @@ from torch import nn
 from crbp_d2 import modeling  # noqa: F401  (registers the heads)
 from crbp_d2.config import add_crbp_config
 
-from .tables import Table
-
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-PARTS = ("backbone", "RPN", "box head", "mask head", "semantic head", "series", "penalty", "rest of the backward pass")
-ROIS, IMAGE = 64, (800, 1088)
-MODELS = {
-    "feedforward": ("panoptic_R50_baseline.yaml", ()),
-    "C-RBP": ("panoptic_R50_crbp.yaml", ()),
-    "C-RBP, accelerated": (
-        "panoptic_R50_crbp.yaml",
-        ("MODEL.RECURRENCE.SOLVER.NAME", "Anderson", "MODEL.RECURRENCE.SOLVER.MAX_STEPS", 7,
-         "MODEL.RECURRENCE.NEUMANN.TERMS", 3),
-    ),
-}  # fmt: skip
+IMAGE = (800, 1088)
 # Seconds since some moment.
 Clock = Callable[[], float]
-# Half of the 512 proposals that are sampled is enough for 64 positive ones, a quarter.
-SAMPLING = ("MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 4 * ROIS)
 
 
 def model_of(config: str, *options: object) -> nn.Module:
@@ -151,20 +137,3 @@ def compare_models(
         ratios = [seconds[name]["whole"] / seconds[first]["whole"] for seconds in rounds]
         medians[name]["ratio"] = statistics.median(ratios)
     return medians
-
-
-def parts_table(medians: dict[str, dict[str, float]]) -> Table:
-    """Seconds by part, a column a model; the last row is the ratio to the first model."""
-    rows = [[part, *(f"{m[part]:.2f}" if m.get(part) else "-" for m in medians.values())] for part in (*PARTS, "whole")]
-    rows.append(["ratio", *(f"{m['ratio']:.2f}" for m in medians.values())])
-    return Table(["seconds", *medians], rows)
-
-
-def measure_models(repeats: int) -> dict[str, Table]:
-    """A training step and an inference of every model in MODELS, by part."""
-    models = {name: model_of(config, *SAMPLING, *options) for name, (config, options) in MODELS.items()}
-    inputs = inputs_for(IMAGE, ROIS)
-    for model in models.values():
-        training_step(model, inputs)
-    runs = {"model_training": training_step, "model_inference": inference}
-    return {name: parts_table(compare_models(models, inputs, run, repeats)) for name, run in runs.items()}

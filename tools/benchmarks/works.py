@@ -1,6 +1,6 @@
-"""Pieces of work by name, through names alone that crbp_d2 has had from its beginning.
+"""Pieces of work by name, through names that crbp_d2 has had from its beginning.
 
-Run as a script with another version of crbp_d2 first on the path, it does what it is told on its standard input, so
+Run as a script with another version of crbp_d2 first on the path, it does what its standard input names, so
 that two versions can be timed in turn (see before.py). N: samples; C: channels; H x W: image size.
 """
 

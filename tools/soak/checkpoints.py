@@ -4,17 +4,17 @@ import os
 import pickle
 import random
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from crbp_d2.checkpoint.loading import LAST
 
+from .damage import BYTES, Damage, of_bytes
 from .kills import References
 from .small_runs import ITERATIONS, PERIOD, RUNS, difference, finish, register_small_sets, start
 
-# The newest checkpoint that a run leaves which ends after this many iterations.
+# Checkpoints from here on are removed, as if the run had been killed before.
 STOPPED_AT = ITERATIONS - 2 * PERIOD
 
 
@@ -28,31 +28,10 @@ class RunsCode:
         return os.mkdir, (str(self.path),)
 
 
-def _truncate(path: Path, rng: random.Random) -> None:
-    os.truncate(path, rng.randrange(1, path.stat().st_size))
-
-
-def _overwrite(path: Path, rng: random.Random) -> None:
-    content = bytearray(path.read_bytes())
-    # Within the records: the padding between them carries nothing.
+def _overwrite(content: bytearray, rng: random.Random) -> None:
+    # Often enough to reach the records: the padding between them carries nothing.
     for _ in range(rng.randint(20, 60)):
         content[rng.randrange(len(content))] ^= rng.randint(1, 255)
-    path.write_bytes(content)
-
-
-def _zeros(path: Path, rng: random.Random) -> None:
-    content = bytearray(path.read_bytes())
-    begin = rng.randrange(len(content) // 2)
-    content[begin:] = bytes(len(content) - begin)
-    path.write_bytes(content)
-
-
-def _empty(path: Path, rng: random.Random) -> None:
-    path.write_bytes(b"")
-
-
-def _garbage(path: Path, rng: random.Random) -> None:
-    path.write_bytes(rng.randbytes(rng.randint(1, 10_000)))
 
 
 def _foreign(path: Path, rng: random.Random) -> None:
@@ -71,12 +50,8 @@ def _code(path: Path, rng: random.Random) -> None:
     torch.save(RunsCode(path.parent / "code_ran"), path)
 
 
-def _last_garbage(path: Path, rng: random.Random) -> None:
-    (path.parent / LAST).write_bytes(rng.randbytes(rng.randint(0, 40)))
-
-
-def _last_missing(path: Path, rng: random.Random) -> None:
-    (path.parent / LAST).write_text("model_9999999.pth")
+def _last(content: bytes) -> Damage:
+    return lambda path, rng: (path.parent / LAST).write_bytes(content)
 
 
 def _last_pickle(path: Path, rng: random.Random) -> None:
@@ -84,23 +59,24 @@ def _last_pickle(path: Path, rng: random.Random) -> None:
     (path.parent / LAST).write_text("model.pkl")
 
 
-def _last_gone(path: Path, rng: random.Random) -> None:
-    (path.parent / LAST).unlink()
-
-
-DAMAGES: dict[str, Callable[[Path, random.Random], None]] = {
-    name.__name__.strip("_"): name
-    for name in (
-        _truncate, _overwrite, _zeros, _empty, _garbage, _foreign, _without_state, _code, _last_garbage, _last_missing,
-        _last_pickle, _last_gone,
-    )
-}  # fmt: skip
+DAMAGES: dict[str, Damage] = {
+    "cut": BYTES["cut"],
+    "garbage": BYTES["garbage"],
+    "overwritten": of_bytes(_overwrite),
+    "foreign": _foreign,
+    "without state": _without_state,
+    "code": _code,
+    "last is garbage": _last(b"\xff\0model"),
+    "last is missing": _last(b"model_9999999.pth"),
+    "last is a pickle": _last_pickle,
+    "no last": lambda path, rng: (path.parent / LAST).unlink(),
+}
 
 
 def trial(number: int, seed: int, folder: Path, references: References) -> dict:
-    """One folder, damaged and resumed; what came of it.
+    """Damage and resume one folder.
 
-    Returns: {"trial": number, "run": its name, "damage": its kind, "problem": "" or what went wrong}.
+    Returns: {"trial": number, "run": its name, "damage": its kind, "problem": "" for none}.
     """
     rng = random.Random(f"checkpoints {seed} {number}")
     name, damage = list(RUNS)[number % len(RUNS)], list(DAMAGES)[number % len(DAMAGES)]
@@ -108,7 +84,6 @@ def trial(number: int, seed: int, folder: Path, references: References) -> dict:
     place, log = folder / f"run_{number}", folder / f"run_{number}.log"
     shutil.rmtree(place, ignore_errors=True)
     shutil.copytree(reference, place)
-    # As if the run had been killed after this checkpoint.
     for path in place.glob("model_*.pth"):
         if path.stem == "model_final" or int(path.stem.removeprefix("model_")) >= STOPPED_AT:
             path.unlink()
@@ -120,7 +95,7 @@ def trial(number: int, seed: int, folder: Path, references: References) -> dict:
         problem = difference(reference, place)
     if (place / "code_ran").exists():
         problem = "code of the file was run"
-    if not damage.startswith("last") and newest.name not in log.read_text(errors="replace"):
+    if "last" not in damage and newest.name not in log.read_text(errors="replace"):
         problem = problem or "the damaged file was not named"
     if not problem:
         shutil.rmtree(place)

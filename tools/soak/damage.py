@@ -1,6 +1,5 @@
 """Ways to damage the bytes of a file, an archive of PNGs and what a JSON holds, each by a random generator."""
 
-import io
 import json
 import math
 import random
@@ -18,7 +17,7 @@ Damage = Callable[[Path, random.Random], object]
 
 
 def of_bytes(change: Callable[[bytearray, random.Random], Any]) -> Damage:
-    """A damage of a file from one of its content, which it changes in place or returns anew."""
+    """The damage of a file by a function that changes its content in place or returns another one."""
 
     def damage(path: Path, rng: random.Random) -> None:
         content = bytearray(path.read_bytes())
@@ -34,7 +33,7 @@ def _flip(content: bytearray, rng: random.Random) -> None:
 
 
 def _flip_at_the_end(content: bytearray, rng: random.Random) -> None:
-    """Where an archive has its table of contents."""
+    """Damage the table of contents of an archive."""
     for _ in range(rng.randint(1, 4)):
         content[-rng.randint(1, min(len(content), 900))] = rng.choice((0, 1, 255, rng.randrange(256)))
 
@@ -45,48 +44,23 @@ def _zeros(content: bytearray, rng: random.Random) -> None:
     content[begin:end] = bytes(end - begin)
 
 
-def _insert(content: bytearray, rng: random.Random) -> None:
-    begin = rng.randrange(len(content))
-    content[begin:begin] = rng.randbytes(rng.randint(1, 300))
-
-
-def _remove(content: bytearray, rng: random.Random) -> None:
-    begin = rng.randrange(len(content))
-    del content[begin : begin + rng.randint(1, 300)]
-
-
-def _swap(content: bytearray, rng: random.Random) -> None:
-    size = rng.randint(1, len(content) // 3)
-    one, other = rng.randrange(size), rng.randint(2 * size, len(content) - size)
-    content[one : one + size], content[other : other + size] = content[other : other + size], content[one : one + size]
-
-
 BYTES: dict[str, Damage] = {
     "cut": of_bytes(lambda content, rng: content[: rng.randrange(len(content))]),
     "flipped": of_bytes(_flip),
     "flipped at the end": of_bytes(_flip_at_the_end),
     "zeros": of_bytes(_zeros),
-    "inserted": of_bytes(_insert),
-    "removed": of_bytes(_remove),
-    "swapped": of_bytes(_swap),
     "appended": of_bytes(lambda content, rng: content + rng.randbytes(rng.randint(1, 70_000))),
-    "doubled": of_bytes(lambda content, rng: content + content),
+    "repeated": of_bytes(lambda content, rng: content + content),
     "garbage": of_bytes(lambda content, rng: rng.randbytes(rng.randint(0, 5000))),
     "huge": lambda path, rng: _grow(path),
     "folder": lambda path, rng: _as_folder(path),
     "gone": lambda path, rng: path.unlink(),
-    "link to itself": lambda path, rng: _as_link(path),
 }
 
 
 def _as_folder(path: Path) -> None:
     path.unlink()
     path.mkdir()
-
-
-def _as_link(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path.name)
 
 
 def _grow(path: Path) -> None:
@@ -96,7 +70,7 @@ def _grow(path: Path) -> None:
 
 
 def of_entries(change: Callable[[dict[str, bytes], random.Random], object], **options) -> Damage:
-    """A damage of an archive from one of its entries by name; `options` of the archive that is written anew."""
+    """The damage of an archive by a function that changes its entries; `options` are those of the new archive."""
 
     def damage(path: Path, rng: random.Random) -> None:
         with zipfile.ZipFile(path) as archive:
@@ -136,23 +110,6 @@ def huge_png(content: bytes, rng: random.Random) -> bytes:
     return content[:8] + chunk(b"IHDR", header) + content[33:]
 
 
-def text_bomb(content: bytes, rng: random.Random) -> bytes:
-    """A PNG with 64 MiB of text, packed."""
-    return content[:33] + chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(2**26))) + content[33:]
-
-
-def _encrypted(content: bytearray, rng: random.Random) -> None:
-    begin = content.find(b"PK\1\2")
-    while begin >= 0:
-        content[begin + 8] |= 1
-        begin = content.find(b"PK\1\2", begin + 4)
-
-
-def _claims_another_size(content: bytearray, rng: random.Random) -> None:
-    begin = content.find(b"PK\1\2")
-    struct.pack_into("<I", content, begin + rng.choice((20, 24, 42)), rng.choice((0, 1, 2**31, 2**32 - 1)))
-
-
 def _renamed(entries: dict[str, bytes], rng: random.Random) -> None:
     name = rng.choice(sorted(entries))
     entries[rng.choice(("../" + name, "/" + name, name.upper(), "x" * 500))] = entries.pop(name)
@@ -162,21 +119,14 @@ ARCHIVES: dict[str, Damage] = {
     "entry renamed": of_entries(_renamed),
     "entry missing": of_entries(lambda entries, rng: entries.pop(rng.choice(sorted(entries)))),
     "packed": of_entries(lambda entries, rng: None, compression=zipfile.ZIP_DEFLATED),
-    "packed by bzip2": of_entries(lambda entries, rng: None, compression=zipfile.ZIP_BZIP2),
-    "packed by LZMA": of_entries(lambda entries, rng: None, compression=zipfile.ZIP_LZMA),
     "bomb": of_entries(_replaced(lambda content, rng: bytes(2**26)), compression=zipfile.ZIP_DEFLATED),
-    "bomb by bzip2": of_entries(_replaced(lambda content, rng: bytes(2**26)), compression=zipfile.ZIP_BZIP2),
     "PNG bomb": of_entries(_replaced(huge_png)),
-    "text bomb": of_entries(_replaced(text_bomb)),
     "text for PNG": of_entries(_replaced(lambda content, rng: b"hello")),
     "PNG cut": of_entries(_replaced(lambda content, rng: content[: rng.randrange(len(content))])),
     "JPEG for PNG": of_entries(_replaced(lambda content, rng: png(decoded(content), ".jpg"))),
     "16 bits": of_entries(_replaced(lambda content, rng: png(decoded(content).astype(np.uint16)))),
     "3 channels": of_entries(_replaced(lambda content, rng: png(np.stack([decoded(content)] * 3, axis=2)))),
     "another size": of_entries(_replaced(lambda content, rng: png(decoded(content)[:-1]))),
-    "many entries": of_entries(lambda entries, rng: entries.update({f"{k}.png": b"" for k in range(2000)})),
-    "encrypted": of_bytes(_encrypted),
-    "claims another size": of_bytes(_claims_another_size),
 }
 
 VALUES = (None, True, False, 0, -1, 1, 7, 1.5, 2**31, 2**70, math.nan, math.inf, "", "7", "x" * 5000, "../a", "\0",
@@ -184,7 +134,7 @@ VALUES = (None, True, False, 0, -1, 1, 7, 1.5, 2**31, 2**70, math.nan, math.inf,
 
 
 def edit(value: Any, rng: random.Random) -> Any:
-    """A copy of what a JSON holds with one value, anywhere, replaced, removed, doubled or nudged."""
+    """A copy of what a JSON holds with one value, anywhere, replaced, removed, repeated or nudged."""
     copy = json.loads(json.dumps(value))
     places: list[tuple[Any, Any]] = []
 
@@ -197,10 +147,10 @@ def edit(value: Any, rng: random.Random) -> Any:
     # Tables are few among the values, but matter as much.
     shallow = [place for place in places if place[0] is copy]
     part, key = rng.choice(shallow if shallow and rng.random() < 0.2 else places)
-    kind = rng.choice(("replaced", "replaced", "removed", "doubled", "nudged", "as text", "renamed"))
+    kind = rng.choice(("replaced", "replaced", "removed", "repeated", "nudged", "as text", "renamed"))
     if kind == "removed":
         del part[key]
-    elif kind == "doubled" and isinstance(part, list):
+    elif kind == "repeated" and isinstance(part, list):
         part.append(part[key])
     elif kind == "nudged" and type(part[key]) in (int, float):
         part[key] += rng.choice((-1, 1, 0.5, 1000))
@@ -216,13 +166,10 @@ def edit(value: Any, rng: random.Random) -> Any:
 def edit_json(path: Path, rng: random.Random) -> None:
     """An edit, or the same content in another encoding or under something that does not belong there."""
     content = json.loads(path.read_text(encoding="utf-8"))
-    kind = rng.random()
-    if kind < 0.9:
+    if rng.random() < 0.9:
         path.write_text(json.dumps(edit(content, rng)), encoding="utf-8")
         return
-    text = json.dumps(content)
-    path.write_bytes(rng.choice((
-        b"\xef\xbb\xbf" + text.encode(), text.encode("utf-16"), b"[" * 100_000, json.dumps([content]).encode(),
-        json.dumps(text).encode(), b"null", text.encode().replace(b":", b"=", 1), b"", text.encode() + b"}",
-        io.BytesIO(b"\0" * 100).getvalue(),
-    )))  # fmt: skip
+    text = json.dumps(content).encode()
+    path.write_bytes(
+        rng.choice((b"\xef\xbb\xbf" + text, b"[" * 100_000, b"[" + text + b"]", b"null", text + b"}", b""))
+    )

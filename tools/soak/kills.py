@@ -9,10 +9,10 @@ from .small_runs import RUNS, difference, finish, kill_somewhere, register_small
 
 
 class References:
-    """Undisturbed runs, each made when it is first asked for: their folders and durations in seconds.
+    """Folders and durations in seconds of undisturbed runs, each made at its first use.
 
     Args:
-        folder: of their folders.
+        folder: where the folders are made.
         timed: make each run twice, as the first one draws its data set too.
     """
 
@@ -34,7 +34,7 @@ class References:
 
 
 def trial(number: int, seed: int, folder: Path, references: References) -> dict:
-    """One run, killed one to six times; what came of it.
+    """Kill one run one to six times and resume it.
 
     Returns: {"trial": number, "run": its name, "kills": how many, "difference": "" or what differs}.
     """

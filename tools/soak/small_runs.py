@@ -1,4 +1,4 @@
-"""Trainings of seconds, each in a process of its own that may be killed, and what they leave."""
+"""Short trainings, each in a process that may be killed, and the comparison of their results."""
 
 import json
 import os
@@ -18,8 +18,11 @@ from crbp_d2.data import PathfinderSpec, register_pathfinder, register_toy_panop
 from crbp_d2.engine.resume import CLOCK
 from crbp_d2.engine.run import main
 
+SPEC = PathfinderSpec(3, window=24, image_size=24, dash_length=2, dash_thickness=1, margin=1, seed_distance=6, border=2,
+                      distractor_dashes=2, dot_radius=2)  # fmt: skip
 CONFIGS = Path(__file__).resolve().parents[2] / "configs/quick"
 ITERATIONS, PERIOD = 12, 2
+SETS = (*(f"pathfinder_soak_{split}" for split in ("train", "val", "stream")), "toy_panoptic_train", "toy_panoptic_val")
 FINAL = ("model_final.pth", "metrics.json")
 
 PATHFINDER = [
@@ -35,10 +38,10 @@ CONTRACTION = ["MODEL.RECURRENCE.PENALTY.NAME", "Contraction", "MODEL.RECURRENCE
 
 @dataclass(frozen=True)
 class SmallRun:
-    """A config of seconds.
+    """A training of seconds.
 
     config: file in configs/quick.
-    options: keys and values on top.
+    options: keys and values that override it.
     """
 
     config: str
@@ -65,27 +68,23 @@ RUNS = {
 
 
 def register_small_sets(root: Path) -> None:
-    """The data sets of the runs; drawn into `root` when they are first used.
+    """Register the data sets of the runs; they are drawn into `root` at their first use.
 
-    One thread from here on: copies of a process that has used several would wait for those they do not have.
+    Sets one thread: a fork of a process with several would wait for the missing ones.
     """
     torch.set_num_threads(1)
     if "pathfinder_soak_train" not in DatasetCatalog.list():
-        spec = PathfinderSpec(
-            3, window=24, image_size=24, dash_length=2, dash_thickness=1, margin=1, seed_distance=6, border=2,
-            distractor_dashes=2, dot_radius=2,
-        )  # fmt: skip
-        register_pathfinder(spec, "soak", root=str(root), num_train=11, num_val=2)
+        register_pathfinder(SPEC, "soak", root=str(root), num_train=11, num_val=2)
     if "toy_panoptic_train" not in DatasetCatalog.list():
         register_toy_panoptic(str(root), num_train=5, num_val=1, size=64)
 
 
 def start(arguments: list[str], log: Path, prepare: Callable[[], None] = lambda: None) -> int:
-    """Run `crbp-train` with these arguments in a copy of this process; its number.
+    """Run `crbp-train` with these arguments in a fork of this process, and return its id.
 
     Args:
-        log: gets what it says.
-        prepare: is called in the copy first.
+        log: file for its output.
+        prepare: called in the fork first.
     """
     process = os.fork()
     if process:
@@ -111,12 +110,12 @@ def start(arguments: list[str], log: Path, prepare: Callable[[], None] = lambda:
 
 
 def finish(process: int) -> bool:
-    """Wait for a run; whether it ended well."""
+    """Wait for a run, and return whether it succeeded."""
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0
 
 
 def kill_after(process: int, seconds: float) -> bool:
-    """Kill a run after some time; whether it was still running."""
+    """Kill a run after some time, and return whether it was still running."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if os.waitpid(process, os.WNOHANG)[0]:
@@ -127,7 +126,7 @@ def kill_after(process: int, seconds: float) -> bool:
 
 
 def killed_at_disk_call(number: int) -> None:
-    """Have this process killed at its n-th fsync or rename from now on, hence within the writing of a file."""
+    """Kill this process at its n-th fsync or rename from now on, while it writes a file."""
     calls = iter(range(1, number + 1))
 
     def counted(call: Callable) -> Callable:
@@ -142,7 +141,7 @@ def killed_at_disk_call(number: int) -> None:
 
 
 def kill_somewhere(arguments: list[str], log: Path, rng: random.Random, duration: float) -> bool:
-    """Start a run and kill it at a random time, or while it writes; whether that came before its end."""
+    """Start a run and kill it at a random time or while it writes, and return whether it was still running."""
     if rng.random() < 0.4:
         number = rng.randint(1, 30)
         process = start(arguments, log, lambda: killed_at_disk_call(number))
@@ -151,7 +150,7 @@ def kill_somewhere(arguments: list[str], log: Path, rng: random.Random, duration
 
 
 def difference(one: Path, other: Path) -> str:
-    """What differs between two finished runs' weights, optimizer and scalars; "" if nothing does."""
+    """The first difference between two finished runs' weights, optimizer and scalars; "" for none."""
     if missing := [str(f / name) for f in (one, other) for name in FINAL if not (f / name).exists()]:
         return f"{missing[0]} is missing"
     contents = [torch.load(folder / "model_final.pth", weights_only=True) for folder in (one, other)]
@@ -165,18 +164,12 @@ def difference(one: Path, other: Path) -> str:
 
 
 def _differs(a, b, place: str) -> str:
-    if isinstance(a, torch.Tensor):
-        return "" if torch.equal(a, b) else place
-    if isinstance(a, dict):
+    if isinstance(a, dict) and isinstance(b, dict):
         keys = [key for key in {**a, **b} if key not in CLOCK]
-        missing = [f"{place}.{key}" for key in keys if key not in a or key not in b]
-        return next(
-            filter(None, (*missing, *(_differs(a[k], b[k], f"{place}.{k}") for k in keys if k in a and k in b))), ""
-        )
-    if isinstance(a, (list, tuple)):
-        if len(a) != len(b):
-            return place
-        return next(
-            filter(None, (_differs(x, y, f"{place}.{k}") for k, (x, y) in enumerate(zip(a, b, strict=True)))), ""
-        )
-    return "" if a == b or a != a and b != b else place
+        parts = [(a.get(key), b.get(key), f"{place}.{key}") for key in keys]
+    elif isinstance(a, list | tuple) and len(a) == len(b):
+        parts = [(x, y, f"{place}.{k}") for k, (x, y) in enumerate(zip(a, b, strict=True))]
+    else:
+        equal = torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b or (a != a and b != b)
+        return "" if equal else place
+    return next(filter(None, (_differs(*part) for part in parts)), "")

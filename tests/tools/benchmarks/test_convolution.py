@@ -1,14 +1,15 @@
 """The measurement of the convolutions."""
 
 import pytest
+import torch
 
+from crbp_d2.layers import cost_model
 from crbp_d2.layers.cost_model import Direct, Problem
 from tools.benchmarks.convolution import (
     PROBLEMS,
     MethodTimes,
     convolution_table,
     cost_rows,
-    fitted,
     mean_loss,
     measure_methods,
 )
@@ -37,10 +38,10 @@ def test_table_shows_milliseconds_the_choice_and_its_loss():
     assert mean_loss(rows) == pytest.approx(2)
 
 
-def test_fitted_coefficients_are_those_of_the_times():
+def test_fitted_coefficients_are_ready_to_paste():
     truth = Direct(call=1e-4, product=2e-11, pixel=3e-9, block=8)
     rows = [MethodTimes(p, "TF32", {"direct": truth.seconds(p), "fft": 1.0}, "direct") for p in PROBLEMS]
-    expected = "Direct(call=1.0e-04, product=2.0e-11, pixel=3.0e-09, block=8)"
-    assert fitted(Direct, rows, "direct").strip() == f'"direct": {expected},'
     text = cost_rows(rows, "cuda")
-    assert text.splitlines()[:2] == ["    # TF32", '    ("cuda", torch.float32): {'] and "Fourier(" in text
+    assert text.startswith("    # TF32\n")
+    ((key, (direct, fourier)),) = eval(f"{{{text}}}", {**vars(cost_model)}).items()
+    assert key == ("cuda", torch.float32) and direct == truth and isinstance(fourier, cost_model.Fourier)

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
-from crbp_d2.recurrence import learning_rule
 from tools.benchmarks import memory
-from tools.benchmarks.live_memory import BACKWARD, FORWARD, PENALTY, SERIES, Phase, live_memory, phases_of
 from tools.benchmarks.memory import (
     RecurrentPart,
     StepCost,
+    live_peak,
     measure_memory,
     measure_recurrent_parts,
     memory_tables,
+    peak_of,
     recurrent_part_table,
 )
 from tools.benchmarks.training_step import mask_problem
@@ -20,7 +20,6 @@ from tools.benchmarks.whole_model import (
     inference,
     inputs_for,
     model_of,
-    parts_table,
     training_step,
 )
 
@@ -55,54 +54,24 @@ def test_memory_tables_compare_the_rules():
     assert tables["memory_time"].rows[1] == ["crbp", "1.0", "4.0", "16.0"]
 
 
-@pytest.mark.parametrize("rule, phases", [("bptt", 2), ("rbp", 3), ("crbp", 4)])
-def test_phases_of_a_training_step(rule, phases):
-    problem = mask_problem(2, 8, 10)
-    recurrence = learning_rule(rule, problem.cell, steps=2, bound=problem.bound)
-    penalty = recurrence.penalty
-    found = live_memory(problem, recurrence)
-    assert (
-        list(found)
-        == ([FORWARD, BACKWARD], [FORWARD, SERIES, BACKWARD], [FORWARD, PENALTY, SERIES, BACKWARD])[phases - 2]
-    )
-    assert recurrence.penalty is penalty
-    transpose = getattr(recurrence.gradient, "transpose", None)
-    assert transpose is None or "solve" not in vars(transpose)
+def test_peak_of_allocations_in_the_order_of_time():
+    changes = {1: 100, 5: -30, 7: 50, 9: -10, 21: 1, 23: 400, 24: -300}
+    events = [{"name": "[memory]", "ts": ts, "args": {"Bytes": size}} for ts, size in reversed(changes.items())]
+    assert peak_of([*events, {"name": "forward", "ts": 0}]) == 511
+    # Two tensors of 4,000 bytes at once.
+    assert 8000 <= live_peak(lambda: torch.zeros(1000) + torch.zeros(1000)) < 16_000
 
 
-def test_a_moment_belongs_to_the_innermost_phase():
-    spans = {FORWARD: (0, 10), PENALTY: (6, 8), BACKWARD: (20, 30), SERIES: (22, 25)}
-    events = [{"name": name, "ts": start, "dur": end - start} for name, (start, end) in spans.items()]
-    # The penalty ends with the forward run; what the loss takes, at 15, belongs to no phase.
-    changes = {1: 100, 5: -30, 7: 50, 9: -10, 15: 1000, 21: 1, 23: 400, 24: -300, 29: -1100}
-    events += [{"name": "[memory]", "ts": ts, "args": {"Bytes": size}} for ts, size in reversed(changes.items())]
-    assert phases_of(events) == {
-        FORWARD: Phase(100, 70),
-        PENALTY: Phase(120, 110),
-        SERIES: Phase(1511, 1211),
-        BACKWARD: Phase(1111, 111),
-    }
-
-
-def test_recurrent_part_is_what_an_roi_more_takes(monkeypatch):
+def test_the_part_of_an_roi_is_a_slope(monkeypatch):
     monkeypatch.setattr(memory, "_fresh_processes", SameProcess)
     monkeypatch.setattr(memory, "_measure", lambda rule, steps, samples: StepCost(rule, steps, 1.0, 1000 + 7 * samples))
-    monkeypatch.setattr(
-        memory,
-        "_measure_live",
-        lambda rule, samples: {FORWARD: Phase(50 + 3 * samples, 20 + samples), BACKWARD: Phase(10 + 5 * samples, 0)},
-    )
-    (part,) = measure_recurrent_parts(rules=("rbp",), samples=50)
-    # The peak of the step is the backward pass', whose growth therefore counts.
-    assert part == RecurrentPart("rbp", 7, 5, {FORWARD: Phase(3, 1), BACKWARD: Phase(5, 0)})
-
-
-def test_recurrent_parts_are_compared_with_the_first():
-    phases = {FORWARD: Phase(2 * 2**20, 2**20), BACKWARD: Phase(3 * 2**20, 0)}
-    parts = [RecurrentPart("bptt", 60 * 2**20, 50 * 2**20, phases), RecurrentPart("rbp", 10 * 2**20, 5 * 2**20, phases)]
-    first, second = recurrent_part_table(parts).rows
-    assert second == ["rbp", "10.00", "6.0", "5.00", "10.0", "2.00 / 1.00", "-", "-", "3.00 / 0.00"]
-    assert first[:5] == ["bptt", "60.00", "1.0", "50.00", "1.0"]
+    monkeypatch.setattr(memory, "_live_peak", lambda rule, samples, steps: 50 + 5 * samples)
+    assert measure_recurrent_parts(rules=("rbp",), samples=50) == [RecurrentPart("rbp", 7, 5)]
+    parts = [RecurrentPart("bptt", 60 * 2**20, 50 * 2**20), RecurrentPart("rbp", 10 * 2**20, 5 * 2**20)]
+    assert recurrent_part_table(parts).rows == [
+        ["bptt", "60.00", "1.0", "50.00", "1.0"],
+        ["rbp", "10.00", "6.0", "5.00", "10.0"],
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +93,4 @@ def test_parts_of_a_training_step_add_up(models):
         assert ("series" in parts) == ("penalty" in parts) == (name == "C-RBP")
     assert medians["feedforward"]["ratio"] == 1 and recurrence.penalty is kept
     assert "solve" not in vars(recurrence.gradient.transpose)
-    names = [row[0] for row in parts_table(medians).rows]
-    assert "series" in names and names[-1] == "ratio"
     assert set(inference(models["feedforward"], inputs)) >= {"backbone", "whole"}

@@ -1,5 +1,6 @@
 """The measurements of a GPU on the pretended device, with small sizes."""
 
+import copy
 import time
 
 import pytest
@@ -43,13 +44,14 @@ def work():
             inference_models=models,
             training_models=models,
             counters=(counted("kernels"), counted("waits")),
+            compile=copy.deepcopy,
         )
 
 
 # A column of a table, and its values.
 EXPECTED = {
     "steps": (2, {"plain loop", "crbp", "crbp, accelerated", "deq", "torchdeq"}),
-    "graphs": (1, {"eager", "graph"}),
+    "graphs": (1, {"eager", "compiled", "graph"}),
     "convolutions": (4, {"float32", "TF32"}),
     "exits": (1, set(MODELS)),
     "training": (1, set(MODELS)),

@@ -1,4 +1,4 @@
-"""Two versions of the package beside each other."""
+"""Two revisions of the package compared."""
 
 import shutil
 import subprocess

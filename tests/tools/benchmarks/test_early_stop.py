@@ -9,9 +9,7 @@ from crbp_d2.recurrence import learning_rule
 from tools.benchmarks.early_stop import (
     EarlyStopCost,
     early_stop_table,
-    evaluations_table,
     measure_early_stop,
-    measure_evaluations,
 )
 
 
@@ -76,16 +74,8 @@ def test_every_image_runs_with_every_threshold(monkeypatch):
     assert not head._forward_hooks and not head._forward_pre_hooks
 
 
-def test_evaluations_are_timed_in_pairs():
-    seen = []
-    pairs = measure_evaluations(seen.append, (1, 2), repeats=2)
-    assert seen == [(), (1, 2), (), (1, 2)]
-    assert len(pairs) == 2 and all(seconds >= 0 for pair in pairs for seconds in pair)
-
-
 def test_tables_show_what_is_lost_and_the_ratio():
     rows = {10: [EarlyStopCost(None, 10, 0.02, 1, 50.0), EarlyStopCost(0.01, 4.25, 0.0101, 0.51, 49.96)]}
     first, second = early_stop_table(rows).rows
     assert first == [10, "none", "10.00", "20.0", "1.00", "50.00", "0.00"]
     assert second == [10, "0.01", "4.25", "10.1", "0.51", "49.96", "0.04"]
-    assert evaluations_table([(10.0, 15.0)], 30).rows == [["10.0", "15.0", "1.50"]]

@@ -1,4 +1,4 @@
-"""Given numbers of detections and positive RoIs on a page: what is said to run is what runs."""
+"""Inference and training with given numbers of detections and positive RoIs."""
 
 import pytest
 import torch
@@ -42,7 +42,7 @@ def test_as_many_masks_as_given_detections(model):
 
 def test_samples_leave_after_the_given_steps():
     halves = CellStep(lambda drive, state: (state[0] / 2 + drive,), torch.ones(5, 1), inference=True)
-    solution = ScriptedExit(FixedSteps(4), [3, 1]).solve(halves, (torch.zeros(5, 1),))
+    solution = ScriptedExit(FixedSteps(4), [3, 1, 3, 1, 3]).solve(halves, (torch.zeros(5, 1),))
     assert solution.stats.sample_steps.tolist() == [3, 1, 3, 1, 3]
     assert solution.state[0].flatten().tolist() == [1.75, 1, 1.75, 1, 1.75]
 
