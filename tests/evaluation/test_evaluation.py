@@ -165,14 +165,14 @@ def test_as_many_detections_count_as_the_model_gives(dataset, detections, found)
     cfg = get_cfg()
     add_crbp_config(cfg)
     cfg.TEST.STEPS_TO_EVALUATE, cfg.TEST.DETECTIONS_PER_IMAGE = (1, 2), detections
-    precision = build_panoptic_evaluator(cfg, "eval_set", str(dataset / "out")).precision
+    precision = build_panoptic_evaluator(cfg, "eval_set", str(dataset / "out")).by_step[1]
     instances = predictions[2]["instances"]
     scores, classes = instances.scores, instances.pred_classes
     pasted = [(mask.numpy()[None].repeat(2, axis=0), (slice(0, SIZE), slice(0, SIZE))) for mask in instances.pred_masks]
     steps = SimpleNamespace(instances=Instances((SIZE, SIZE), scores=scores, pred_classes=classes), pasted=pasted)
     precision.add(2, steps)
     # Of the only cat that was asked for so far, image 1 having no detection.
-    assert (precision.results()[0] > 0) == found
+    assert (precision.results(precision.found)["AP"][0] > 0) == found
 
 
 def test_what_cannot_be_drawn_does_not_end_an_evaluation(dataset, caplog, monkeypatch):

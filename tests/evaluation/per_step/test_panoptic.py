@@ -207,7 +207,7 @@ def test_quality_equals_pq_compute_and_cocoeval(crowded_set, seed, count):
     for image_id, prediction in predictions.items():
         quality.add(image_id, prediction)
         precision.add(image_id, prediction)
-    found, ap = quality.results(), precision.results()
+    found, ap = quality.results(quality.found), precision.results(precision.found)["AP"]
     for k, t in enumerate(steps):
         evaluators = PanopticEvaluator("tiny"), COCOEvaluator("tiny", tasks=("segm",), use_fast_impl=False)
         for evaluator in evaluators:
@@ -237,11 +237,11 @@ def test_large_images_are_counted_in_parts(crowded_set, monkeypatch):
     steps = (1, 2, 3, 4, 5)
     quality = PanopticQualityByStep("tiny", steps)
     quality.add(4, random_prediction(0, steps))
-    whole = quality.results()
+    whole = quality.results(quality.found)
     monkeypatch.setattr("crbp_d2.evaluation.per_step.panoptic.CHUNK", 2 * HEIGHT * WIDTH)
     quality.reset()
     quality.add(4, random_prediction(0, steps))
-    for measure, values in quality.results().items():
+    for measure, values in quality.results(quality.found).items():
         assert np.array_equal(values, whole[measure], equal_nan=True)
 
 
