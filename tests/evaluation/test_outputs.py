@@ -1,4 +1,4 @@
-"""What adapts evaluators to models and to packages."""
+"""Adapters of evaluators to models and to other packages."""
 
 import numpy as np
 from detectron2.evaluation import DatasetEvaluator
@@ -25,12 +25,12 @@ def test_an_evaluator_sees_the_outputs_that_have_its_key():
     evaluator.reset()
     evaluator.process([1], [{"sem_seg": 0}])
     assert evaluator.evaluate() == {}
-    # No image at all: the evaluator's own word counts.
+    # No image at all: the evaluator's own result counts.
     evaluator.reset()
     assert evaluator.evaluate() == {"seen": []}
 
 
-def test_names_that_numpy_had_are_lent():
+def test_former_names_of_numpy_are_restored():
     before = {name: vars(np).get(name) for name in ("float", "in1d")}
     assert before["float"] is None
     with former_numpy():
