@@ -131,11 +131,11 @@ def test_labels_of_class_and_instance_are_taken(root):
     assert repr(evaluate(encoded, root / "a")) == repr(evaluate(plain, root / "b"))
 
 
-@pytest.mark.parametrize("rows,matched", [(20, False), (21, True)])
-def test_an_iou_of_exactly_one_half_is_no_match(rows, matched):
-    """A true segment of 40 pixels, found in 20 of its rows and nowhere else: an IoU of 20 / 40."""
+@pytest.mark.parametrize("rows,void,matched", [(20, 0, False), (21, 0, True), (21, 10, True)])
+def test_an_iou_of_exactly_one_half_is_no_match(rows, void, matched):
+    """A true segment of 40 pixels, found in 20 or 21 of them; void pixels do not count in the union."""
     true = [{"isthing": True, "category_id": 0, "iscrowd": False}]
-    overlaps = np.array([[[0, rows]]])
+    overlaps = np.array([[[void, rows]]])
     (counts,) = match(overlaps, [(True, 0)], true, np.array([40])).values()
     expected = [rows / 40, 1, 0, 0] if matched else [0, 0, 1, 1]
     assert counts.tolist() == [pytest.approx(expected)]

@@ -79,7 +79,7 @@ class StepwiseEvaluator(DatasetEvaluator):
         marked: int,
     ):
         self.usual = usual
-        self.by_step = (quality, precision)
+        self.by_step: tuple[PanopticQualityByStep | MaskPrecisionByStep, ...] = (quality, precision)
         self.folder = folder
         self.marked = marked
 
