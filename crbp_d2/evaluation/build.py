@@ -83,17 +83,13 @@ def build_cityscapes_evaluator(cfg: CfgNode, name: str, folder: str) -> DatasetE
     return _with_pictures(CatalogPictures, cfg.TEST.PICTURES, name, folder, evaluators)
 
 
-def _detections(cfg: CfgNode, least: int = 100) -> int:
-    """Number of detections of an image that count: the usual one, or more if the model gives more."""
-    return max(least, cfg.TEST.DETECTIONS_PER_IMAGE)
+def _detections(cfg: CfgNode, usual: int = 100) -> int:
+    """Maximum number of detections of an image that count: `usual`, or more if the model gives more."""
+    return max(usual, cfg.TEST.DETECTIONS_PER_IMAGE)
 
 
 def _with_pictures(
-    kind: type[CatalogPictures] | type[PanopticPictures],
-    count: int,
-    name: str,
-    folder: str,
-    evaluators: list[DatasetEvaluator],
+    kind: type[CatalogPictures], count: int, name: str, folder: str, evaluators: list[DatasetEvaluator]
 ) -> DatasetEvaluators:
     # First, because some evaluators change the predictions they are given.
     pictures = [kind(name, os.path.join(folder, "pictures"), count)] if count > 0 else []

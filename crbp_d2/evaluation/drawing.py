@@ -6,6 +6,7 @@ H x W: image size; K: classes.
 import logging
 import re
 from abc import ABC, abstractmethod
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def draw_prediction(image: np.ndarray, output: dict, metadata: Metadata, score: 
 
     Args:
         image: H x W x 3 uint8 RGB.
-        output: of a detectron2 model.
+        output: a detectron2 model's output for the image.
         metadata: with the class names that the output needs; colours and other names may be absent.
         score: minimum score of an instance; panoptic segments are drawn as the model chose them.
 
@@ -85,9 +86,8 @@ def draw_segments(image: np.ndarray, segmentation: np.ndarray, segments: list[di
         segmentation: H x W ids.
         segments: `id`, `isthing`, `category_id` and perhaps `score` of each.
     """
-    metadata = drawable(metadata)
     large = resize(image)
-    labels = cv2.resize(segmentation.astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    labels = _enlarged(segmentation, large)
     drawn = visualizer(large, metadata)
     for segment in sorted(segments, key=lambda s: s["isthing"]):
         mask = labels == segment["id"]
@@ -95,12 +95,9 @@ def draw_segments(image: np.ndarray, segmentation: np.ndarray, segments: list[di
             kind, k = "thing" if segment["isthing"] else "stuff", segment["category_id"]
             score = f" {segment['score']:.0%}" if "score" in segment else ""
             colors = metadata.get(f"{kind}_colors")
-            drawn.draw_binary_mask(
-                mask,
-                color=[c / 255 for c in colors[k]] if colors else None,
-                text=getattr(metadata, f"{kind}_classes")[k] + score,
-                alpha=0.6,
-            )
+            color = [c / 255 for c in colors[k]] if colors else None
+            name = getattr(drawn.metadata, f"{kind}_classes")[k]
+            drawn.draw_binary_mask(mask, color=color, text=name + score, alpha=0.6)
     return resize(drawn.get_output().get_image(), large.shape[1::-1])
 
 
@@ -115,11 +112,8 @@ def draw_instances(image: np.ndarray, instances: Instances, metadata: Metadata, 
         boxes.scale(*scale)
         scaled.pred_boxes = boxes
     if kept.has("pred_masks"):
-        sides = large.shape[1::-1]
-        masks = [
-            cv2.resize(m, sides, interpolation=cv2.INTER_NEAREST) for m in kept.pred_masks.numpy().astype(np.uint8)
-        ]
-        scaled.pred_masks = torch.from_numpy(np.stack(masks) > 0) if masks else torch.zeros(0, *sides[::-1])
+        masks = [_enlarged(mask, large) > 0 for mask in kept.pred_masks.numpy()]
+        scaled.pred_masks = torch.from_numpy(np.stack(masks)) if masks else torch.zeros(0, *large.shape[:2])
     if kept.has("pred_keypoints"):
         scaled.pred_keypoints = kept.pred_keypoints * torch.tensor([*scale, 1.0])
     drawn = visualizer(large, metadata).draw_instance_predictions(scaled)
@@ -129,9 +123,14 @@ def draw_instances(image: np.ndarray, instances: Instances, metadata: Metadata, 
 def draw_semantic(image: np.ndarray, classes: Tensor, metadata: Metadata) -> np.ndarray:
     """H x W classes on the image, with class names."""
     large = resize(image)
-    labels = cv2.resize(classes.cpu().numpy().astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-    drawn = visualizer(large, metadata).draw_sem_seg(labels.astype(np.int64), area_threshold=0, alpha=0.6)
+    labels = _enlarged(classes.cpu().numpy(), large).astype(np.int64)
+    drawn = visualizer(large, metadata).draw_sem_seg(labels, area_threshold=0, alpha=0.6)
     return resize(drawn.get_image(), large.shape[1::-1])
+
+
+def _enlarged(labels: np.ndarray, large: np.ndarray) -> np.ndarray:
+    """H x W labels at the size of a panel."""
+    return cv2.resize(labels.astype(np.float32), large.shape[1::-1], interpolation=cv2.INTER_NEAREST)
 
 
 def resize(image: np.ndarray, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -212,36 +211,6 @@ class FirstPictures(DatasetEvaluator, ABC):
         """The path of the picture, and its panels by title from left to right, each H x W x 3 uint8 RGB."""
 
 
-class PanopticPictures(FirstPictures):
-    """Input | ground truth | prediction (panoptic, or the model's own kind), with class names.
-
-    Args:
-        name: a registered panoptic data set.
-        folder, count: see FirstPictures.
-    """
-
-    def __init__(self, name: str, folder: str, count: int = 8):
-        super().__init__(folder, count)
-        self.metadata = MetadataCatalog.get(name)
-        self._truth: dict = {}
-
-    def draw(self, record: dict, output: dict) -> tuple[Path, dict[str, np.ndarray]]:
-        truth = self._ground_truth(record["image_id"])
-        image = read_sized_image(record["file_name"], "RGB", truth["width"], truth["height"])
-        annotated = [{**s, "id": k} for k, s in enumerate(truth["segments_info"], start=1)]
-        panels = {
-            "input": resize(image),
-            "ground truth": draw_segments(image, segment_indices(truth), annotated, self.metadata),
-            "prediction": draw_prediction(image, output, self.metadata, SHOWN_SCORE),
-        }
-        return self.folder / f"{Path(record['file_name']).stem}.png", panels
-
-    def _ground_truth(self, image_id) -> dict:
-        if not self._truth:
-            self._truth = truth_records(self.metadata)
-        return self._truth[image_id]
-
-
 class CatalogPictures(FirstPictures):
     """Input | ground truth | prediction for any of detectron2's data sets, the ground truth from its catalog.
 
@@ -254,19 +223,39 @@ class CatalogPictures(FirstPictures):
         super().__init__(folder, count)
         self.name = name
         self.metadata = MetadataCatalog.get(name)
-        self._truth: dict[str, dict] = {}
+
+    @cached_property
+    def truth(self) -> dict:
+        """Records of the data set, by a key of the inputs."""
+        return {truth["file_name"]: truth for truth in DatasetCatalog.get(self.name)}
 
     def draw(self, record: dict, output: dict) -> tuple[Path, dict[str, np.ndarray]]:
-        image = read_image(record["file_name"], "RGB")
-        if not self._truth:
-            self._truth = {truth["file_name"]: truth for truth in DatasetCatalog.get(self.name)}
-        shown = ("annotations",) if "instances" in output else ("sem_seg_file_name", "sem_seg")
-        truth = {key: value for key, value in self._truth[record["file_name"]].items() if key in shown}
-        large = resize(image)
-        drawn = visualizer(image, self.metadata).draw_dataset_dict(truth).get_image()
+        image, annotated = self._ground_truth(record, output)
         panels = {
-            "input": large,
-            "ground truth": resize(drawn, large.shape[1::-1]),
+            "input": resize(image),
+            "ground truth": annotated,
             "prediction": draw_prediction(image, output, self.metadata, SHOWN_SCORE),
         }
         return self.folder / f"{Path(record['file_name']).stem}.png", panels
+
+    def _ground_truth(self, record: dict, output: dict) -> tuple[np.ndarray, np.ndarray]:
+        """The image, H x W x 3, and its annotations drawn on it, at panel size."""
+        image = read_image(record["file_name"], "RGB")
+        shown = ("annotations",) if "instances" in output else ("sem_seg_file_name", "sem_seg")
+        truth = {key: value for key, value in self.truth[record["file_name"]].items() if key in shown}
+        drawn = visualizer(image, self.metadata).draw_dataset_dict(truth).get_image()
+        return image, resize(drawn, resize(image).shape[1::-1])
+
+
+class PanopticPictures(CatalogPictures):
+    """Input | ground truth | prediction (panoptic, or the model's own kind) for a registered panoptic data set."""
+
+    @cached_property
+    def truth(self) -> dict:
+        return truth_records(self.metadata)
+
+    def _ground_truth(self, record: dict, output: dict) -> tuple[np.ndarray, np.ndarray]:
+        truth = self.truth[record["image_id"]]
+        image = read_sized_image(record["file_name"], "RGB", truth["width"], truth["height"])
+        annotated = [{**s, "id": k} for k, s in enumerate(truth["segments_info"], start=1)]
+        return image, draw_segments(image, segment_indices(truth), annotated, self.metadata)

@@ -48,14 +48,8 @@ COLUMNS = (
     ("PQ stuff", "panoptic_seg", "PQ_st"),
     ("mIoU", "sem_seg", "mIoU"),
 )
-STEP_COLUMNS = (
-    ("PQ", "panoptic_seg", "PQ"),
-    ("SQ", "panoptic_seg", "SQ"),
-    ("RQ", "panoptic_seg", "RQ"),
-    ("PQ things", "panoptic_seg", "PQ_th"),
-    ("PQ stuff", "panoptic_seg", "PQ_st"),
-    ("mask AP", "segm", "AP"),
-)
+# Of each step count: the panoptic ones and mask AP.
+STEP_COLUMNS = (*COLUMNS[2:7], COLUMNS[1])
 PATHFINDER_COLUMNS = (
     ("F1", "F1"),
     ("IoU", "IoU"),
@@ -69,7 +63,7 @@ PATHFINDER_COLUMNS = (
 
 def results_table(results: Mapping[str, Mapping[str, float]], name: str) -> str:
     """A Markdown table with one row, in percent; "-" for a metric that is missing or NaN."""
-    return _table(["", *(title for title, _, _ in COLUMNS)], [[name, *_figures(results, COLUMNS)]])
+    return _table(["", *(title for title, _, _ in COLUMNS)], [[name, *_cells(results, COLUMNS)]])
 
 
 def metric_tables(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
@@ -84,12 +78,12 @@ def metric_tables(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> s
         steps = [key.split("@")[1] for key in result.get("panoptic_seg", {}) if key.startswith("PQ@")]
         if steps:
             headers = ["t", *(title for title, _, _ in STEP_COLUMNS)]
-            rows = [[t, *_figures(result, STEP_COLUMNS, f"@{t}")] for t in sorted(steps, key=int)]
+            rows = [[t, *_cells(result, STEP_COLUMNS, f"@{t}")] for t in sorted(steps, key=int)]
             tables.append(_table(headers, rows))
     return "\n\n".join(tables)
 
 
-def _figures(results: Mapping[str, Mapping[str, float]], columns: tuple, suffix: str = "") -> list[str]:
+def _cells(results: Mapping[str, Mapping[str, float]], columns: tuple, suffix: str = "") -> list[str]:
     values = [results.get(task, {}).get(metric + suffix, math.nan) for _, task, metric in columns]
     if columns is COLUMNS and "IoU" in results.get("sem_seg", {}):  # Cityscapes' name of mIoU
         values[-1] = results["sem_seg"]["IoU"]
@@ -110,9 +104,7 @@ def pathfinder_table(results: Mapping[str, Mapping[str, Mapping[str, float]]], s
     rows = []
     for name, result in results.items():
         values = result["pathfinder"]
-        by_step = {int(key.split("@")[1]): f"@{key.split('@')[1]}" for key in values if "@" in key}
-        if steps not in by_step:
-            by_step = {steps: "", **by_step}
+        by_step = {steps: ""} | {int(key.split("@")[1]): f"@{key.split('@')[1]}" for key in values if "@" in key}
         for t, suffix in sorted(by_step.items(), key=lambda item: item[0] or 0):
             scores = [f"{values[metric + suffix]:.3f}" for _, metric in PATHFINDER_COLUMNS]
             rows.append([name, "-" if t is None else t, *scores])

@@ -2,13 +2,16 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from detectron2.data import DatasetCatalog
+from detectron2.evaluation import DatasetEvaluator
 from helpers.unusual_set import config, perfect, scene, write
 
 from crbp_d2.data import PanopticDatasetMapper, register_panoptic, write_instances_json
 from crbp_d2.evaluation import build_panoptic_evaluator
+from crbp_d2.evaluation.instances import IfPredicted, former_numpy
 from tools.data_sets import free
 
 
@@ -117,3 +120,36 @@ def test_instances_that_are_not_there_are_named(tmp_path):
     write(tmp_path, [scene()])
     with pytest.raises(FileNotFoundError, match="instances_json.*nowhere.json"):
         register_panoptic("odd", str(tmp_path / "panoptic.json"), "", "", instances_json="nowhere.json")
+
+
+class Counting(DatasetEvaluator):
+    def reset(self):
+        self.seen = []
+
+    def process(self, inputs, outputs):
+        self.seen += inputs
+
+    def evaluate(self):
+        return {"seen": self.seen}
+
+
+def test_an_evaluator_sees_the_outputs_that_have_its_key():
+    evaluator = IfPredicted("instances", Counting())
+    evaluator.reset()
+    evaluator.process([1, 2, 3], [{"instances": 0}, {"sem_seg": 0}, {"instances": 0}])
+    assert evaluator.evaluate() == {"seen": [1, 3]}
+    evaluator.reset()
+    evaluator.process([1], [{"sem_seg": 0}])
+    assert evaluator.evaluate() == {}
+    # No image at all: the evaluator's own result counts.
+    evaluator.reset()
+    assert evaluator.evaluate() == {"seen": []}
+
+
+def test_former_names_of_numpy_are_restored():
+    before = {name: vars(np).get(name) for name in ("float", "in1d")}
+    assert before["float"] is None
+    with former_numpy():
+        assert vars(np)["float"] is float
+        assert vars(np)["in1d"](np.array([[1, 2], [3, 4]]), [2, 4]).tolist() == [False, True, False, True]
+    assert {name: vars(np).get(name) for name in before} == before

@@ -35,9 +35,9 @@ def by_sets(found, target):
 @pytest.fixture
 def cases():
     generator = torch.Generator().manual_seed(0)
-    targets = [(torch.rand(9, 11, generator=generator) < share).long() for share in (0.1, 0.4, 0.3)]
+    targets = [(torch.rand(9, 11, generator=generator) < fraction).long() for fraction in (0.1, 0.4, 0.3)]
     targets[1][2:4] = 255
-    founds = [(torch.rand(9, 11, generator=generator) < share) for share in (0.3, 0.5, 0.1)]
+    founds = [(torch.rand(9, 11, generator=generator) < fraction) for fraction in (0.3, 0.5, 0.1)]
     return targets, founds
 
 
@@ -99,7 +99,7 @@ def test_truth_is_read_where_the_input_has_none():
 def test_what_cannot_be_scored_is_refused(cases):
     (target, *_), (found, *_) = cases
     evaluator = PathfinderEvaluator(NAME)
-    with pytest.raises(ValueError, match=r"the prediction is \(8, 11\), but its target \(9, 11\)"):
+    with pytest.raises(ValueError, match=r"\(8, 11\), but its target \(9, 11\)"):
         evaluator.process([record_of(target)], [{"sem_seg": logits_of(found[1:])}])
     with pytest.raises(FloatingPointError, match="a prediction is not finite"):
         evaluator.process([record_of(target)], [{"sem_seg": logits_of(found) * math.nan}])

@@ -1,4 +1,4 @@
-"""A training step and an inference of a cell by a rule, held against the same in float32 on the CPU."""
+"""A training step and an inference of a cell by a rule, compared with the same in float32 on the CPU."""
 
 import functools
 
@@ -20,7 +20,7 @@ SETTINGS = {"steps": 4, "truncation": 2, "num_terms": 3}
 
 
 def error(found, truth):
-    """Relative, of all tensors together."""
+    """Relative error over all tensors together."""
     found, truth = (torch.cat([part.detach().cpu().double().flatten() for part in parts]) for parts in (found, truth))
     return ((found - truth).norm() / truth.norm()).item()
 
@@ -35,7 +35,7 @@ def results(rule, cell, drive, autocast=None):
     """State of a training run, gradients of the drive and all parameters, and state of an inference."""
     drive = drive.clone().requires_grad_()
     recurrence = learning_rule(rule, cell, **SETTINGS)
-    # Random step counts are those of the run that this one is held against.
+    # The same random step counts as in the run it is compared with.
     torch.manual_seed(1)
     context = torch.autocast(drive.device.type, autocast, enabled=autocast is not None)
     with context:
@@ -50,7 +50,7 @@ def results(rule, cell, drive, autocast=None):
 
 @functools.cache
 def truth(rule, name, kernel_size, dtype):
-    """In float32 on the CPU by direct convolutions, of weights and a drive that are rounded to `dtype`."""
+    """In float32 on the CPU by direct convolutions, with weights and a drive that are rounded to `dtype`."""
     cell, drive = cell_and_drive(name, kernel_size, dtype)
     set_convolution(cell.float(), "direct")
     return results(rule, cell, drive.float())

@@ -9,7 +9,7 @@ fft           A transform of n values errs by at most t = 10 u log2(n) in the Eu
               with a constant for factors up to 7). The spectrum of a kernel is two sums of E terms, |spectrum| <= S =
               sum |w|, and y = F^-1 [sum over c of (F w) . (F x)], so that
               |error| <= (2 t + gamma(3 E + 2 C + 10)) max over n, k of sum over c of S ||x||.
-              It is relative to ||x|| of the whole image, at most sqrt(H W) times its largest value: beside one bright
+              It is relative to ||x|| of the whole image, at most sqrt(H W) times its largest value: next to a bright
               pixel, small values elsewhere lose digits that a direct convolution would keep.
 
 Roundings that know nothing of each other add as squares do (Higham & Mary 2019). In the same formulas, with squares in

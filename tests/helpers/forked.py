@@ -38,9 +38,9 @@ def start(program: str | Path, arguments: Iterable, log: Path, environment: Mapp
 
     Args:
         program: path of a file, or name of a module, to run as `__main__`.
-        arguments: of its command line.
-        log: gets what it and its processes say.
-        environment: variables beside those of the tests, for what is not imported yet.
+        arguments: its command-line arguments.
+        log: file of its output and that of its processes.
+        environment: variables in addition to those of the tests, for modules that are not imported yet.
         folder: its working directory.
     """
     serve()
@@ -55,7 +55,7 @@ def start(program: str | Path, arguments: Iterable, log: Path, environment: Mapp
 
 
 def serve() -> None:
-    """Start the server, if there is none."""
+    """Start the server unless it runs."""
     multiprocessing.get_context("forkserver").set_forkserver_preload(PRELOADED)
     with pytest.MonkeyPatch.context() as patch:
         # Where it finds the modules.

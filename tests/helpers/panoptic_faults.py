@@ -1,6 +1,6 @@
-"""Faults to put into a clean panoptic set of two images, each with what the doctor has to say of it.
+"""Faults to put into a clean panoptic set of two images, each with the doctor's finding.
 
-FAULTS: name -> (what puts it into the set in a folder, its kind, image, and a part of its value).
+FAULTS: name -> (function that puts it into the set in a folder, its kind, image, and a part of its value).
 """
 
 from helpers.panoptic_file_faults import FILE_FAULTS

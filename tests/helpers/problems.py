@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from crbp_d2.recurrence import RULES
 
-# Rules that take plain steps, as many as they are told.
+# Rules that take a fixed number of plain steps.
 PLAIN = [name for name, rule in RULES.items() if signature(rule).parameters["solver"].default == "FixedSteps"]
 
 
@@ -124,5 +124,5 @@ def loss_of(state) -> Tensor:
 
 
 def gradients(cell, drive, loss) -> tuple[Tensor, ...]:
-    """Of every parameter and the drive."""
+    """Gradients of every parameter and the drive."""
     return torch.autograd.grad(loss, [*cell.parameters(), drive])

@@ -1,4 +1,4 @@
-"""What tools/train_net.py says where it refuses its input."""
+"""Messages of tools/train_net.py for rejected input."""
 
 import pytest
 

@@ -14,7 +14,6 @@ HEIGHT, WIDTH = 48, 96
 # In the order of drawing: label, id, number for training, instance, x, y, width, height.
 SHAPES = (("road", 7, 0, None, 0, 0, 96, 48), ("sky", 23, 10, None, 0, 0, 96, 20), ("car", 26, 13, 0, 4, 16, 30, 20),
           ("car", 26, 13, 1, 60, 18, 28, 22), ("person", 24, 11, 0, 40, 14, 12, 30))  # fmt: skip
-PREFIXES = ("cityscapes_fine", "lvis_v1")
 
 
 def write_cityscapes(root: Path) -> None:
@@ -96,7 +95,7 @@ def write_lvis(root: Path) -> None:
 
 @contextmanager
 def registered(root: Path) -> Iterator[None]:
-    """While it lasts, detectron2's names of both lie below `root`, as with DETECTRON2_DATASETS."""
+    """Register detectron2's names of both below `root` while the context is open, as with DETECTRON2_DATASETS."""
     names = [name for name in DatasetCatalog.list() if name.startswith(("cityscapes_fine", "lvis_v"))]
     kept = {name: (DatasetCatalog[name], MetadataCatalog.get(name)) for name in names}
 

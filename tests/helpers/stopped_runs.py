@@ -37,7 +37,7 @@ def train(run, folder, *options, flags=(), stop_at=None, monkeypatch=None):
 
 
 def stopped_and_resumed(run, tmp_path, monkeypatch, *options, resume_options=(), whole=None):
-    """What differs between an undisturbed run and one that is stopped twice.
+    """Differences between an uninterrupted run and one that is stopped twice.
 
     whole: folder of the undisturbed run; it is made where this is None.
     """

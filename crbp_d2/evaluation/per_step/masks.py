@@ -8,6 +8,7 @@ T: step counts; D: detections, G: true instances of one category in an image; H 
 
 import contextlib
 import io
+import itertools
 from collections import defaultdict
 
 import numpy as np
@@ -25,13 +26,13 @@ class MaskPrecisionByStep:
     Args:
         name: a registered data set with `json_file`.
         steps: T step counts.
-        most: number of detections of an image and category that count.
+        detections: maximum number of detections of an image and category that count.
     """
 
-    def __init__(self, name: str, steps: tuple[int, ...], most: int = 100):
+    def __init__(self, name: str, steps: tuple[int, ...], detections: int = 100):
         metadata = MetadataCatalog.get(name)
         self.steps = steps
-        self.most = most
+        self.detections = detections
         self.image_numbers = metadata.get("image_numbers") or {}
         self.dataset_ids = {v: k for k, v in metadata.thing_dataset_id_to_contiguous_id.items()}
         with contextlib.redirect_stdout(io.StringIO()):
@@ -52,7 +53,7 @@ class MaskPrecisionByStep:
         classes = prediction.instances.pred_classes.numpy()
         for k in np.unique(classes).tolist():
             of_class = np.flatnonzero(classes == k)
-            order = of_class[np.argsort(-scores[of_class], kind="stable")][: self.most]
+            order = of_class[np.argsort(-scores[of_class], kind="stable")][: self.detections]
             key = self.image_numbers.get(image_id, image_id), self.dataset_ids[k]
             pasted = [prediction.pasted[n] for n in order]
             self.found[key] = scores[order].tolist(), self._ious(self.truth.get(key, []), pasted)
@@ -64,20 +65,19 @@ class MaskPrecisionByStep:
         true = np.stack([self.coco.annToMask(annotation) for annotation in truth], axis=2).astype(bool)
         area = np.count_nonzero(true, axis=(0, 1))
         crowd = np.array([bool(annotation["ignore"]) for annotation in truth])
-        return np.stack([iou(found, true[part], area, crowd) for found, part in pasted], axis=1)
+        return np.stack([iou(masks, true[part], area, crowd) for masks, part in pasted], axis=1)
 
-    def results(self, found: dict | None = None) -> np.ndarray:
+    def results(self, found: dict) -> dict[str, np.ndarray]:
         """AP in percent at each step count, T values; NaN without any detection.
 
         Args:
-            found: detections of several processes; default those added here.
+            found: detections of all images, as `add` collects them.
         """
-        found = self.found if found is None else found
         if not found:
-            return np.full(len(self.steps), np.nan)
+            return {"AP": np.full(len(self.steps), np.nan)}
         with contextlib.redirect_stdout(io.StringIO()):
-            matching = _Matching(self.coco, self.truth, found, self.most)
-            return np.array([matching.precision(k) for k in range(len(self.steps))])
+            matching = _Matching(self.coco, self.truth, found, self.detections)
+            return {"AP": np.array([matching.precision(k) for k in range(len(self.steps))])}
 
 
 def iou(found: np.ndarray, true: np.ndarray, true_area: np.ndarray, crowd: np.ndarray) -> np.ndarray:
@@ -100,18 +100,16 @@ def iou(found: np.ndarray, true: np.ndarray, true_area: np.ndarray, crowd: np.nd
 class _Matching(COCOeval):
     """COCOeval restricted to the area range and the number of detections of AP, with given IoUs."""
 
-    def __init__(self, coco: COCO, truth: dict, found: dict, most: int):
+    def __init__(self, coco: COCO, truth: dict, found: dict, detections: int):
         super().__init__(coco, iouType="segm")
         self.params.areaRng, self.params.areaRngLbl = [[0, 1e10]], ["all"]
-        self.params.maxDets = [most]
+        self.params.maxDets = [detections]
         self.found = found
         self._gts = truth
+        number = itertools.count(1)
         self._dts = defaultdict(list)
-        number = 0
         for key, (scores, _) in found.items():
-            for score in scores:
-                number += 1
-                self._dts[key].append({"id": number, "score": score, "area": 0})
+            self._dts[key] = [{"id": next(number), "score": score, "area": 0} for score in scores]
 
     def _prepare(self) -> None:
         """Prepare nothing: ground truth and detections are given."""

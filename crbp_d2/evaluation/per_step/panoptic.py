@@ -96,11 +96,7 @@ def paste(masks: Tensor, box: Tensor, size: tuple[int, int], threshold: float = 
     """
     boxes = box.expand(len(masks), 4)
     pasted, part = _do_paste_mask(masks[:, None], boxes, *size, skip_empty=True)
-    return (pasted >= threshold).cpu().numpy(), (_whole(part[0]), _whole(part[1]))
-
-
-def _whole(part: slice) -> slice:
-    return slice(int(part.start), int(part.stop))
+    return (pasted >= threshold).numpy(), part
 
 
 class StepwisePanoptic(Stepwise):
@@ -133,13 +129,8 @@ class StepwisePanoptic(Stepwise):
             masks = instances.pred_masks_by_step
             instances.remove("pred_masks_by_step")
             fields = {name: value for name, value in instances.get_fields().items() if name != "pred_masks"}
-            output["by_step"] = PredictionsByStep(
-                self.steps,
-                Instances(instances.image_size, **fields),
-                masks,
-                output["sem_seg"].argmax(dim=0),
-                limits,
-            )
+            without_masks, semantic = Instances(instances.image_size, **fields), output["sem_seg"].argmax(dim=0)
+            output["by_step"] = PredictionsByStep(self.steps, without_masks, masks, semantic, limits)
         return outputs
 
     @torch.no_grad()
@@ -173,7 +164,7 @@ class PanopticQualityByStep:
 
     def reset(self) -> None:
         # image id -> result of `match`
-        self.counts: dict[object, dict[Class, np.ndarray]] = {}
+        self.found: dict[object, dict[Class, np.ndarray]] = {}
 
     def add(self, image_id, prediction: PredictionsByStep) -> None:
         """Count the segments of one image.
@@ -185,7 +176,7 @@ class PanopticQualityByStep:
         indices, segments = segment_indices(truth), truth["segments_info"]
         overlaps, predicted = self._overlaps(prediction, indices, len(segments))
         areas = np.bincount(indices.ravel(), minlength=len(segments) + 1)[1:]
-        self.counts[image_id] = match(overlaps, predicted, segments, areas)
+        self.found[image_id] = match(overlaps, predicted, segments, areas)
 
     def _overlaps(self, prediction: PredictionsByStep, truth: np.ndarray, segments: int) -> tuple[np.ndarray, list]:
         """Pixels of each predicted segment in each true one, T x P x (G + 1), and the classes of the P."""
@@ -211,13 +202,13 @@ class PanopticQualityByStep:
         things = [(True, prediction.instances.pred_classes[n].item()) for n in instances]
         return overlaps, [None, *things, None, *((False, k) for k in range(1, predicted - stuff))]
 
-    def results(self, counts: dict | None = None) -> dict[str, np.ndarray]:
+    def results(self, found: dict) -> dict[str, np.ndarray]:
         """PQ, SQ and RQ in percent over all classes that occur, as group_means gives them: T each.
 
         Args:
-            counts: counts of several processes; default those added here.
+            found: counts of all images, as `add` collects them.
         """
-        return group_means(total(self.counts if counts is None else counts), len(self.steps))
+        return group_means(total(found), len(self.steps))
 
 
 def merge_instances(prediction: PredictionsByStep) -> tuple[np.ndarray, list[int]]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from detectron2.config import CfgNode
 from detectron2.modeling.postprocessing import sem_seg_postprocess
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from crbp_d2.modeling.heads import recurrent_heads
@@ -66,7 +66,7 @@ class StateRecord:
 
     @property
     def states(self) -> list:
-        """What was kept of the last run, in the order of the steps.
+        """States of the last run, or the results of `read`, in the order of the steps.
 
         Raises:
             ValueError: no run yet.
@@ -105,7 +105,8 @@ class StateRecord:
         if self._longest:
             if run.asked is None:
                 run.asked = recurrence.solver.next_steps() if recurrence.training else recurrence.solver.steps
-            call["steps"] = max(run.asked, self._longest, call.get("steps") or 0)
+            if not recurrence.solver.stops_at_tol:
+                call["steps"] = max(run.asked, self._longest, call.get("steps") or 0)
         self._kept = {}
         return args[:1], call
 
@@ -125,12 +126,24 @@ class StateRecord:
         if recurrence is not self._recurrence:
             return None
         run = kwargs["record"]
+        seen, recorded = run, output
+        if run.asked and recurrence.solver.stops_at_tol and self._longest > run.asked <= run.count:
+            seen, recorded = self._longer(recurrence, args[0], kwargs.get("state"))
         # The result differs from the last state that was seen: it has a graph, and is the best one of a solver that
         # stops at a tolerance.
-        if self._end == run.count and (self._wanted is None or self._longest >= run.count):
-            self._keep(run.count, output.state)
-        self.outputs.append(replace(output, states=list(self._kept.values())))
+        if self._end == seen.count and (self._wanted is None or self._longest >= seen.count):
+            self._keep(seen.count, recorded.state)
+        self.outputs.append(replace(recorded, states=list(self._kept.values())))
         return run.result(output) if run.records[0] is self else None
+
+    @torch.no_grad()
+    def _longer(self, recurrence: Recurrence, drive: Tensor, state: State | None) -> tuple[_Run, RecurrenceOutput]:
+        """A second run, since a solver that stops at a tolerance has another result after fewer steps."""
+        run, stats = _Run(self._longest, False), recurrence.last_stats
+        run.records, self._kept = [self], {}
+        output = recurrence.forward(drive, state, self._longest, run)
+        recurrence.last_stats = stats
+        return run, output
 
 
 @contextmanager
@@ -148,8 +161,8 @@ def record_states(
 
     Args:
         recurrence: a Recurrence, in a head or by itself.
-        steps: step counts, of which only the states are kept; or one number, to keep every state of runs that take at
-            least as many steps.
+        steps: step counts, of which only the states are kept; or one number, to keep every state and to run this many
+            steps or more.
         read: a function of a state whose result is kept in place of the state.
     """
     record = StateRecord(recurrence, steps, read)

@@ -79,46 +79,34 @@ class StepwiseEvaluator(DatasetEvaluator):
         marked: int,
     ):
         self.usual = usual
-        self.quality = quality
-        self.precision = precision
+        self.by_step: tuple[PanopticQualityByStep | MaskPrecisionByStep, ...] = (quality, precision)
         self.folder = folder
         self.marked = marked
 
     def reset(self) -> None:
-        self.usual.reset()
-        self.quality.reset()
-        self.precision.reset()
+        for part in (self.usual, *self.by_step):
+            part.reset()
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
         self.usual.process(inputs, outputs)
         for record, output in zip(inputs, outputs, strict=True):
-            self.quality.add(record["image_id"], output["by_step"])
-            self.precision.add(record["image_id"], output["by_step"])
+            for part in self.by_step:
+                part.add(record["image_id"], output["by_step"])
 
     def evaluate(self) -> OrderedDict | None:
         """Results on the main process, None on the others."""
         results = self.usual.evaluate()
-        gathered = comm.gather((self.quality.counts, self.precision.found))
+        gathered = comm.gather([part.found for part in self.by_step])
         if not comm.is_main_process():
             return None
-        counts, found = {}, {}
-        for of_images, detections in gathered:
-            counts |= of_images
-            found |= detections
-        columns = {
-            "t": np.array(self.quality.steps),
-            **self.quality.results(counts),
-            "AP": self.precision.results(found),
-        }
-        for name in ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"):
-            results["panoptic_seg"].update(_by_step(name, columns))
-        results.setdefault("segm", {}).update(_by_step("AP", columns))
+        columns = {"t": np.array(self.by_step[0].steps)}
+        for part, of_processes in zip(self.by_step, zip(*gathered, strict=True), strict=True):
+            columns |= part.results({key: value for found in of_processes for key, value in found.items()})
+        for name in list(HEADINGS)[1:]:
+            values = {f"{name}@{t}": float(value) for t, value in zip(columns["t"], columns[name], strict=True)}
+            results.setdefault("segm" if name == "AP" else "panoptic_seg", {}).update(values)
         write_text(os.path.join(self.folder, "quality_per_step.csv"), steps_csv(columns))
         path = os.path.join(self.folder, "quality_per_step.png")
         draw_steps(columns, path, self.marked)
         logging.getLogger(__name__).info("Quality per step is drawn in %s", path)
         return results
-
-
-def _by_step(name: str, columns: dict[str, np.ndarray]) -> dict[str, float]:
-    return {f"{name}@{t}": float(value) for t, value in zip(columns["t"], columns[name], strict=True)}

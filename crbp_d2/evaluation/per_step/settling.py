@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import cv2
@@ -130,7 +130,7 @@ def image_map(output: dict, maps: list[Tensor], image_size: tuple[int, int]) -> 
     Within boxes from the mask head, elsewhere from a semantic head; None for a model with neither.
 
     Args:
-        output: of the model for this image, run within `recorded_settling`.
+        output: the model's output for this image, run within `recorded_settling`.
         maps: what it yielded for the image.
         image_size: h x w of the image as the model saw it, without padding.
     """
@@ -182,14 +182,11 @@ class SettlingStatistics(DatasetEvaluator):
 
     def __init__(self, model: nn.Module):
         self.model = model
-        self._context: AbstractContextManager[list[Tensor]] | None = None
-        self._maps: list[Tensor] = []
-        self._sum = self._count = self._largest = 0
+        self._context = ExitStack()
 
     def reset(self) -> None:
-        self._close()
-        self._context = recorded_settling(self.model)
-        self._maps = self._context.__enter__()
+        self._context.close()
+        self._maps = self._context.enter_context(recorded_settling(self.model))
         self._sum = self._count = self._largest = 0
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
@@ -211,7 +208,7 @@ class SettlingStatistics(DatasetEvaluator):
         self._largest = max(self._largest, largest)
 
     def evaluate(self) -> dict:
-        self._close()
+        self._context.close()
         gathered = comm.gather((self._sum, self._count, self._largest))
         if not comm.is_main_process():
             return {}
@@ -219,8 +216,3 @@ class SettlingStatistics(DatasetEvaluator):
         if not sum(counts):
             return {}
         return {"settling": {"mean_steps": sum(sums) / sum(counts), "max_steps": max(largest)}}
-
-    def _close(self) -> None:
-        if self._context is not None:
-            self._context.__exit__(None, None, None)
-            self._context = None

@@ -38,7 +38,7 @@ def evaluate(model, *batches):
 
 
 def test_mean_over_all_samples_is_logged_once(caplog):
-    # Of the slow ones the fourth residual is 1/15.
+    # The fourth residual of the slow samples is 1/15.
     statistics = evaluate(model_of(0.1), torch.stack([SLOW, FAST, FAST]), torch.zeros_like(SLOW[None])[:0], SLOW[None])
     with caplog.at_level(logging.INFO):
         assert statistics.evaluate() == {"recurrence": {"mean_steps": (4 + 2 + 2 + 4) / 4}}
@@ -48,7 +48,7 @@ def test_mean_over_all_samples_is_logged_once(caplog):
     assert math.isnan(statistics.evaluate()["recurrence"]["mean_steps"])
 
 
-def test_samples_that_do_not_get_there_are_told_apart(caplog):
+def test_unconverged_samples_are_counted(caplog):
     with caplog.at_level(logging.INFO):
         evaluate(model_of(1e-6), torch.stack([SLOW, FAST])).evaluate()
     assert all(part in caplog.messages[0] for part in ("5.00 steps", "2 samples", "1 of them"))
@@ -62,7 +62,7 @@ def test_processes_are_gathered(monkeypatch):
     assert one.evaluate() is None
 
 
-def test_without_early_stop_there_is_nothing_to_say(caplog):
+def test_without_early_exit_nothing_is_logged(caplog):
     with caplog.at_level(logging.INFO):
         assert evaluate(model_of(None), SLOW[None]).evaluate() == {}
     assert not caplog.messages

@@ -127,10 +127,13 @@ def test_each_step_count_is_what_a_separate_evaluation_finds(scenes, tmp_path):
     for t in (2, *STEPS):
         suffix = "" if t == 2 else f"@{t}"
         model.test_steps = t
-        alone = evaluate(config(), model, tmp_path / str(t))
+        separate = evaluate(config(), model, tmp_path / str(t))
         for measure in ("PQ", "SQ", "RQ", "PQ_th", "PQ_st"):
-            assert panoptic[measure + suffix] == pytest.approx(alone["panoptic_seg"][measure], abs=1e-9), (t, measure)
-        assert segm[f"AP{suffix}"] == pytest.approx(alone["segm"]["AP"], abs=1e-9)
+            assert panoptic[measure + suffix] == pytest.approx(separate["panoptic_seg"][measure], abs=1e-9), (
+                t,
+                measure,
+            )
+        assert segm[f"AP{suffix}"] == pytest.approx(separate["segm"]["AP"], abs=1e-9)
     for figures in ([panoptic[f"PQ_th@{t}"] for t in STEPS], [segm[f"AP@{t}"] for t in STEPS]):
         assert len(set(figures)) == len(STEPS) and min(figures) > 1, figures
 
@@ -158,12 +161,12 @@ def test_outputs_have_detectron2s_entries_for_each_step(scenes):
         assert output["instances"].get_fields().keys() == usual["instances"].get_fields().keys()
         for t in STEPS:
             model.test_steps = t
-            (alone,) = model(inputs)
+            (separate,) = model(inputs)
             found = output["by_step"][t]
-            assert torch.equal(found["instances"].pred_masks, alone["instances"].pred_masks)
-            assert torch.equal(found["instances"].pred_boxes.tensor, alone["instances"].pred_boxes.tensor)
-            assert torch.equal(found["panoptic_seg"][0], alone["panoptic_seg"][0])
-            assert found["panoptic_seg"][1] == alone["panoptic_seg"][1]
+            assert torch.equal(found["instances"].pred_masks, separate["instances"].pred_masks)
+            assert torch.equal(found["instances"].pred_boxes.tensor, separate["instances"].pred_boxes.tensor)
+            assert torch.equal(found["panoptic_seg"][0], separate["panoptic_seg"][0])
+            assert found["panoptic_seg"][1] == separate["panoptic_seg"][1]
     with pytest.raises(KeyError):
         output["by_step"][2]
 
@@ -207,7 +210,7 @@ def test_quality_equals_pq_compute_and_cocoeval(crowded_set, seed, count):
     for image_id, prediction in predictions.items():
         quality.add(image_id, prediction)
         precision.add(image_id, prediction)
-    found, ap = quality.results(), precision.results()
+    found, ap = quality.results(quality.found), precision.results(precision.found)["AP"]
     for k, t in enumerate(steps):
         evaluators = PanopticEvaluator("tiny"), COCOEvaluator("tiny", tasks=("segm",), use_fast_impl=False)
         for evaluator in evaluators:
@@ -237,11 +240,11 @@ def test_large_images_are_counted_in_parts(crowded_set, monkeypatch):
     steps = (1, 2, 3, 4, 5)
     quality = PanopticQualityByStep("tiny", steps)
     quality.add(4, random_prediction(0, steps))
-    whole = quality.results()
+    whole = quality.results(quality.found)
     monkeypatch.setattr("crbp_d2.evaluation.per_step.panoptic.CHUNK", 2 * HEIGHT * WIDTH)
     quality.reset()
     quality.add(4, random_prediction(0, steps))
-    for measure, values in quality.results().items():
+    for measure, values in quality.results(quality.found).items():
         assert np.array_equal(values, whole[measure], equal_nan=True)
 
 

@@ -110,7 +110,7 @@ def test_settling_is_of_the_models_own_steps():
     head = ContourSegHead({"stem": ShapeSpec(channels=4, stride=1)}, recurrence=rule(4), prior_prob=0.5).eval()
     torch.nn.init.normal_(head.predictor.weight)
     features = {"stem": torch.randn(2, 4, 8, 9)}
-    with recorded_settling(head) as alone:
+    with recorded_settling(head) as plain:
         head(features)
     for contexts in (
         lambda: (recorded_settling(head), record_states(head.recurrence, (2, 30))),
@@ -120,7 +120,7 @@ def test_settling_is_of_the_models_own_steps():
             first, second = (stack.enter_context(context) for context in contexts())
             head(features)
         maps = first if isinstance(first, list) else second
-        assert torch.equal(maps[0], alone[0]) and alone[0].max() > 2
+        assert torch.equal(maps[0], plain[0]) and plain[0].max() > 2
 
 
 def test_rois_settle_with_their_last_pixel():
