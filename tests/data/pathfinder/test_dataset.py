@@ -86,16 +86,23 @@ def test_registering_twice(tmp_path):
         register_pathfinder(TINY, "tiny2", num_val=0)
 
 
-def test_files_of_another_spec_or_a_missing_archive_are_named(tmp_path):
+def test_other_stimuli_are_named_and_a_missing_archive_drawn(tmp_path):
     register_pathfinder(TINY, "tiny", root=str(tmp_path), num_train=2, num_val=2)
     other = PathfinderSpec(**{**TINY.__dict__, "dashes": 2})
     write_split(tmp_path / "tiny/train", Split(other, (0, 1), 2))
-    with pytest.raises(ValueError, match="tiny/train holds stimuli of another spec: dashes 2 there, 3 asked for"):
+    with pytest.raises(ValueError, match="tiny/train .*dashes 2 there, 3"):
         DatasetCatalog.get("pathfinder_tiny_train")
     DatasetCatalog.get("pathfinder_tiny_val")
-    (tmp_path / "tiny/val/00000.zip").unlink()
-    with pytest.raises(FileNotFoundError, match="00000.zip is missing"):
-        DatasetCatalog.get("pathfinder_tiny_val")
+    archive = tmp_path / "tiny/val/00000.zip"
+    content = archive.read_bytes()
+    archive.unlink()
+    DatasetCatalog.get("pathfinder_tiny_val")
+    assert archive.read_bytes() == content
+    archive.unlink()
+    register_pathfinder(TINY, "tiny_kept", root=str(tmp_path), on_first_use=False)
+    (tmp_path / "tiny").rename(tmp_path / "tiny_kept")
+    with pytest.raises(ValueError, match="tiny_kept/val is not complete"):
+        DatasetCatalog.get("pathfinder_tiny_kept_val")
 
 
 def mapper_of(flip, is_train=True):
