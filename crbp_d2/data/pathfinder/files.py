@@ -28,8 +28,6 @@ from .stimuli import GENERATOR, check_fits, generate_pathfinder
 
 PER_FILE = 500
 MANIFEST = "manifest.json"
-# Wraps the iterable of finished archives; its second argument is their number.
-Progress = Callable[[Iterable, int], Iterable]
 # Rule for each value of a manifest.
 RULES: dict[str, Callable[[Any], bool]] = {
     "generator": lambda value: type(value) is int,
@@ -62,7 +60,7 @@ class Split:
 
 
 def write_split(
-    folder: Path, split: Split, workers: int = 1, progress: Progress = lambda archives, count: archives
+    folder: Path, split: Split, workers: int = 1, progress: Callable[..., Iterable] = lambda archives, total: archives
 ) -> None:
     """Complete `folder`: keep its intact archives, draw the others.
 
@@ -70,7 +68,7 @@ def write_split(
 
     Args:
         workers: int, processes that draw.
-        progress: progress(archives, their number) -> archives.
+        progress: progress(archives, total=number) -> archives, such as tqdm.
 
     Raises:
         ValueError: the folder holds stimuli of another spec, seed or generator, or more stimuli; a spec that does not
@@ -93,7 +91,7 @@ def write_split(
         num_workers=workers if workers > 1 else 0,
         collate_fn=partial(_write_archive, folder, split),
     )
-    for name, entry in progress(loader, len(missing)):
+    for name, entry in progress(loader, total=len(missing)):
         if isinstance(entry, OSError):
             raise entry
         manifest["files"][name] = entry
@@ -124,14 +122,15 @@ def _write_archive(folder: Path, split: Split, name: str) -> tuple[str, "dict | 
 
 def _manifest_to_continue(folder: Path, split: Split) -> dict:
     """The manifest for `split`, with the archives that a manifest in the folder already lists."""
-    wanted = {"generator": GENERATOR, "seed": list(split.seed), "spec": asdict(split.spec), "count": split.count}
+    spec = asdict(split.spec)
+    wanted: dict[str, Any] = {"generator": GENERATOR, "seed": list(split.seed), "spec": spec, "count": split.count}
     if not (folder / MANIFEST).exists():
         if any(folder.glob("*.zip")):
             raise ValueError(f"{folder} holds archives but no {MANIFEST}: not written by this program, or damaged")
         return {**wanted, "files": {}}
     found = read_manifest(folder)
     there, asked = ({**manifest["spec"], **manifest} for manifest in (found, wanted))
-    keys = ["generator", "seed", *sorted(found["spec"].keys() | asdict(split.spec))]
+    keys = ["generator", "seed", *sorted(found["spec"].keys() | spec)]
     if there["count"] > split.count:
         keys.append("count")
     different = [f"{key} {there.get(key)} there, {asked.get(key)} asked for" for key in keys
