@@ -150,7 +150,7 @@ def test_the_readme_is_one_page():
 
 
 def expanded(pattern):
-    """What a pattern with {a,b} stands for."""
+    """All names of a pattern with {a,b}."""
     if not (braces := re.search(r"\{([^{}]*)\}", pattern)):
         return [pattern]
     parts = braces[1].split(",")

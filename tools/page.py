@@ -47,7 +47,7 @@ def write_section(page: Path, page_title: str, title: str, command: str, text: s
     """Put a section into a page of "## title" sections, in the place of the one with this title if there is one.
 
     Args:
-        page_title: of the page, with what stands above its first section, if the page has to be made.
+        page_title: title of a page that does not exist yet.
         command: that measures the section again.
     """
     head, *sections = re.split(r"(?m)^(?=## )", page.read_text() if page.exists() else f"# {page_title}\n\n")

@@ -34,7 +34,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--score", type=float, metavar="S", help="minimum score of an instance, in all that is written "
                         "(default: 0.5 in pictures, the run's own thresholds in --json)")  # fmt: skip
     parser.add_argument("--settling", action="store_true", help="a map of the steps until each pixel settles")
-    parser.add_argument("--json", action="store_true", help="COCO results, panoptic JSON and PNGs beside the pictures")
+    parser.add_argument(
+        "--json", action="store_true", help="COCO results, panoptic JSON and PNGs in addition to the pictures"
+    )
     parser.add_argument(
         "--image-info",
         default="",

@@ -59,7 +59,7 @@ class PredictionFiles:
 
     Args:
         folder: where the files go.
-        metadata: of the training data.
+        metadata: Metadata of the training data.
         image_info: a COCO JSON with `images`; "" numbers them.
 
     Raises:
@@ -140,7 +140,7 @@ class PredictionFiles:
         return next((dataset_id for dataset_id, k in ids.items() if k == number), number)
 
     def _categories(self) -> list[dict]:
-        # Class 0 of the semantic map stands for all things.
+        # Class 0 of the semantic map: all things.
         listed = [("thing", k, name) for k, name in enumerate(self.metadata.get("thing_classes") or [])]
         listed += [("stuff", k, name) for k, name in enumerate(self.metadata.get("stuff_classes") or []) if k > 0]
         return [

@@ -85,7 +85,7 @@ def output_name(source: Path, name: str) -> str:
 
 
 def is_video(path: Path) -> bool:
-    """Whether the suffix is that of a video."""
+    """True for the suffixes of videos."""
     return path.suffix.lower() in VIDEOS
 
 

@@ -1,4 +1,4 @@
-"""The folder of a run: class names kept beside its checkpoints, and the model loaded from both without a data set."""
+"""The folder of a run: class names saved with its checkpoints, and the model loaded from both without a data set."""
 
 import json
 import os

@@ -151,7 +151,7 @@ def _is_intact(path: Path, found: dict[str, dict], count: int) -> bool:
 
 
 def is_complete(folder: Path, split: Split) -> bool:
-    """Whether every archive of `split` is there and was written to its end.
+    """True if every archive of `split` exists and was completed.
 
     Raises:
         ValueError: the folder holds something else.

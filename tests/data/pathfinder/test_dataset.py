@@ -28,7 +28,7 @@ def names_are_freed():
         MetadataCatalog.remove(name)
 
 
-def test_presets_are_registered_and_look_for_their_files_when_used(tmp_path, monkeypatch):
+def test_presets_look_for_their_files_when_used(tmp_path, monkeypatch):
     register_builtin()
     for name in SPECS:
         assert {f"pathfinder_{name}_{split}" for split in ("train", "val", "stream")} <= set(DatasetCatalog.list())
@@ -76,7 +76,7 @@ def test_registering_twice(tmp_path):
     arguments = {"root": str(tmp_path), "num_train": 5, "num_val": 3}
     register_pathfinder(TINY, "tiny", **arguments)
     register_pathfinder(TINY, "tiny", **arguments)
-    with pytest.raises(ValueError, match="'pathfinder_tiny_train' is taken.*count=5"):
+    with pytest.raises(ValueError, match="tiny_train' is taken.*count=5"):
         register_pathfinder(TINY, "tiny", **{**arguments, "num_train": 6})
     with pytest.raises(ValueError, match="needs a name"):
         register_pathfinder(TINY)
@@ -126,7 +126,7 @@ def test_flips_move_image_and_target_together(tmp_path, flip, expected):
     assert len(seen) == expected and seen <= variants
     in_evaluation = mapper_of(flip, is_train=False)(record)
     assert np.array_equal(in_evaluation["image"][0], image) and np.array_equal(in_evaluation["sem_seg"], mask)
-    with pytest.raises(ValueError, match="INPUT.RANDOM_FLIP is 'diagonal'; allowed: none, horizontal"):
+    with pytest.raises(ValueError, match="INPUT.RANDOM_FLIP is 'diagonal'"):
         mapper_of("diagonal")
 
 
@@ -194,7 +194,7 @@ def test_masks_and_images_as_other_programs_write_them(tmp_path, kind):
     assert np.array_equal(load_stimulus(record)[1], target)
 
 
-def test_255_is_ignored_beside_1_and_alone(tmp_path):
+def test_255_is_ignored_with_and_without_1(tmp_path):
     record = {"file_name": str(tmp_path / "a.png"), "height": 4, "width": 5, "image_id": 0}
     Image.fromarray(np.zeros((4, 5), np.uint8)).save(record["file_name"])
     for labels in (np.full((4, 5), 255, np.uint8), np.array([[0, 1, 255, 255, 0]] * 4, np.uint8)):
