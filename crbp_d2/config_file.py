@@ -79,7 +79,7 @@ def merge_config_file(cfg: CfgNode, path: str) -> None:
 
 
 def merge_options(cfg: CfgNode, opts: Sequence) -> None:
-    """cfg.merge_from_list(opts); whole numbers stand for numbers as well.
+    """cfg.merge_from_list(opts); whole numbers are accepted for floats.
 
     Raises:
         ValueError: one sentence: an unknown key (with the one that may have been meant), a section in place of a key,

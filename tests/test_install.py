@@ -1,4 +1,4 @@
-"""The installer: versions from one place, failures that name the step and the way out."""
+"""The installer: versions from one place, failures that name the step and the fix."""
 
 import hashlib
 import importlib.util
@@ -63,10 +63,10 @@ def test_what_the_interpreter_has_is_kept(install):
     assert install.wanted(requirements, install.Interpreter("python", versions=base.versions)) == requirements
 
 
-def test_a_failing_step_is_named_with_the_way_out(install):
-    with pytest.raises(install.InstallError, match="(?s)boom.*step 'libraries' failed. Try again."):
+def test_a_failing_step_is_named_with_the_fix(install):
+    with pytest.raises(install.InstallError, match="(?s)boom.*'libraries' failed. Try again."):
         install.run("libraries", "Try again.", sys.executable, "-c", "raise SystemExit('boom')")
-    with pytest.raises(install.InstallError, match="step 'libraries': .*no_such_program.* Try again."):
+    with pytest.raises(install.InstallError, match="'libraries': .*no_such_program.* Try"):
         install.run("libraries", "Try again.", "no_such_program")
 
 
@@ -109,7 +109,7 @@ def test_detectron2_comes_from_the_first_source_that_works(
     assert any(str(argument).startswith("numpy") for argument in steps["libraries"]) == (not torch)
 
 
-def test_an_environment_sees_the_packages_of_a_virtual_environment_that_makes_it(install, tmp_path):
+def test_packages_of_the_base_environment_are_visible(install, tmp_path):
     theirs = tmp_path / "theirs"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", theirs], check=True)
     (site,) = theirs.glob("lib/python*/site-packages")

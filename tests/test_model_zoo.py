@@ -26,7 +26,7 @@ def test_options_are_merged():
     assert model_zoo.get_config("panoptic_R50_crbp.yaml", "MODEL.RECURRENCE.STEPS", 7).MODEL.RECURRENCE.STEPS == 7
     lazy = model_zoo.get_config("panoptic_R50_crbp.py", "train.max_iter=3")
     assert lazy.train.max_iter == 3
-    with pytest.raises(ValueError, match="STEPPS.*did you mean 'MODEL.RECURRENCE.STEPS'"):
+    with pytest.raises(ValueError, match="STEPPS.*'MODEL.RECURRENCE.STEPS'"):
         model_zoo.get_config("panoptic_R50_crbp.yaml", "MODEL.RECURRENCE.STEPPS", 7)
 
 

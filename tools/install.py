@@ -7,8 +7,8 @@ Where detectron2 comes from (environment variable CRBP_DETECTRON2: auto, importa
   importable  the interpreter that runs this script can import it already
   git         upstream, built from source; needs a C++ compiler
   wheel       the re-upload pinned by hash in requirements-detectron2.txt, without compiled operators
-`auto` tries them in this order. A torch that the interpreter can import is kept in any case, and so are the libraries
-beside it: `.venv` then holds only what is missing there.
+`auto` tries them in this order. A torch that the interpreter can import is kept in any case, and so are its
+libraries: `.venv` then holds only what is missing there.
 """
 
 import hashlib
@@ -32,14 +32,14 @@ ENTER = "enter the environment with `. .venv/bin/activate`"
 
 
 class InstallError(Exception):
-    """One step failed; the message names it and the way out."""
+    """One step failed; the message names it and the fix."""
 
 
 @dataclass(frozen=True)
 class Interpreter:
-    """What a Python brings along.
+    """A Python and its packages.
 
-    path: of its executable; folders: of its packages; versions: of the packages, by their names on the index.
+    path: its executable; folders: those of its packages; versions: name and version of each package.
     torch, detectron2: where it imports them from, "" if it cannot.
     """
 
@@ -93,7 +93,7 @@ def pins(file: str) -> list[str]:
 
 
 def wanted(requirements: list[str], base: Interpreter) -> list[str]:
-    """Those of the requirements that an interpreter whose torch is kept does not fulfil, in any version."""
+    """Requirements that an interpreter whose torch is kept lacks in any version."""
     if not base.torch:
         return requirements
     present = {name for name, _ in base.versions} - set(ALWAYS)
@@ -103,24 +103,22 @@ def wanted(requirements: list[str], base: Interpreter) -> list[str]:
     return [line for line in requirements if normalized(re.match(r"[\w.-]+", line)[0]) not in present]
 
 
-def run(step: str, way_out: str, *command: object) -> str:
+def run(step: str, hint: str, *command: object) -> str:
     """Run a command, return what it printed; on failure show the end of that and stop."""
     try:
         done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
     except OSError as error:
-        raise InstallError(f"step '{step}': {error}. {way_out}") from None
+        raise InstallError(f"step '{step}': {error}. {hint}") from None
     if done.returncode:
         tail = "\n".join((done.stdout + done.stderr).strip().splitlines()[-12:])
-        raise InstallError(f"{tail}\nstep '{step}' failed. {way_out}")
+        raise InstallError(f"{tail}\nstep '{step}' failed. {hint}")
     return done.stdout
 
 
 def pip(step: str, *arguments: object) -> None:
     print(f"install: {step} ...", flush=True)
-    way_out = "Check the network and the free disk space (8 GB), then run `make install` again."
-    run(
-        step, way_out, VENV / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments
-    )
+    hint = "Check the network and the free disk space (8 GB), then run `make install` again."
+    run(step, hint, VENV / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments)
 
 
 def upstream_revision(url: str) -> str:
@@ -161,8 +159,8 @@ def create(base: Interpreter) -> None:
     """Make `.venv`, which sees the packages of an interpreter whose torch is kept."""
     if not (VENV / "bin/python").exists():
         print(f"install: creating .venv with {base.path} ...", flush=True)
-        way_out = "Install Python's venv module (Debian: apt install python3-venv)."
-        run("create .venv", way_out, base.path, "-m", "venv", VENV)
+        hint = "Install Python's venv module (Debian: apt install python3-venv)."
+        run("create .venv", hint, base.path, "-m", "venv", VENV)
     if base.torch:
         # Not --system-site-packages: that shows the packages of the system, but not those of a virtual environment.
         lines = [f"import site; site.addsitedir({folder!r})" for folder in base.folders]
@@ -187,7 +185,7 @@ def install(choice: str, base: Interpreter) -> str:
     runtime = wanted(pins("requirements.txt"), base)
     torch = [line for line in runtime if line.startswith("torch")]
     if base.torch:
-        # torchvision alone, in the version that goes with the torch that is there.
+        # Only torchvision, in the version that matches the torch present.
         torch = [line.split("==")[0] for line in torch]
     if torch:
         pip("torch (the long one)", "--constraint", kept, *torch)
@@ -231,7 +229,7 @@ def main() -> int:
         print(f"install: nothing to do; {ENTER}")
         return 0
     if shutil.disk_usage(ROOT).free < 8e9 and not STAMP.exists():
-        print("install: fewer than 8 GB are free on this disk, and torch alone may need 6.", file=sys.stderr)
+        print("install: fewer than 8 GB are free on this disk, and torch itself may need 6.", file=sys.stderr)
     try:
         base = Interpreter.inspect(base_python())
         origin = install(choice, base)

@@ -1,4 +1,4 @@
-"""The tests under other threads, other kernels of the processor and beside other work; a table of what came out.
+"""The tests under other threads, other kernels of the processor and under load; a table of results.
 
 python -m tools.test_matrix
 python -m tools.test_matrix --only "2 threads" -- tests/layers
@@ -35,14 +35,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=CONDITIONS, default=list(CONDITIONS), metavar="CONDITION",
                         help=f"some of: {', '.join(CONDITIONS)}")  # fmt: skip
-    parser.add_argument("--processes", type=int, default=2, metavar="N", help="that share the tests (default 2)")
     parser.add_argument("tests", nargs="*", default=["tests"], help="files or folders (default: all)")
     args = parser.parse_args(arguments)
     rows, statuses = [], []
     for name in args.only:
         start = time.monotonic()
         with busy_cores(os.cpu_count() or 1 if name == BUSY else 0):
-            status, summary = run_tests(args.tests, args.processes, CONDITIONS[name])
+            status, summary = run_tests(args.tests, CONDITIONS[name])
         environment = " ".join(f"{key}={value}" for key, value in CONDITIONS[name].items())
         rows.append([name, environment, summary, f"{(time.monotonic() - start) / 60:.1f}"])
         statuses.append(status)
@@ -51,9 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     return int(any(statuses))
 
 
-def run_tests(tests: list[str], processes: int, environment: Mapping[str, str]) -> tuple[int, str]:
+def run_tests(tests: list[str], environment: Mapping[str, str]) -> tuple[int, str]:
     """Exit status and last line of pytest; what failed goes to the terminal."""
-    command = [sys.executable, "-m", "pytest", "-n", str(processes), "--dist", "loadfile", "--tb=short",
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadfile", "--tb=short",
                "--show-capture=no", *tests]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
     if done.returncode:
@@ -62,7 +61,7 @@ def run_tests(tests: list[str], processes: int, environment: Mapping[str, str]) 
 
 
 def summary(printed: str) -> str:
-    """What pytest counted, of what it printed."""
+    """The counts in the output of pytest."""
     summaries = re.findall(r"^=*\s*(\d+ .*?) in [\d.]+s.*$", printed, flags=re.MULTILINE)
     return summaries[-1] if summaries else "no test ran"
 

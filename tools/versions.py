@@ -2,7 +2,6 @@
 
 python -m tools.versions                         # every Python of VERSIONS that is found, then the oldest torch
 python -m tools.versions --only 3.12             # one of them
-python -m tools.versions --keep                  # leave the environments (about 6 GB each) in output/versions
 
 A copy of the checkout is installed and tested for each, so nothing of an environment that is there is used.
 """
@@ -40,8 +39,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=VERSIONS, default=list(VERSIONS), metavar="NAME",
                         help=f"some of: {', '.join(VERSIONS)}")  # fmt: skip
-    parser.add_argument("--keep", action="store_true", help="leave the environments")
-    parser.add_argument("tests", nargs="*", default=list(QUICK), help="files or folders (default: the quick ones)")
     args = parser.parse_args(arguments)
     rows, passed = [], True
     for name in args.only:
@@ -52,14 +49,13 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         folder = FOLDER / name.replace(" ", "_")
         try:
-            rows.append(list(tested(folder, interpreter, before, args.tests)))
+            rows.append(list(tested(folder, interpreter, before)))
         except Failed as error:
             print(error, file=sys.stderr)
             rows.append([python, " ".join(before[:1]) or "-", "-", str(error).splitlines()[0]])
             passed = False
         finally:
-            if not args.keep:
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         print(f"{name}: {rows[-1][-1]}", flush=True)
     print("\n" + markdown_table(["Python", "torch", "detectron2", "result"], rows))
     return int(not passed)
@@ -79,7 +75,7 @@ def find_python(version: str) -> Path | None:
     return None
 
 
-def tested(folder: Path, interpreter: Path, before: tuple[str, ...], tests: list[str]) -> tuple[str, str, str, str]:
+def tested(folder: Path, interpreter: Path, before: tuple[str, ...]) -> tuple[str, str, str, str]:
     """Versions of Python, torch and detectron2 in a new environment, and how the tests end there."""
     checkout = folder / "checkout"
     left_out = shutil.ignore_patterns(".git", ".venv", "output", "datasets", "*.egg-info", ".*_cache", "__pycache__")
@@ -98,12 +94,12 @@ detectron2 = next(f"{name} {version}" for name, version in names.items() if name
 print(sys.version.split()[0], torch.__version__, detectron2, sep="|")
 """
     versions = run(checkout, python, "-W", "ignore", "-c", code).strip().splitlines()[-1].split("|")
-    printed = run(checkout, python, "-m", "pytest", "-n", "2", "-m", "not slow and not gpu", "--tb=short", *tests)
+    printed = run(checkout, python, "-m", "pytest", "-n", "2", "-m", "not slow and not gpu", "--tb=short", *QUICK)
     return versions[0], versions[1], versions[2], summary(printed)
 
 
 def run(folder: Path, *command: object) -> str:
-    """What a command printed; its last lines in a Failed if it fails."""
+    """Output of a command; raises Failed with its last lines if it fails."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment.pop("VIRTUAL_ENV", None)
     done = subprocess.run([str(part) for part in command], cwd=folder, env=environment, capture_output=True, text=True)

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from detectron2.config import CfgNode
 from tqdm import tqdm
 
 from crbp_d2.config_file import load_config
@@ -47,7 +46,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argument_parser()
     args = parser.parse_args(arguments)
     rows = _rows(args, parser)
-    settings = {"cfg": _config(args.config_file, parser), "workers": args.workers, "progress": _progress}
+    try:
+        cfg = load_config(args.config_file) if args.config_file else None
+    except (KeyError, ValueError) as error:
+        parser.error(str(error.args[0]))
+    settings = {"cfg": cfg, "workers": args.workers, "progress": _progress}
     if args.panoptic_json:
         sets = [PanopticFiles(*row) for row in rows]
         faults = check_panoptic_datasets(sets, **settings)
@@ -80,15 +83,6 @@ def _rows(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[tup
             option, other = ("--" + name.replace("_", "-") for name in (key, main))
             parser.error(f"{option} is given {len(values)} times, but {other} {count} times")
     return list(zip(*columns.values(), strict=True))
-
-
-def _config(path: str | None, parser: argparse.ArgumentParser) -> CfgNode | None:
-    if path is None:
-        return None
-    try:
-        return load_config(path)
-    except (KeyError, ValueError) as error:
-        parser.error(str(error.args[0]))
 
 
 def _progress(tasks, count: int):

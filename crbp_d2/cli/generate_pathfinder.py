@@ -43,17 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         for split, count in counts.items():
             if count:
-                description = f"{args.spec} {split}, archives of {PER_FILE}"
-                write_split(
-                    folder / split,
-                    split_of(SPECS[args.spec], split, args.seed, count),
-                    args.workers,
-                    partial(_progress, description),
-                )
+                content = split_of(SPECS[args.spec], split, args.seed, count)
+                bar = partial(tqdm, desc=f"{args.spec} {split}, archives of {PER_FILE}")
+                write_split(folder / split, content, args.workers, bar)
     except (OSError, ValueError) as error:
         exit_with(error)
     print(f"{folder}: " + ", ".join(f"{count} stimuli in {split}" for split, count in counts.items() if count))
-
-
-def _progress(description: str, archives, total: int) -> tqdm:
-    return tqdm(archives, desc=description, total=total)

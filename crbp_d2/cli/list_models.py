@@ -16,10 +16,10 @@ from crbp_d2 import model_zoo
 from crbp_d2.checkpoint.loading import is_cached, weights_in
 from crbp_d2.data import check_dataset_available, register_builtin
 
-HEADERS = ("config", "model", "trained by", "initial", "trained", "data")
+HEADERS = ("config", "rule", "initial", "trained", "data")
 # States of a data set, the most important first.
 STATES = ("missing", "on first use", "here")
-RECURRENT = {"RecurrentMaskHead": "masks", "RecurrentSemSegHead": "semantic map", "ContourSegHead": "contours"}
+RECURRENT = ("RecurrentMaskHead", "RecurrentSemSegHead", "ContourSegHead")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,33 +36,17 @@ def row(name: str) -> tuple[str, ...]:
     """The row of a config; see HEADERS."""
     cfg = model_zoo.get_config(name)
     if isinstance(cfg, CfgNode):
-        model, rule = described(cfg)
         weights, folder = cfg.MODEL.WEIGHTS, cfg.OUTPUT_DIR
         sets = (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST)
+        heads = (cfg.MODEL.SEM_SEG_HEAD.NAME, cfg.MODEL.ROI_MASK_HEAD.NAME if cfg.MODEL.MASK_ON else "")
+        recurrent = any(head in RECURRENT for head in heads)
+        rule = f"{cfg.MODEL.RECURRENCE.RULE}, {cfg.MODEL.RECURRENCE.STEPS} steps" if recurrent else "feedforward"
     else:
-        model, rule = f"LazyConfig of {Path(name).stem}.yaml", ""
         weights, folder = cfg.train.init_checkpoint, cfg.train.output_dir
         sets = (cfg.dataloader.train.dataset.names, cfg.dataloader.test.dataset.names)
+        rule = "LazyConfig"
     initial = "random" if not weights else f"{Path(weights).name} {'cached' if is_cached(weights) else 'not cached'}"
-    return name, model, rule, initial, _trained(folder), _data(sets)
-
-
-def described(cfg: CfgNode) -> tuple[str, str]:
-    """Network and learning rule of a config, in a few words."""
-    settings, contours = cfg.MODEL.RECURRENCE, cfg.MODEL.META_ARCHITECTURE == "SemanticSegmentor"
-    heads = (cfg.MODEL.SEM_SEG_HEAD.NAME, cfg.MODEL.ROI_MASK_HEAD.NAME if cfg.MODEL.MASK_ON else "")
-    recurrent = [name for name in heads if name in RECURRENT]
-    body = f"{cfg.MODEL.CONTOUR.CHANNELS} channels" if contours else f"R-{cfg.MODEL.RESNETS.DEPTH}"
-    if not recurrent:
-        layers = f"{cfg.MODEL.CONTOUR.NUM_LAYERS} layers" if contours else "four convolutions"
-        return f"{body}, {layers}", "backpropagation"
-    size = settings.CELL.KERNEL_SIZE
-    kernel = f" {size}x{size}" if size else ""
-    where = "" if contours else f" ({' and '.join(RECURRENT[name] for name in recurrent)})"
-    return (
-        f"{body}, {settings.CELL.NAME}{kernel}{where}",
-        f"{settings.RULE}, {settings.STEPS} step{'s' * (settings.STEPS > 1)}",
-    )
+    return name, rule, initial, _trained(folder), _data(sets)
 
 
 def _trained(folder: str) -> str:

@@ -34,7 +34,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--score", type=float, metavar="S", help="minimum score of an instance, in all that is written "
                         "(default: 0.5 in pictures, the run's own thresholds in --json)")  # fmt: skip
     parser.add_argument("--settling", action="store_true", help="a map of the steps until each pixel settles")
-    parser.add_argument("--json", action="store_true", help="COCO results, panoptic JSON and PNGs beside the pictures")
+    parser.add_argument(
+        "--json", action="store_true", help="COCO results, panoptic JSON and PNGs in addition to the pictures"
+    )
     parser.add_argument(
         "--image-info",
         default="",
@@ -46,11 +48,6 @@ def argument_parser() -> argparse.ArgumentParser:
                              "(semantic heads; images of one size)")  # fmt: skip
     parser.add_argument("--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="change the config")
     return parser
-
-
-def score_options(score: float | None) -> list:
-    """Keys and values that make `score` the minimum score of an instance; None: the config's own."""
-    return [] if score is None else [part for key in SCORE_KEYS for part in (key, score)]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -70,19 +67,11 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         inputs = find_inputs(args.inputs)
         output_folder(args.output, inputs, args.json, args.image_info)
-        cfg, model, metadata = load_run(args.run, args.weights, [*score_options(args.score), *args.opts])
-        predictions = Predictions(
-            cfg,
-            model,
-            metadata,
-            args.output,
-            steps=args.steps,
-            score=DRAWN_SCORE if args.score is None else args.score,
-            settling=args.settling,
-            json=args.json,
-            image_info=args.image_info,
-            carry_state=args.carry_state,
-        )
+        scores = [] if args.score is None else [part for key in SCORE_KEYS for part in (key, args.score)]
+        cfg, model, metadata = load_run(args.run, args.weights, [*scores, *args.opts])
+        settings = {key: getattr(args, key) for key in ("steps", "settling", "json", "image_info", "carry_state")}
+        score = DRAWN_SCORE if args.score is None else args.score
+        predictions = Predictions(cfg, model, metadata, args.output, score=score, **settings)
     except (OSError, KeyError, ValueError, AssertionError) as error:
         exit_with(error)
     failures = predictions.run(inputs)

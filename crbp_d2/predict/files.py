@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -11,12 +12,19 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
 from crbp_d2.data.images import read_json
 from crbp_d2.data.panoptic.png import encode_ids
+from crbp_d2.data.schema import is_id
 from crbp_d2.utils.files import write_atomically, write_json
 
 INSTANCES = "coco_instances_results.json"
 PANOPTIC = "panoptic_predictions"
 SEMANTIC = "semantic_predictions"
 IMAGES = "images.json"
+
+
+def unused(stem: str, names: Container[str]) -> str:
+    """`stem`, or with the first number from 2 that makes it none of `names`."""
+    candidates = itertools.chain([stem], (f"{stem}_{k}" for k in itertools.count(2)))
+    return next(name for name in candidates if name not in names)
 
 
 def read_image_info(path: str) -> dict[tuple[str, ...], int | str]:
@@ -31,9 +39,9 @@ def read_image_info(path: str) -> dict[tuple[str, ...], int | str]:
         raise ValueError(f"{path} has no list of `images`, as COCO's image_info files do")
     ids: dict[tuple[str, ...], int | str] = {}
     for k, image in enumerate(images):
-        name, number = (image.get("file_name"), image.get("id")) if isinstance(image, dict) else (None, None)
+        name, number = (image.get(key) if isinstance(image, dict) else None for key in ("file_name", "id"))
         parts = PurePosixPath(name).parts if isinstance(name, str) else ()
-        if not parts or isinstance(number, bool) or not isinstance(number, int | str):
+        if not (parts and is_id(number)):
             raise ValueError(f"{path}: images[{k}] needs a `file_name` and an `id`, got {name!r} and {number!r}")
         if parts in ids:
             raise ValueError(f"{path}: images[{k}] repeats the file_name {name!r}")
@@ -51,7 +59,7 @@ class PredictionFiles:
 
     Args:
         folder: where the files go.
-        metadata: of the training data.
+        metadata: Metadata of the training data.
         image_info: a COCO JSON with `images`; "" numbers them.
 
     Raises:
@@ -86,8 +94,7 @@ class PredictionFiles:
     def add(self, path: str, stem: str, output: dict, size: tuple[int, int]) -> None:
         """Add the output for the image at `path`, H x W `size`; its PNG is named `stem`, numbered if that is taken."""
         image_id = self.image_id(path)
-        names = itertools.chain([stem], (f"{stem}_{k}" for k in itertools.count(2)))
-        stem = next(name for name in names if name not in self._names)
+        stem = unused(stem, self._names)
         self._names.add(stem)
         self.images.append({"id": image_id, "file_name": path, "height": size[0], "width": size[1]})
         if "instances" in output:
@@ -98,13 +105,10 @@ class PredictionFiles:
         if "panoptic_seg" in output and output["panoptic_seg"][1] is not None:
             ids, segments = output["panoptic_seg"]
             self._png(PANOPTIC, stem, encode_ids(ids.cpu().numpy().astype(np.int64)))
-            infos = [
-                {
-                    "id": segment["id"],
-                    "category_id": self._dataset_id("thing" if segment["isthing"] else "stuff", segment["category_id"]),
-                }
-                for segment in segments
-            ]
+            infos = []
+            for segment in segments:
+                category = self._dataset_id("thing" if segment["isthing"] else "stuff", segment["category_id"])
+                infos.append({"id": segment["id"], "category_id": category})
             self.annotations = self.annotations or []
             self.annotations.append({"image_id": image_id, "file_name": f"{stem}.png", "segments_info": infos})
         elif "sem_seg" in output:
@@ -136,9 +140,9 @@ class PredictionFiles:
         return next((dataset_id for dataset_id, k in ids.items() if k == number), number)
 
     def _categories(self) -> list[dict]:
-        categories = []
-        for kind, isthing in (("thing", 1), ("stuff", 0)):
-            for k, name in enumerate(self.metadata.get(f"{kind}_classes") or []):
-                if isthing or k > 0:
-                    categories.append({"id": self._dataset_id(kind, k), "name": name, "isthing": isthing})
-        return categories
+        # Class 0 of the semantic map: all things.
+        listed = [("thing", k, name) for k, name in enumerate(self.metadata.get("thing_classes") or [])]
+        listed += [("stuff", k, name) for k, name in enumerate(self.metadata.get("stuff_classes") or []) if k > 0]
+        return [
+            {"id": self._dataset_id(kind, k), "name": name, "isthing": int(kind == "thing")} for kind, k, name in listed
+        ]

@@ -4,7 +4,6 @@ H x W: image size.
 """
 
 import contextlib
-import itertools
 import logging
 from collections.abc import Generator, Sequence
 from pathlib import Path
@@ -25,8 +24,8 @@ from crbp_d2.evaluation.per_step.settling import image_map, recorded_settling
 from crbp_d2.modeling.heads import recurrent_heads
 from crbp_d2.utils.files import write_atomically
 
-from .files import IMAGES, INSTANCES, PANOPTIC, SEMANTIC, PredictionFiles
-from .predictor import Predictor, carried_states, carrying_heads
+from .files import IMAGES, INSTANCES, PANOPTIC, SEMANTIC, PredictionFiles, unused
+from .predictor import Predictor, carried_states
 
 PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm")
 VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
@@ -52,9 +51,8 @@ def find_inputs(paths: Sequence[str]) -> list[tuple[Path, str]]:
     named: dict[str, Path] = {}
     stems = {path.stem for path in found}
     for path in found:
-        numbered = (f"{path.stem}_{k}" for k in itertools.count(2))
-        free = (name for name in numbered if name not in named and name not in stems)
-        named[path.stem if path.stem not in named else next(free)] = path
+        name = path.stem if path.stem not in named else unused(path.stem, stems | named.keys())
+        named[name] = path
     return [(path, name) for name, path in named.items()]
 
 
@@ -87,7 +85,7 @@ def output_name(source: Path, name: str) -> str:
 
 
 def is_video(path: Path) -> bool:
-    """Whether the suffix is that of a video."""
+    """True for the suffixes of videos."""
     return path.suffix.lower() in VIDEOS
 
 
@@ -113,29 +111,25 @@ class Predictions:
                  carry_state: bool = False):  # fmt: skip
         if (steps or settling) and not recurrent_heads(model):
             raise ValueError("--steps and --settling need a model with a recurrent head, which this run has not")
-        if carry_state:
-            carrying_heads(model)
         self.predictor = Predictor(cfg, model)
+        self.carry_state = carry_state
+        with self.carried():
+            pass
         self.metadata = metadata
         self.folder = Path(folder)
         self.steps = list(steps)
         self.score = score
         self.settling = settling
         self.files = PredictionFiles(folder, metadata, image_info) if json else None
-        self.carry_state = carry_state
 
-    @property
-    def carried(self) -> contextlib.AbstractContextManager:
-        """A new context in which states are carried, if they are to be."""
-        return self._carried()
-
-    def _carried(self, track: int | str | None = None) -> contextlib.AbstractContextManager:
+    def carried(self, track: int | str | None = None) -> contextlib.AbstractContextManager:
+        """A new context in which states are carried, if they are to be; see carried_states."""
         return carried_states(self.predictor.model, track) if self.carry_state else contextlib.nullcontext()
 
     def run(self, inputs: Sequence[tuple[Path, str]]) -> list[str]:
         """Predict on every input of find_inputs; returns a sentence for each that could not be used."""
         failures = []
-        with self.carried:
+        with self.carried():
             for path, name in tqdm(inputs, desc="predicting", disable=len(inputs) < 2):
                 try:
                     if self.files:
@@ -159,10 +153,10 @@ class Predictions:
 
     def predict(self, image: np.ndarray) -> tuple[np.ndarray, dict]:
         """The drawn panels, RGB, and the output at the last step count, of an image in the predictor's format."""
-        shown = self._rgb(image)
+        shown = utils.convert_image_to_rgb(image.reshape(*image.shape[:2], -1), self.predictor.format)
         panels, settled = {"input": resize(shown)}, {}
         for t in self.steps or [None]:
-            with self._carried(t or "own"), contextlib.ExitStack() as stack:
+            with self.carried(t or "own"), contextlib.ExitStack() as stack:
                 watched = self.settling and t == max(self.steps, default=None)
                 maps = stack.enter_context(recorded_settling(self.predictor.model)) if watched else []
                 output = self.predictor(image, t)
@@ -171,11 +165,6 @@ class Predictions:
                 size = self.predictor.inputs(image)[0]["image"].shape[-2:]
                 settled = settling_panel(image_map(output, maps, size), panels["input"].shape[1::-1])
         return side_by_side({**panels, **settled}), output
-
-    def _rgb(self, image: np.ndarray) -> np.ndarray:
-        if image.ndim == 2 or image.shape[2] == 1:
-            return np.repeat(image.reshape(*image.shape[:2], 1), 3, axis=2)
-        return image if self.predictor.format == "RGB" else utils.convert_image_to_rgb(image, self.predictor.format)
 
     def _draw(self, image: np.ndarray, output: dict) -> np.ndarray:
         if self.predictor.contours:
@@ -187,7 +176,7 @@ class Predictions:
         target = self.folder / output_name(path, name)
         writer: cv2.VideoWriter | None = None
         number = 0
-        with self.carried, contextlib.closing(frames):
+        with self.carried(), contextlib.closing(frames):
             try:
                 for number, frame in enumerate(tqdm(frames, desc=path.name, total=count), start=1):
                     image = utils.convert_PIL_to_numpy(Image.fromarray(frame[..., ::-1]), self.predictor.format)

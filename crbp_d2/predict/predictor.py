@@ -61,8 +61,9 @@ class Predictor:
             return self.model(self.inputs(image))[0]
 
 
-def carrying_heads(model: nn.Module) -> list[nn.Module]:
-    """The heads of a model that can carry their state from image to image.
+@contextmanager
+def carried_states(model: nn.Module, track: Hashable = None) -> Iterator[None]:
+    """Have the model's semantic heads start from the state that the last image left; see their carry_state.
 
     Raises:
         ValueError: no such head: the boxes of a mask head are others in each image.
@@ -71,17 +72,7 @@ def carrying_heads(model: nn.Module) -> list[nn.Module]:
     if not heads:
         names = ", ".join(type(head).__name__ for head in recurrent_heads(model)) or "no recurrent head"
         raise ValueError(f"--carry-state needs a RecurrentSemSegHead; this run has {names}")
-    return heads
-
-
-@contextmanager
-def carried_states(model: nn.Module, track: Hashable = None) -> Iterator[None]:
-    """Have the model's semantic heads start from the state that the last image left; see their carry_state.
-
-    Raises:
-        ValueError: see carrying_heads.
-    """
     with ExitStack() as stack:
-        for head in carrying_heads(model):
+        for head in heads:
             stack.enter_context(head.carry_state(track))
         yield

@@ -1,4 +1,4 @@
-"""The folder of a run: class names kept beside its checkpoints, and the model loaded from both without a data set."""
+"""The folder of a run: class names saved with its checkpoints, and the model loaded from both without a data set."""
 
 import json
 import os
@@ -22,17 +22,8 @@ from crbp_d2.utils.files import write_json
 METADATA = "metadata.json"
 CONFIG = "config.yaml"
 # Parts of detectron2's metadata that drawing and writing of predictions need.
-KEPT = (
-    "evaluator_type",
-    "thing_classes",
-    "thing_colors",
-    "stuff_classes",
-    "stuff_colors",
-    "label_divisor",
-    "ignore_label",
-    "keypoint_names",
-    "keypoint_connection_rules",
-)
+KEPT = ("evaluator_type", "thing_classes", "thing_colors", "stuff_classes", "stuff_colors", "label_divisor",
+        "ignore_label", "keypoint_names", "keypoint_connection_rules")  # fmt: skip
 # Stored as lists, since JSON has no numbers as keys.
 ID_MAPS = ("thing_dataset_id_to_contiguous_id", "stuff_dataset_id_to_contiguous_id")
 
@@ -81,8 +72,6 @@ def metadata_of(cfg: CfgNode) -> Metadata:
         return Metadata(name="of the catalog", **kept)
     things = [f"class {k}" for k in range(cfg.MODEL.ROI_HEADS.NUM_CLASSES)]
     stuff = [f"class {k}" for k in range(cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES)]
-    if cfg.MODEL.SEM_SEG_HEAD.NAME.endswith("ContourHead") or cfg.MODEL.SEM_SEG_HEAD.NAME == "ContourSegHead":
-        stuff = ["background", "target"]
     return Metadata(name="without names", thing_classes=things, stuff_classes=stuff, label_divisor=1000)
 
 

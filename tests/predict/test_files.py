@@ -70,7 +70,7 @@ def test_an_image_info_without_images_is_named(tmp_path, content):
         read_image_info(str(tmp_path / "info.json"))
 
 
-@pytest.mark.parametrize("classes,label,dtype", [(256, 255, np.uint8), (300, 299, np.uint16)])
+@pytest.mark.parametrize("classes,label,dtype", [(256, 255, np.uint8), (257, 256, np.uint16)])
 def test_semantic_pngs_hold_every_class(tmp_path, classes, label, dtype):
     PredictionFiles(str(tmp_path), Metadata()).add("a.png", "a", semantic(classes, label), (4, 6))
     stored = cv2.imread(str(tmp_path / "semantic_predictions/a.png"), cv2.IMREAD_UNCHANGED)
@@ -91,6 +91,8 @@ def test_the_json_is_strict(tmp_path):
     files = PredictionFiles(str(tmp_path), Metadata())
     files.add("a.png", "a", {"instances": instances}, (4, 6))
     files.write()
+    (listed,) = json.loads((tmp_path / "images.json").read_text())["images"]
+    assert (listed["height"], listed["width"]) == (4, 6)
     text = (tmp_path / "coco_instances_results.json").read_text()
     (result,) = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert result["score"] is None and result["bbox"] == [0, 0, 2, 2]

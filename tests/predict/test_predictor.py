@@ -81,7 +81,7 @@ def by_hand(model, *images, steps):
 @pytest.mark.parametrize("settling", [False, True])
 def test_each_step_count_carries_its_own_state(settling):
     strip = predictions(steps=[1, 5], settling=settling)
-    with strip.carried:
+    with strip.carried():
         for k in (0, 1):
             _, output = strip.predict(image(k))
     expected = by_hand(strip.predictor.model, image(0), image(1), steps=5)

@@ -33,7 +33,7 @@ def test_a_version_that_fails_is_a_row_and_an_exit_status(monkeypatch, tmp_path,
     monkeypatch.setattr(versions, "FOLDER", tmp_path)
     monkeypatch.setattr(versions, "find_python", lambda version: None if version == "3.10" else Path(sys.executable))
 
-    def tested(folder, interpreter, before, tests):
+    def tested(folder, interpreter, before):
         if before:
             raise versions.Failed("fails: no torch\nmore")
         return "3.11.7", "2.14.1", "detectron2 0.7", "9 passed"

@@ -1,6 +1,6 @@
 """Growing the contours of a Pathfinder stimulus.
 
-A contour is a chain of pivots `spacing` apart; each dash lies in the middle of its link. Everything is
+A contour is a chain of pivots `spacing` apart; each dash is in the middle of its link. Everything is
 exact plane geometry on the centre lines of dashes, points as complex numbers x + iy in pixels.
 Coordinates are rounded to a binary grid, so that the last bits of a machine's sine do not add up.
 """

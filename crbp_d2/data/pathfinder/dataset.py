@@ -68,33 +68,25 @@ class PathfinderSource:
         """One dict a stimulus: file_name, image_id, height, width.
 
         Raises:
-            FileNotFoundError: an archive is missing.
+            FileNotFoundError: see check_available.
             ValueError: the folder holds something else, or is not complete.
         """
         self.check_available()
-        content = self.content()
-        if self.on_first_use:
-            self._draw_missing(content)
+        content, side = self.content(), self.spec.image_size
+        if self.on_first_use and not is_complete(self.path, content):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            # One of several processes draws, the others wait for its files.
+            with file_lock(str(self.path)):
+                if not is_complete(self.path, content):
+                    logging.getLogger(__name__).info("Drawing %d stimuli into %s", content.count, self.path)
+                    write_split(self.path, content, workers=os.cpu_count() or 1)
         if not is_complete(self.path, content):
             raise ValueError(f"{self.path} is not complete: run tools/generate_pathfinder.py once more")
-        side = self.spec.image_size
-        records = []
-        for name, numbers in content.files().items():
-            file_name = str(self.path / name)
-            if not os.path.exists(file_name):
-                raise FileNotFoundError(f"{file_name} is missing: run tools/generate_pathfinder.py once more")
-            records += [{"file_name": file_name, "image_id": k, "height": side, "width": side} for k in numbers]
-        return records
-
-    def _draw_missing(self, content: Split) -> None:
-        if is_complete(self.path, content):
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        # One of several processes draws, the others wait for its files.
-        with file_lock(str(self.path)):
-            if not is_complete(self.path, content):
-                logging.getLogger(__name__).info("Drawing %d stimuli into %s", content.count, self.path)
-                write_split(self.path, content, workers=os.cpu_count() or 1)
+        return [
+            {"file_name": str(self.path / name), "image_id": k, "height": side, "width": side}
+            for name, numbers in content.files().items()
+            for k in numbers
+        ]
 
 
 class PathfinderStream(Dataset):
@@ -152,14 +144,14 @@ def register_pathfinder(
 
 def _register(source: PathfinderSource) -> None:
     name = f"pathfinder_{source.name}_{source.split}"
+    metadata = MetadataCatalog.get(name)
     if name in DatasetCatalog.list():
-        registered = MetadataCatalog.get(name).source
-        if registered != source:
-            raise ValueError(f"the name {name!r} is taken by {registered}; choose another name than {source.name!r}")
+        if metadata.source != source:
+            raise ValueError(f"the name {name!r} is taken by {metadata.source}; choose another than {source.name!r}")
         return
     stream = source.split == "stream"
     DatasetCatalog.register(name, (lambda: PathfinderStream(source)) if stream else source.records)
-    MetadataCatalog.get(name).set(
+    metadata.set(
         source=source,
         check_available=source.check_available,
         evaluator_type="pathfinder",

@@ -4,34 +4,38 @@ An archive holds at most PER_FILE stimuli, each as two grey PNGs, the image `000
 `000123_target.png` (255 on the target), stored without compression, so that any is read directly.
 """
 
-import errno
 import hashlib
 import json
 import logging
 import os
-import re
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, BinaryIO, cast
 
 import cv2
 import numpy as np
 from torch.utils.data import DataLoader, Dataset
 
-from crbp_d2.utils.files import write_text
+from crbp_d2.utils.files import write_atomically, write_text
 
 from ..images import ImageError, check_header, decoding, one_line, read_json
-from ..panoptic.faults import Faults
-from ..schema import Column, check_columns, is_number
+from ..schema import short
 from .spec import PathfinderSpec
 from .stimuli import GENERATOR, check_fits, generate_pathfinder
 
 PER_FILE = 500
 MANIFEST = "manifest.json"
-# Wraps the iterable of finished archives; its second argument is their number.
-Progress = Callable[[Iterable, int], Iterable]
+# Rule for each value of a manifest.
+RULES: dict[str, Callable[[Any], bool]] = {
+    "generator": lambda value: type(value) is int,
+    "seed": lambda value: isinstance(value, list) and all(type(part) is int and part >= 0 for part in value),
+    "spec": lambda value: isinstance(value, dict),
+    "count": lambda value: type(value) is int and 0 < value < 10**9,
+    "files": lambda value: isinstance(value, dict) and all(isinstance(entry, dict) for entry in value.values()),
+}
 
 
 @dataclass(frozen=True)
@@ -47,20 +51,16 @@ class Split:
     seed: tuple[int, ...]
     count: int
 
-    def identity(self) -> dict:
-        """Entries of the manifest that must not change in a folder with files."""
-        return {"generator": GENERATOR, "seed": list(self.seed), "spec": asdict(self.spec)}
-
     def files(self) -> dict[str, range]:
         """Name of each archive -> numbers of its stimuli."""
-        starts = range(0, self.count, PER_FILE)
+        numbers = range(self.count)
         return {
-            f"{k:05d}.zip": range(first, min(first + PER_FILE, self.count)) for k, first in enumerate(starts)
+            f"{k:05d}.zip": numbers[first : first + PER_FILE] for k, first in enumerate(numbers[::PER_FILE])
         }  # fmt: skip
 
 
 def write_split(
-    folder: Path, split: Split, workers: int = 1, progress: Progress = lambda archives, count: archives
+    folder: Path, split: Split, workers: int = 1, progress: Callable[..., Iterable] = lambda archives, total: archives
 ) -> None:
     """Complete `folder`: keep its intact archives, draw the others.
 
@@ -68,7 +68,7 @@ def write_split(
 
     Args:
         workers: int, processes that draw.
-        progress: progress(archives, their number) -> archives.
+        progress: progress(archives, total=number) -> archives, such as tqdm.
 
     Raises:
         ValueError: the folder holds stimuli of another spec, seed or generator, or more stimuli; a spec that does not
@@ -81,107 +81,77 @@ def write_split(
     for left_over in folder.glob("*.partial"):
         left_over.unlink()
     files = split.files()
-    manifest["files"] = {
-        name: entry for name, entry in manifest["files"].items() if _is_intact(folder / name, entry, files)
-    }  # fmt: skip
+    found = manifest["files"]
+    manifest["files"] = {name: found[name] for name in files if _is_intact(folder / name, found, len(files[name]))}
     _write_manifest(folder, manifest)
-    missing = _Archives(folder, split, [name for name in files if name not in manifest["files"]])
-    loader = DataLoader(missing, batch_size=None, num_workers=workers if workers > 1 else 0)
-    for name, entry in progress(loader, len(missing)):
+    missing = [name for name in files if name not in manifest["files"]]
+    loader = DataLoader(
+        cast(Dataset, missing),
+        batch_size=None,
+        num_workers=workers if workers > 1 else 0,
+        collate_fn=partial(_write_archive, folder, split),
+    )
+    for name, entry in progress(loader, total=len(missing)):
         if isinstance(entry, OSError):
             raise entry
         manifest["files"][name] = entry
         _write_manifest(folder, manifest)
 
 
-class _Archives(Dataset):
-    """Item k writes the k-th of some archives of a split and is (name, manifest entry)."""
-
-    def __init__(self, folder: Path, split: Split, names: list[str]):
-        self.folder = folder
-        self.split = split
-        self.names = names
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, k: int) -> tuple[str, "dict | OSError"]:
-        name = self.names[k]
-        try:
-            return name, _write_archive(self.folder / name, self.split, self.split.files()[name])
-        except OSError as error:  # returned, since the loader would lose number and message
-            return name, error
-
-
-def _write_archive(path: Path, split: Split, numbers: range) -> dict:
+def _write_archive(folder: Path, split: Split, name: str) -> tuple[str, "dict | OSError"]:
+    """Write an archive; returns its name and manifest entry. A loader's worker cannot raise an OSError as it is."""
+    path, numbers = folder / name, split.files()[name]
     images, masks = generate_pathfinder(split.spec, len(numbers), split.seed, first=numbers.start)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with zipfile.ZipFile(partial, "w") as archive:
+
+    def write(file: BinaryIO) -> None:
+        with zipfile.ZipFile(file, "w") as archive:
             for number, image, mask in zip(numbers, images, masks, strict=True):
                 for name, content in ((image_name(number), image), (target_name(number), 255 * mask)):
                     # The default date of an entry is fixed, so equal stimuli make equal bytes.
                     entry = zipfile.ZipInfo(name)
                     entry.external_attr = 0o644 << 16
                     archive.writestr(entry, cv2.imencode(".png", content)[1].tobytes())
-        report = {"count": len(numbers), "sha256": _sha256(partial)}
-        os.replace(partial, path)
+
+    try:
+        write_atomically(path, write)
+        return name, {"count": len(numbers), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        reason = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
-        raise OSError(
-            error.errno, f"cannot write {path}: {reason}; complete archives are kept, the same command resumes there"
-        ) from error
-    return report
+        hint = "complete archives are kept, the same command resumes there"
+        return name, OSError(error.errno, f"{error.strerror}; {hint}", str(path))
 
 
 def _manifest_to_continue(folder: Path, split: Split) -> dict:
-    wanted = {**split.identity(), "count": split.count, "files": {}}
+    """The manifest for `split`, with the archives that a manifest in the folder already lists."""
+    spec = asdict(split.spec)
+    wanted: dict[str, Any] = {"generator": GENERATOR, "seed": list(split.seed), "spec": spec, "count": split.count}
     if not (folder / MANIFEST).exists():
-        if folder.exists() and any(path.suffix == ".zip" for path in folder.iterdir()):
+        if any(folder.glob("*.zip")):
             raise ValueError(f"{folder} holds archives but no {MANIFEST}: not written by this program, or damaged")
-        return wanted
+        return {**wanted, "files": {}}
     found = read_manifest(folder)
-    for key in ("generator", "seed", "spec"):
-        if found[key] != wanted[key]:
-            raise ValueError(
-                f"{folder} holds stimuli of another {key}: {_differences(found[key], wanted[key])}; name another "
-                "folder, or delete that one"
-            )
-    if found["count"] > split.count:
-        raise ValueError(
-            f"{folder} holds {found['count']} stimuli, more than the {split.count} asked for; name another folder, or "
-            "delete that one"
-        )
+    there, asked = ({**manifest["spec"], **manifest} for manifest in (found, wanted))
+    keys = ["generator", "seed", *sorted(found["spec"].keys() | spec)]
+    if there["count"] > split.count:
+        keys.append("count")
+    different = [f"{key} {there.get(key)} there, {asked.get(key)} asked for" for key in keys
+                 if there.get(key) != asked.get(key)]  # fmt: skip
+    if different:
+        raise ValueError(f"{folder} holds other stimuli: {', '.join(different)}; name another folder, or delete it")
     return {**wanted, "files": found["files"]}
 
 
-def _differences(found, wanted) -> str:
-    if isinstance(found, dict) and isinstance(wanted, dict):
-        keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
-        return ", ".join(f"{key} {found.get(key)} there, {wanted.get(key)} asked for" for key in keys)
-    return f"{found} there, {wanted} asked for"
-
-
-def _is_intact(path: Path, entry: dict, files: dict[str, range]) -> bool:
-    if entry["count"] != len(files.get(path.name, ())) or not path.is_file():
+def _is_intact(path: Path, found: dict[str, dict], count: int) -> bool:
+    entry = found.get(path.name, {})
+    if entry.get("count") != count or not path.is_file():
         return False
-    if _sha256(path) == entry["sha256"]:
+    if hashlib.sha256(path.read_bytes()).hexdigest() == entry.get("sha256"):
         return True
     logging.getLogger(__name__).warning("%s is damaged and is drawn again", path)
     return False
 
 
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(2**20):
-            digest.update(part)
-    return digest.hexdigest()
-
-
 def is_complete(folder: Path, split: Split) -> bool:
-    """Whether every archive of `split` has been written; a file that is gone since then counts.
+    """True if every archive of `split` exists and was completed.
 
     Raises:
         ValueError: the folder holds something else.
@@ -189,9 +159,10 @@ def is_complete(folder: Path, split: Split) -> bool:
     if not (folder / MANIFEST).exists():
         return False
     written = _manifest_to_continue(folder, split)["files"]
-    if len(written) < -(-split.count // PER_FILE):  # before all names are made of a count that an edit may have raised
-        return False
-    return all(written.get(name, {}).get("count") == len(numbers) for name, numbers in split.files().items())
+    return all(
+        written.get(name, {}).get("count") == len(numbers) and (folder / name).is_file()
+        for name, numbers in split.files().items()
+    )
 
 
 def image_name(number: int) -> str:
@@ -229,17 +200,11 @@ def read_stimulus(path: str, number: int, size: tuple[int, int]) -> tuple[np.nda
 @lru_cache(maxsize=256)
 def _open_archive(path: str, process: int) -> zipfile.ZipFile:
     # Opened anew in each process: forked ones would share the position in the file.
-    if not os.path.isfile(path) and os.path.exists(path):
-        raise ValueError("not a file")
     return zipfile.ZipFile(path)
 
 
 def _read(archive: zipfile.ZipFile, name: str, size: tuple[int, int]) -> np.ndarray:
-    entry = archive.getinfo(name)
-    # Stored entries are never larger than their file.
-    if entry.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed by method {entry.compress_type}; stored entries are needed")
-    with decoding(name, archive.read(entry)) as (image, header):
+    with decoding(name, archive.read(name)) as (image, header):
         check_header(header, name, *size[::-1])
         if (header.format, header.mode) != ("PNG", "L"):
             raise ImageError(f"{name} is a {header.format} of mode {header.mode}, not a grey PNG")
@@ -258,35 +223,10 @@ def read_manifest(folder: Path) -> dict:
         FileNotFoundError: no manifest.
         ValueError: names a manifest that cannot be read, or its first invalid key.
     """
-    path = str(folder / MANIFEST)
-    manifest, faults = read_json(path), Faults(path)
-    if not isinstance(manifest, dict):
-        raise ValueError(f"{path} is not a manifest of Pathfinder stimuli")
-    check_columns([manifest], "manifest", MANIFEST_COLUMNS, faults)
-    faults.raise_harmful()
+    path = folder / MANIFEST
+    manifest = read_json(str(path))
+    for key, holds in RULES.items():
+        value = manifest.get(key) if isinstance(manifest, dict) else manifest
+        if not holds(value):
+            raise ValueError(f"{path} is not a manifest of Pathfinder stimuli: its {key} is {short(value)}")
     return manifest
-
-
-def _is_count(most: int, least: int = 1) -> Callable[[object], bool]:
-    return lambda value: type(value) is int and least <= value <= most
-
-
-def _are_files(files: object) -> bool:
-    return isinstance(files, dict) and all(
-        re.fullmatch(r"\d{5,}\.zip", name, re.ASCII)
-        and isinstance(entry, dict)
-        and _is_count(PER_FILE)(entry.get("count"))
-        and isinstance(entry.get("sha256"), str)
-        for name, entry in files.items()
-    )
-
-
-MANIFEST_COLUMNS = (
-    Column("generator", _is_count(2**31, 0), "a whole number"),
-    Column(
-        "seed", lambda v: isinstance(v, list) and bool(v) and all(map(_is_count(2**64, 0), v)), "whole numbers from 0"
-    ),
-    Column("spec", lambda v: isinstance(v, dict) and all(map(is_number, v.values())), "numbers by name"),
-    Column("count", _is_count(10**8), "1 to 100,000,000"),
-    Column("files", _are_files, "archives by name, each with count and sha256"),
-)

@@ -11,7 +11,7 @@ from detectron2.data import transforms as T
 from detectron2.utils.logger import log_first_n
 from PIL import Image
 
-from ..images import Header, ImageError, check_header, decoding
+from ..images import ImageError, check_header, decoding
 from .files import read_stimulus
 from .stimuli import generate_pathfinder
 
@@ -29,9 +29,7 @@ class PathfinderDatasetMapper:
         augmentations: sequence of augmentations, applied to image and target.
 
     Raises (when called):
-        FileNotFoundError: no such file.
-        ValueError: names a file that cannot be read, has several channels, more than 8 bits, another size than its
-            record or an invalid label.
+        FileNotFoundError, ValueError: see read_stimulus, read_grey and read_target.
     """
 
     @configurable
@@ -72,8 +70,11 @@ def load_stimulus(record: dict) -> tuple[np.ndarray, np.ndarray]:
     return read_stimulus(record["file_name"], record["image_id"], size)
 
 
-def read_grey(path: str, height: int, width: int) -> np.ndarray:
-    """H x W uint8 of a grey image. Bilevel images become 0 and 255; a palette must be grey.
+def read_grey(path: str, height: int, width: int, indexed: bool = False) -> np.ndarray:
+    """H x W uint8 of a grey image. Bilevel images become 0 and 255, palettes of greys those greys.
+
+    Args:
+        indexed: bool, return the indices of a palette of colors, which is rejected otherwise.
 
     Raises:
         FileNotFoundError: no such file.
@@ -83,9 +84,14 @@ def read_grey(path: str, height: int, width: int) -> np.ndarray:
     with decoding(path) as (image, header):
         check_header(header, path, width, height)
         image = utils._apply_exif_orientation(image)
-        if header.mode == "P" and (greys := _greys(image)) is not None:
-            return greys[np.asarray(image)]
-        return _one_channel(image, header, path)
+        if header.mode == "P":
+            numbers, greys = np.array(image), _greys(image)
+            if greys is not None or indexed:
+                return numbers if greys is None else greys[numbers]
+        if header.mode not in ("L", "1"):
+            what = "a palette of colors" if header.mode == "P" else f"{len(image.getbands())} channels"
+            raise ImageError(f"{path} has {what} (mode {header.mode}), but a contour model takes images of 1")
+        return np.array(image.convert("L"))
 
 
 def read_target(path: str, height: int, width: int) -> np.ndarray:
@@ -97,14 +103,7 @@ def read_target(path: str, height: int, width: int) -> np.ndarray:
     Raises:
         FileNotFoundError, UnreadableImageError, ImageError: see read_grey; other labels than these.
     """
-    with decoding(path) as (image, header):
-        check_header(header, path, width, height)
-        image = utils._apply_exif_orientation(image)
-        if header.mode == "P":
-            numbers, greys = np.asarray(image), _greys(image)
-            labels = numbers if greys is None else greys[numbers]
-        else:
-            labels = _one_channel(image, header, path)
+    labels = read_grey(path, height, width, indexed=True)
     found = np.unique(labels).tolist()
     if unknown := set(found) - {0, 1, 255}:
         raise ImageError(f"{path} has the label {min(unknown)}; allowed are 0, 1 and 255 (ignored), or 0 and 255")
@@ -121,10 +120,3 @@ def _greys(image: Image.Image) -> np.ndarray | None:
     colors[: len(palette)] = palette
     used = colors[np.unique(np.asarray(image))]
     return colors[:, 0] if (used == used[:, :1]).all() else None
-
-
-def _one_channel(image: Image.Image, header: Header, path: str) -> np.ndarray:
-    if header.mode not in ("L", "1"):
-        what = "a palette of colors" if header.mode == "P" else f"{len(image.getbands())} channels"
-        raise ImageError(f"{path} has {what} (mode {header.mode}), but a contour model takes images of 1")
-    return np.array(image.convert("L"))

@@ -1,5 +1,7 @@
 """Drawing Pathfinder stimuli and their masks."""
 
+from bisect import bisect_left
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -60,19 +62,13 @@ def check_fits(spec: PathfinderSpec) -> None:
     """
     if _fits(spec):
         return
-    low, high = 1, spec.dashes  # fits (or is too short to exist), does not fit
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if _fits(_with_dashes(spec, middle)) else (low, middle)
-    largest = f"the most that fit are {low}" if low > 1 else "not even 2 dashes fit"
+    # The first number of dashes that does not fit, by bisection.
+    too_many = 2 + bisect_left(range(2, spec.dashes), True, key=lambda dashes: not _fits(replace(spec, dashes=dashes)))
+    largest = f"the most that fit are {too_many - 1}" if too_many > 2 else "not even 2 dashes fit"
     raise ValueError(
         f"PathfinderSpec: two contours of {spec.dashes} dashes ({spec.spacing:g} px each) and the distractors cannot "
         f"be placed in a window of {spec.window} px with a border of {spec.border:g} px; {largest}"
     )
-
-
-def _with_dashes(spec: PathfinderSpec, dashes: int) -> PathfinderSpec:
-    return PathfinderSpec(**{**spec.__dict__, "dashes": dashes})
 
 
 def _fits(spec: PathfinderSpec) -> bool:

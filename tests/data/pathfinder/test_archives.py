@@ -10,7 +10,7 @@ from helpers.paths import ROOT
 
 from crbp_d2.data import register_pathfinder
 from crbp_d2.data.pathfinder.dataset import split_of
-from crbp_d2.data.pathfinder.files import MANIFEST, PER_FILE, is_complete, read_manifest, read_stimulus, write_split
+from crbp_d2.data.pathfinder.files import MANIFEST, is_complete, read_stimulus, write_split
 from crbp_d2.engine.run import main
 from tools.data_sets import free
 from tools.soak.archives import NAME, SPEC, STIMULI, Sets, outcome, stimuli_in
@@ -21,11 +21,9 @@ from tools.soak.record import Record
 DAMAGES = BYTES | ARCHIVES
 # What must be refused, with a part of the message.
 REFUSED = {
-    "huge": "zip", "folder": "not a file", "gone": "00000.zip", "entry missing": "archive",
-    "packed by bzip2": "method 12", "packed by LZMA": "method 14", "bomb": "method 8", "bomb by bzip2": "method 12",
-    "PNG bomb": "12000 x 12000 px", "text bomb": "not an image", "text for PNG": "not an image", "16 bits": "16 bits",
-    "JPEG for PNG": "JPEG", "3 channels": "RGB", "another size": "24 x 23 px", "encrypted": "encrypted",
-    "packed": "method 8",
+    "huge": "zip", "entry missing": "archive", "PNG bomb": "12000 x 12000 px",
+    "text bomb": "not an image", "text for PNG": "not an image", "16 bits": "16 bits", "JPEG for PNG": "JPEG",
+    "3 channels": "RGB", "another size": "24 x 23 px", "encrypted": "encrypted",
 }  # fmt: skip
 
 
@@ -51,8 +49,10 @@ def test_a_damaged_archive_is_named_or_read_as_it_was(sets, folder, name):
     assert not problem
     if name in REFUSED:
         assert REFUSED[name] in found and "00000.zip" in found
-    if name == "many entries":
+    if name in ("many entries", "packed"):
         assert found == "read"
+    if name in ("folder", "gone"):
+        assert "is not complete" in found
 
 
 def test_a_training_says_it_in_one_line(folder, tmp_path):
@@ -80,10 +80,7 @@ def test_a_target_of_other_values_is_named(folder):
 
 EDITS = [
     ("count", -1), ("count", 10**12), ("count", 4.0), ("count", True), ("seed", [0, -2]), ("seed", "0, 2"),
-    ("seed", []), ("spec", None), ("spec", {"dashes": "3"}), ("spec", {"dashes": float("nan")}), ("generator", [1]),
-    ("files", []),
-    ("files", {"../00000.zip": {"count": 4, "sha256": "0" * 64}}), ("files", {"00000.zip": 4}),
-    ("files", {"00000.zip": {"count": PER_FILE + 1, "sha256": "0" * 64}}), ("files", {"00000.zip": {"count": 4}}),
+    ("spec", None), ("generator", [1]), ("files", []), ("files", {"00000.zip": 4}),
 ]  # fmt: skip
 
 
@@ -91,7 +88,7 @@ EDITS = [
 def test_an_edited_manifest_is_named_with_the_key(folder, key, value):
     path = folder / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-    for use in (lambda: read_manifest(folder), lambda: dict(stimuli_in(folder.parents[1])),
+    for use in (lambda: dict(stimuli_in(folder.parents[1])),
                 lambda: write_split(folder, split_of(SPEC, "val", 0, STIMULI))):  # fmt: skip
         with pytest.raises(ValueError) as raised:
             use()
@@ -99,18 +96,12 @@ def test_an_edited_manifest_is_named_with_the_key(folder, key, value):
         assert str(path) in message and key in message and "\n" not in message
 
 
-def test_a_manifest_with_a_count_that_no_archive_has_is_not_complete(folder):
+def test_a_count_without_its_archives_is_not_complete(folder):
     path = folder / MANIFEST
     path.write_text(json.dumps({**json.loads(path.read_text()), "count": 10**8}))
     assert not is_complete(folder, split_of(SPEC, "val", 0, 10**8))
     with pytest.raises(ValueError, match=f"{folder} is not complete"):
         dict(stimuli_in(folder.parents[1]))
-
-
-def test_a_large_manifest_is_not_read(sets, folder):
-    BYTES["huge"](folder / MANIFEST, random.Random(0))
-    found, problem = outcome(lambda: stimuli_in(folder.parents[1]), sets.truth["stimuli"], folder)
-    assert not problem and MANIFEST in found
 
 
 def test_the_soak_counts_its_trials_and_finds_what_is_raw(tmp_path, monkeypatch):

@@ -56,12 +56,12 @@ from crbp_d2.data.pathfinder import files
 files.PER_FILE = 4
 write, written = files._write_archive, []
 
-def write_first(path, *rest):
+def write_first(folder, split, name):
     if written:
-        Path(f"{path}.partial").write_bytes(b"PK")
+        Path(folder, f"{name}.partial").write_bytes(b"PK")
         os.kill(os.getpid(), signal.SIGKILL)
-    written.append(path)
-    return write(path, *rest)
+    written.append(name)
+    return write(folder, split, name)
 
 files._write_archive = write_first
 main(sys.argv[1:])
@@ -78,12 +78,16 @@ def test_a_killed_generation_goes_on_to_the_same_bytes(tmp_path):
     assert status == -signal.SIGKILL
     assert written == 1 and not (tmp_path / "killed/val").exists()
 
-    drawn = []
-    monkey = pathfinder_files._write_archive
+    drawn, write = [], pathfinder_files._write_archive
+
+    def counted(folder, *rest):
+        drawn.append(folder)
+        return write(folder, *rest)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pathfinder_files, "_write_archive", lambda path, *rest: drawn.append(path) or monkey(path, *rest))
+        patch.setattr(pathfinder_files, "_write_archive", counted)
         main([str(part) for part in [*flags, tmp_path / "killed", "--workers", "1"]])
-    assert len([path for path in drawn if path.parent == train]) == 3 - written
+    assert drawn.count(train) == 3 - written
     main([str(part) for part in [*flags, tmp_path / "whole", "--workers", "1"]])
     for name in ("train", "val"):
         assert contents(tmp_path / "killed" / name) == contents(tmp_path / "whole" / name)
@@ -100,12 +104,12 @@ def test_a_folder_grows_but_never_mixes(tmp_path):
             write_split(tmp_path / "grown", Split(spec, seed, count))
         assert contents(tmp_path / "grown") == grown
 
-    refused("another spec: dashes 3 there, 2 asked for", spec=PathfinderSpec(**{**TINY.__dict__, "dashes": 2}))
-    refused(r"another seed: \[5, 1\] there, \[6, 1\] asked for", seed=(6, 1))
-    refused("holds 10 stimuli, more than the 7 asked for", count=7)
+    refused("dashes 3 there, 2 asked for", spec=PathfinderSpec(**{**TINY.__dict__, "dashes": 2}))
+    refused(r"seed \[5, 1\] there, \[6, 1\] asked for", seed=(6, 1))
+    refused("count 10 there, 7 asked for", count=7)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pathfinder_files, "GENERATOR", 2)
-        refused("another generator: 1 there, 2 asked for")
+        refused("generator 1 there, 2 asked for")
 
 
 @pytest.mark.usefixtures("small_archives")
@@ -140,7 +144,7 @@ def test_foreign_files_are_named(tmp_path):
     with pytest.raises(ValueError, match="manifest.json is damaged"):
         write_split(tmp_path, split)
     (tmp_path / "manifest.json").write_text(json.dumps({"spec": {}}))
-    with pytest.raises(ValueError, match="manifest.generator: is missing"):
+    with pytest.raises(ValueError, match="manifest.json.*generator is None"):
         write_split(tmp_path, split)
 
 
@@ -157,7 +161,7 @@ def test_a_full_disk_costs_only_the_file_being_written(tmp_path, monkeypatch, wo
 
     with monkeypatch.context() as patch:
         patch.setattr(zipfile.ZipFile, "writestr", full)
-        with pytest.raises(OSError, match="cannot write .*00002.zip: the disk is full"):
+        with pytest.raises(OSError, match="No space left.*resumes.*00002.zip"):
             write_split(tmp_path / "a", split, workers=workers)
     assert {path.name for path in (tmp_path / "a").iterdir()} == {"00000.zip", "00001.zip", "manifest.json"}
     assert files_of(tmp_path / "a", split) == files_of(tmp_path / "b", split)

@@ -109,14 +109,14 @@ def test_contours_never_touch_each_other_or_the_border(name):
 
 
 def test_nothing_but_the_dot_gives_the_target_away(drawn):
-    """Length, position, curvature and room around the ends have one distribution for target and distractor."""
+    """Length, position, curvature and free space around the ends have one distribution for target and distractor."""
 
     def measures(contour, others):
         middle = (contour.tails + contour.heads).mean() / 2
         ends = np.array([contour.tails[0], contour.heads[-1]])
-        room = np.abs(ends[:, None] - np.concatenate([sampled(o).reshape(-1) for o in others])).min()
+        space = np.abs(ends[:, None] - np.concatenate([sampled(o).reshape(-1) for o in others])).min()
         return (abs(contour.heads[-1] - contour.tails[0]), middle.real, middle.imag, abs(middle - 150 - 150j),
-                np.abs(turns(contour)).mean(), abs(turns(contour).sum()), room)  # fmt: skip
+                np.abs(turns(contour)).mean(), abs(turns(contour).sum()), space)  # fmt: skip
 
     targets = np.array([measures(c.target, [c.distractor, *c.short]) for c in drawn])
     distractors = np.array([measures(c.distractor, [c.target, *c.short]) for c in drawn])
@@ -173,18 +173,18 @@ def test_join_and_select_of_dashes():
     assert len(joined) == 3 and joined.heads[2] == 3
 
 
-def test_a_spec_that_does_not_fit_is_refused_with_the_largest_that_does():
+def test_a_spec_that_does_not_fit_names_the_largest_that_does():
     small = {**SPECS["PF6s"].__dict__, "distractor_dashes": 0, "dashes": 60}
-    with pytest.raises(ValueError, match=r"two contours of 60 dashes \(4 px each\).*48 px.*the most that fit are \d+"):
+    with pytest.raises(ValueError, match=r"60 dashes .*48 px.*that fit are \d+"):
         generate_pathfinder(PathfinderSpec(**small), 1)
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="unknown Pathfinder spec 'PF15'; known: PF14"):
+    with pytest.raises(ValueError, match="spec 'PF15'; known: PF14"):
         generate_pathfinder("PF15", 1)
-    with pytest.raises(ValueError, match="image_size must be a divisor of window, got 140"):
+    with pytest.raises(ValueError, match="image_size must be .* got 140"):
         PathfinderSpec(14, image_size=140)
-    with pytest.raises(ValueError, match="margin must be a finite number from 0, got nan"):
+    with pytest.raises(ValueError, match="margin must be .* got nan"):
         PathfinderSpec(14, margin=float("nan"))
     with pytest.raises(ValueError, match="dashes must be at least 2, got 1"):
         PathfinderSpec(1)
