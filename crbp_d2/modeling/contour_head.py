@@ -20,7 +20,7 @@ from crbp_d2.recurrence import Recurrence
 from crbp_d2.utils.errors import ContradictionError, SettingError, check_choice, check_number
 
 from .build import arguments, build_feedforward, build_recurrence, head_settings, keyed
-from .heads import check_head
+from .heads import RecurrentHead
 from .solve_events import log_solve
 
 CLASSES = ("background", "target")
@@ -35,7 +35,7 @@ class ContourReadout(nn.Module, ABC):
     Args:
         channels: C of what is read out.
         readout_norm: name for `build_norm`.
-        focal_gamma: of the focal loss.
+        focal_gamma: exponent gamma of the focal loss.
         prior_prob: probability of the target that predictions start with.
         loss_weight: factor of the focal loss.
         ignore_value: label of pixels without a loss.
@@ -70,7 +70,7 @@ class ContourReadout(nn.Module, ABC):
 
     @staticmethod
     def settings(cfg: CfgNode) -> dict:
-        """What every head takes from a config.
+        """Settings that every head takes from a config.
 
         Raises:
             SettingError: classes or features that are not those of a contour head.
@@ -126,7 +126,7 @@ class ContourReadout(nn.Module, ABC):
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class ContourSegHead(ContourReadout):
+class ContourSegHead(RecurrentHead, ContourReadout):
     """A recurrence that traces contours on the stem's features (Linsley et al. 2020, suppl. 3.1).
 
     The losses are `loss_sem_seg` and `loss_lipschitz`, whatever the rule; loss_sem_seg is over all
@@ -137,7 +137,7 @@ class ContourSegHead(ContourReadout):
         recurrence: its cell has an attribute `channels`.
         penalty_weight: factor of the recurrence's penalty in `loss_lipschitz` (paper: 10, of a penalty by its mean).
         test_steps: cell evaluations in inference; None: as many as in training.
-        kwargs: of ContourReadout.
+        kwargs: further arguments of ContourReadout.
 
     Raises:
         SettingError: values outside these.
@@ -162,10 +162,7 @@ class ContourSegHead(ContourReadout):
                 "ContourSegHead",
             )
         super().__init__(channels, **kwargs)
-        check_head(self, recurrence, penalty_weight, test_steps)
-        self.recurrence = recurrence
-        self.penalty_weight = penalty_weight
-        self.test_steps = test_steps
+        self.set_recurrence(recurrence, penalty_weight, test_steps)
 
     @classmethod
     def from_config(cls, cfg: CfgNode, input_shape: dict[str, ShapeSpec]) -> dict:
@@ -178,14 +175,14 @@ class ContourSegHead(ContourReadout):
 
     def infer(self, drive: Tensor) -> Tensor:
         """Logits after `test_steps` steps."""
-        return self.read_out(self.recurrence(drive, steps=self.test_steps).state[0])
+        return self.read_out(self.solve(drive).state[0])
 
     def losses(self, drive: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        output = self.recurrence(drive)
+        output = self.solve(drive)
         log_solve(output)
         return {
             "loss_sem_seg": output.loss(lambda h: self.focal_loss(h, targets)),
-            "loss_lipschitz": output.penalty * self.penalty_weight,
+            "loss_lipschitz": self.weighted_penalty(output),
         }
 
 
@@ -195,7 +192,7 @@ class FeedforwardContourHead(ContourReadout):
 
     Args:
         layers: N x C x H x W -> N x C x H x W, with an attribute `channels`.
-        kwargs: of ContourReadout.
+        kwargs: further arguments of ContourReadout.
     """
 
     @keyed

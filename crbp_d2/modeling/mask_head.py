@@ -21,12 +21,12 @@ from crbp_d2.recurrence import Recurrence, RecurrenceOutput
 from crbp_d2.utils.errors import check_whole
 
 from .build import build_recurrence, keyed, panoptic_head_settings
-from .heads import check_head, check_readout_norm
+from .heads import RecurrentHead, check_readout_norm
 from .solve_events import log_solve
 
 
 @ROI_MASK_HEAD_REGISTRY.register()
-class RecurrentMaskHead(BaseMaskRCNNHead):
+class RecurrentMaskHead(RecurrentHead, BaseMaskRCNNHead):
     """A recurrence in place of the convolutions of the Mask R-CNN head (Linsley et al. 2020, section 3.3).
 
     RoI features drive the recurrence; its last state is read out by norm, 2x deconvolution, relu and
@@ -34,7 +34,7 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
     `loss_lipschitz`, whatever the rule; loss_mask is over all states that the recurrence has read out.
 
     Args:
-        input_shape: of the RoI features; other channels than the cell's are projected by a 1x1 convolution.
+        input_shape: channels of the RoI features; other channels than the cell's are projected by a 1x1 convolution.
         recurrence: its cell has an attribute `channels`.
         num_classes: K; 1 for class-agnostic masks.
         conv_dim: channels of the deconvolution.
@@ -63,17 +63,14 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
     ):
         super().__init__(**kwargs)
         channels = recurrence.cell.channels
-        check_head(self, recurrence, penalty_weight, test_steps)
         check_readout_norm(self, readout_norm, channels)
         check_whole("RecurrentMaskHead", num_classes=num_classes, conv_dim=conv_dim)
         same = input_shape.channels == channels
         self.projection = nn.Identity() if same else Conv2d(input_shape.channels, channels, kernel_size=1)
-        self.recurrence = recurrence
+        self.set_recurrence(recurrence, penalty_weight, test_steps)
         self.norm = get_norm(readout_norm, channels) or nn.Identity()
         self.deconv = ConvTranspose2d(channels, conv_dim, kernel_size=2, stride=2)
         self.predictor = Conv2d(conv_dim, num_classes, kernel_size=1)
-        self.penalty_weight = penalty_weight
-        self.test_steps = test_steps
         for layer in (self.projection, self.deconv):
             if not isinstance(layer, nn.Identity):
                 weight_init.c2_msra_fill(layer)
@@ -103,7 +100,7 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
         loss = output.loss(lambda h: mask_rcnn_loss(self.read_out(h), instances, self.vis_period))
         return {
             "loss_mask": loss * self.loss_weight,
-            "loss_lipschitz": output.penalty * self.penalty_weight,
+            "loss_lipschitz": self.weighted_penalty(output),
         }
 
     def layers(self, x: Tensor) -> Tensor:
@@ -118,7 +115,7 @@ class RecurrentMaskHead(BaseMaskRCNNHead):
         """The recurrence on RoI features x, N x C x S x S; in inference `test_steps` steps."""
         drive = self.projection(x)
         layout = preferred_layout(drive.shape[1], drive.device.type)
-        return self.recurrence(drive.contiguous(memory_format=layout), steps=None if self.training else self.test_steps)
+        return self.solve(drive.contiguous(memory_format=layout))
 
     def _normalize(self, state: Tensor) -> Tensor:
         norm = self.norm

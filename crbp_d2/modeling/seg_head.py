@@ -20,7 +20,7 @@ from crbp_d2.recurrence import Recurrence
 from crbp_d2.recurrence.state import State, select, total
 
 from .build import build_recurrence, keyed, panoptic_head_settings
-from .heads import check_head, check_readout_norm
+from .heads import RecurrentHead, check_readout_norm
 from .solve_events import log_solve
 
 
@@ -28,7 +28,7 @@ from .solve_events import log_solve
 class CarriedState:
     """The state that a head carries from frame to frame.
 
-    state: of the last frame; None before the first.
+    state: state after the last frame; None before the first.
     tracks: states that are carried apart from it, by name.
     """
 
@@ -37,7 +37,7 @@ class CarriedState:
 
 
 @SEM_SEG_HEADS_REGISTRY.register()
-class RecurrentSemSegHead(SemSegFPNHead):
+class RecurrentSemSegHead(RecurrentHead, SemSegFPNHead):
     """A recurrence between the fused FPN features and the predictor of detectron2's SemSegFPNHead.
 
     The features of all levels are brought to one stride and added as in Panoptic FPN; their sum drives the
@@ -46,7 +46,7 @@ class RecurrentSemSegHead(SemSegFPNHead):
     "every", loss_sem_seg is the mean over all states. The solve's scalars have the prefix `recurrence_sem_seg`.
 
     Args:
-        input_shape: of the features that are used.
+        input_shape: shapes of the features that are used.
         recurrence: its cell has an attribute `channels`; other channels than `conv_dims` are projected by a 1x1
             convolution.
         num_classes: K.
@@ -80,18 +80,15 @@ class RecurrentSemSegHead(SemSegFPNHead):
             input_shape, num_classes=num_classes, conv_dims=conv_dims, common_stride=common_stride, **kwargs
         )
         channels = recurrence.cell.channels
-        check_head(self, recurrence, penalty_weight, test_steps)
         check_readout_norm(self, readout_norm, channels)
         self.projection: nn.Module = nn.Identity()
         if channels != conv_dims:
             self.projection = Conv2d(conv_dims, channels, kernel_size=1)
             weight_init.c2_msra_fill(self.projection)
-        self.recurrence = recurrence
+        self.set_recurrence(recurrence, penalty_weight, test_steps)
         self.readout = get_norm(readout_norm, channels) or nn.Identity()
         self.predictor = Conv2d(channels, num_classes, kernel_size=1)
         weight_init.c2_msra_fill(self.predictor)
-        self.penalty_weight = penalty_weight
-        self.test_steps = test_steps
         self._carried: CarriedState | None = None
 
     @classmethod
@@ -111,22 +108,21 @@ class RecurrentSemSegHead(SemSegFPNHead):
             return self._to_image(self._infer(drive)), {}
         if targets is None:
             raise ValueError("RecurrentSemSegHead: training needs the inputs' 'sem_seg', which has none")
-        output = self.recurrence(drive)
+        output = self.solve(drive)
         log_solve(output, prefix="recurrence_sem_seg")
         return None, {
             "loss_sem_seg": output.loss(lambda h: self.losses(self.read_out(h), targets)["loss_sem_seg"]),
-            "loss_lipschitz_sem_seg": output.penalty * self.penalty_weight,
+            "loss_lipschitz_sem_seg": self.weighted_penalty(output),
         }
 
     def drive(self, features: dict[str, Tensor]) -> Tensor:
-        """What drives the recurrence, N x C x h x w."""
+        """The drive of the recurrence, N x C x h x w."""
         levels = [scale(features[name]) for name, scale in zip(self.in_features, self.scale_heads, strict=True)]
         return self.projection(sum(levels[1:], levels[0]))
 
     def layers(self, features: dict[str, Tensor]) -> Tensor:
         """Logits, N x K x h x w."""
-        steps = None if self.training else self.test_steps
-        return self.read_out(self.recurrence(self.drive(features), steps=steps).state[0])
+        return self.read_out(self.solve(self.drive(features)).state[0])
 
     def read_out(self, state: Tensor) -> Tensor:
         """Logits, N x K x h x w, of a recurrent state, N x C x h x w."""
@@ -157,7 +153,7 @@ class RecurrentSemSegHead(SemSegFPNHead):
         before = carried.state if carried else None
         if before and _shapes(before) != _shapes(self.recurrence.cell.initial_state(drive)):
             before = None
-        output = self.recurrence(drive, state=before, steps=self.test_steps)
+        output = self.solve(drive, before)
         if carried:
             state = tuple(part.detach() for part in output.state)
             finite = total(state).isfinite()
