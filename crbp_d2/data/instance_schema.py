@@ -1,4 +1,4 @@
-"""Checks of a COCO-detection JSON, by itself or beside a panoptic one. All annotations are checked at once."""
+"""Checks of a COCO-detection JSON, also against a panoptic one. All annotations are checked at once."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -26,10 +26,14 @@ from .schema import (
 
 # The area of polygons is that of their outlines, not of the pixels they are drawn with.
 RATIO, SLACK = 2.0, 64
-# Pixels by which boxes and masks may differ or leave the image without a word, and the fraction of a side of the mask
-# or image from which on the difference is no inaccuracy.
+# Tolerated pixels between box and mask, or beyond the image; larger differences are inaccuracies up to this fraction of
+# a side of the mask or image, and errors from there on.
 NEAR, FAR, BEYOND = 2, 0.5, 0.1
 NO_MASK = (MISSING, None, [])
+
+
+def _label(annotation: dict) -> str:
+    return f"annotation {short(annotation.get('id'))}: "
 
 
 def check_instances_json(data: Any, path: str, panoptic: dict | None = None) -> Faults:
@@ -82,10 +86,6 @@ def _check_annotations(annotations: list[dict], images: dict, listed: dict, faul
     elif all(is_flag(a.get("iscrowd", 0)) and a.get("iscrowd", 0) for a in annotations):
         value = f"is 1 in all {len(annotations):,}: there is nothing to train on or to evaluate"
         faults.add("value", "annotations[].iscrowd", value)
-
-
-def _label(annotation: dict) -> str:
-    return f"annotation {short(annotation.get('id'))}: "
 
 
 def _check_geometry(annotations: list[dict], images: dict, faults: Faults) -> None:
