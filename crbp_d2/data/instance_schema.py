@@ -29,7 +29,6 @@ RATIO, SLACK = 2.0, 64
 # Tolerated pixels between box and mask, or beyond the image; larger differences are inaccuracies up to this fraction of
 # a side of the mask or image, and errors from there on.
 NEAR, FAR, BEYOND = 2, 0.5, 0.1
-NO_MASK = (MISSING, None, [])
 
 
 def _label(annotation: dict) -> str:
@@ -104,7 +103,7 @@ def _check_geometry(annotations: list[dict], images: dict, faults: Faults) -> No
     limits = np.array([[i["width"], i["height"]] for _, i in placed], np.float64)
     segmentations = [a.get("segmentation", MISSING) for a in annotations]
     areas, extents, sizes = measure_masks(segmentations)
-    absent = np.array([any(s is value or s == value for value in NO_MASK) for s in segmentations])
+    absent = np.array([s is MISSING or s is None or s == [] for s in segmentations])
     known = ~np.isnan(areas[:, 0])
     coded = sizes[:, 0] > 0
     key = "annotations[].segmentation"

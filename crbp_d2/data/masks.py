@@ -37,7 +37,7 @@ def measure_masks(segmentations: list) -> tuple[np.ndarray, np.ndarray, np.ndarr
     codes = sorted({*codes} - {k for k, holds in zip(packed, valid, strict=True) if not holds})
     if codes:
         rles = [compressed(segmentations[k]) for k in codes]
-        areas[codes] = np.array([coco_mask.area(rle) for rle in rles])[:, None]
+        areas[codes] = coco_mask.area(rles)[:, None]
         corners = coco_mask.toBbox(rles)
         corners[:, 2:] += corners[:, :2]
         boxes[codes] = np.where(areas[codes][:, :1] > 0, corners, np.nan)

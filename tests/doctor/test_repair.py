@@ -25,8 +25,8 @@ def assert_equal_samples(sample, truth):
         assert (getattr(one, "tensor", one) == getattr(other, "tensor", other)).all()
 
 
-REPAIRED = ("area", "box", "corners as box", "negative area", "doubled category", "doubled image",
-            "doubled annotation", "annotation of no image", "image without annotation", "segment id as string",
+REPAIRED = ("area", "box", "corners as box", "negative area", "duplicate category", "duplicate image",
+            "duplicate annotation", "annotation of no image", "image without annotation", "segment id as string",
             "category as string", "image id as string", "palette PNG", "RGBA PNG", "id only in the JSON",
             "rotated PNG", "two segments of one id", "image id as float", "annotation's image id as float",
             "category id as float", "segment id as float", "isthing as string", "crowd as string", "color as word",

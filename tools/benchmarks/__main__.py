@@ -1,6 +1,7 @@
 """Measure this package on this machine; each subcommand writes tables to tools/benchmarks/results/.
 
 python -m tools.benchmarks stimuli
+python -m tools.benchmarks checks
 python -m tools.benchmarks convolution
 python -m tools.benchmarks cuda --minutes 12
 python -m tools.benchmarks earlier cdbb1ad
@@ -33,7 +34,7 @@ from .cuda import Work, convolutions, measure_parts
 from .earlier import compare_versions, earlier_table
 from .early_stop import early_stop_table, evaluations_table, measure_early_stop, measure_evaluations
 from .growth import growth_table, measure_work
-from .loading import PATHFINDER, STREAM, loader_of, loading_tables, measure_loading, measure_workers
+from .loading import PATHFINDER, STREAM, loader_of, loading_tables, measure_checks, measure_loading, measure_workers
 from .many_objects import (
     DETECTIONS,
     POSITIVES,
@@ -47,7 +48,7 @@ from .many_objects import (
 from .memory import measure_live_peaks, measure_memory, measure_recurrent_parts, memory_tables, recurrent_part_table
 from .processes import measure_layouts, processes_table
 from .stimuli import measure_stimuli, stimuli_table
-from .tables import write_table
+from .tables import Table, write_table
 from .trained_model import trained
 from .training_step import (
     ACCELERATED,
@@ -131,6 +132,12 @@ def growth() -> None:
     write_table("growth", "growth", growth_table(measure_work()))
 
 
+def checks() -> None:
+    """processor seconds to parse and to check a COCO JSON of 100,000 annotations"""
+    rows = [[part, f"{seconds:.2f}"] for part, seconds in measure_checks().items()]
+    write_table("checks", "checks", Table(["part", "s"], rows))
+
+
 def memory() -> None:
     """time and peak memory against steps, rule by rule"""
     for name, table in memory_tables(measure_memory()).items():
@@ -198,6 +205,7 @@ def scipy() -> None:
 
 # name -> function and its arguments
 SUBCOMMANDS = {
+    "checks": (checks, ()),
     "convolution": (convolution, ()),
     "cuda": (cuda, ("--minutes",)),
     "earlier": (earlier, ("revision",)),
