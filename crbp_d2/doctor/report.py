@@ -72,7 +72,8 @@ def check_panoptic_datasets(
     for files in sets:
         data, of_json = _read(files.panoptic_json)
         found = Faults(files.panoptic_json)
-        of_json = list(of_json) or list(check_panoptic_json(data, files.panoptic_json))
+        if not list(of_json):
+            of_json = check_panoptic_json(data, files.panoptic_json)
         readable = isinstance(data, dict) and all(map(is_table, map(data.get, ("images", "annotations", "categories"))))
         if readable:
             tables[files.panoptic_json] = [(c.get("id"), c.get("name"), c.get("isthing")) for c in data["categories"]]
