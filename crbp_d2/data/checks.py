@@ -6,13 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, Metadata, MetadataCatalog
+from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils.file_io import PathManager
 
 from crbp_d2.utils.errors import did_you_mean
 
 from .instances import checked_instances
 from .panoptic.faults import DatasetError
+
+# Metadata keys of the paths that a data set needs.
+PANOPTIC_PATHS = ("panoptic_json", "panoptic_root", "image_root", "image_dir")
+OTHER_PATHS = ("json_file", "image_root", "sem_seg_root", "image_dir", "gt_dir", "dirname")
 
 
 def check_dataset_available(name: str, source: str = "") -> None:
@@ -35,22 +39,14 @@ def check_dataset_available(name: str, source: str = "") -> None:
     if hasattr(metadata, "check_available"):
         metadata.check_available()
         return
-    for path in _needed(metadata):
-        if not PathManager.exists(path):
+    needed = PANOPTIC_PATHS if hasattr(metadata, "panoptic_json") else OTHER_PATHS
+    for path in (metadata.get(key) for key in needed):
+        if path and not PathManager.exists(path):
             root = os.environ.get("DETECTRON2_DATASETS", "datasets")
             raise FileNotFoundError(
                 f"The data set {name} is missing: there is no {os.path.abspath(path)} (DETECTRON2_DATASETS is "
                 f"{root!r}, see docs/GETTING_STARTED.md); `make demo` runs without it."
             )
-
-
-def _needed(metadata: Metadata) -> list[str]:
-    keys: tuple[str, ...]
-    if hasattr(metadata, "panoptic_json"):
-        keys = ("panoptic_json", "panoptic_root", "image_root", "image_dir")
-    else:
-        keys = ("json_file", "image_root", "sem_seg_root", "image_dir", "gt_dir", "dirname")
-    return [getattr(metadata, key) for key in keys if getattr(metadata, key, None)]
 
 
 def check_instances(cfg: CfgNode, name: str) -> None:
@@ -117,7 +113,7 @@ def check_image_channels(cfg: CfgNode, name: str) -> None:
     Raises:
         ValueError: names the config key and both numbers.
     """
-    channels = getattr(MetadataCatalog.get(name), "image_channels", None)
+    channels = MetadataCatalog.get(name).get("image_channels")
     if channels and len(cfg.MODEL.PIXEL_MEAN) != channels:
         raise ValueError(
             f"MODEL.PIXEL_MEAN has {len(cfg.MODEL.PIXEL_MEAN)} values, but the images of {name} have {channels} "

@@ -19,6 +19,8 @@ from detectron2.utils.file_io import PathManager
 from PIL import Image, UnidentifiedImageError
 
 EXIF_ORIENTATION = 274
+# First bytes of a PNG, and place of its bits per channel: Pillow's mode is that of 8 bits for a PNG of 3 x 16.
+PNG, BIT_DEPTH = b"\x89PNG\r\n\x1a\n", 24
 # Modes of Pillow that become 8-bit RGB without loss of what a person sees.
 READABLE = ("1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "LAB", "HSV")
 
@@ -69,9 +71,13 @@ def decoding(path: str, content: bytes | None = None) -> Iterator[tuple[Image.Im
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             with opened(path) if content is None else io.BytesIO(content) as file:
-                bits = _bits_of_png(file.read(26))
-                if bits is not None:
-                    _check_sums(file)
+                start = file.read(26)
+                bits = None
+                if start.startswith(PNG) and len(start) > BIT_DEPTH:
+                    bits = start[BIT_DEPTH]
+                    file.seek(0)
+                    with Image.open(file) as image:
+                        image.verify()  # the checksums, which Pillow ignores while decoding
                 file.seek(0)
                 with Image.open(file) as image:
                     yield image, _header(image, bits)
@@ -81,10 +87,10 @@ def decoding(path: str, content: bytes | None = None) -> Iterator[tuple[Image.Im
             raise ImageError(
                 f"{path} is too large: {one_line(error)}; set PIL.Image.MAX_IMAGE_PIXELS if you trust it"
             ) from error
-        except UnidentifiedImageError as error:  # names the file object
-            raise UnreadableImageError(f"{path} is truncated, damaged or not an image that Pillow knows") from error
         except Exception as error:  # Pillow's decoders raise whatever the bytes lead them to
-            raise UnreadableImageError(f"{path} is truncated, damaged or not an image: {one_line(error)}") from error
+            # The message of this one only names the file object.
+            reason = "of no known format" if isinstance(error, UnidentifiedImageError) else one_line(error)
+            raise UnreadableImageError(f"{path} is truncated, damaged or not an image: {reason}") from error
 
 
 class ImageError(ValueError):
@@ -100,18 +106,6 @@ def _header(image: Image.Image, bits: int | None) -> Header:
         orientation = 1
     valid = isinstance(orientation, int) and 1 <= orientation <= 8
     return Header(image.format or "", image.mode, bits, image.size, orientation if valid else 1)
-
-
-def _check_sums(file: IO[bytes]) -> None:
-    """Check the checksums of a PNG, which Pillow ignores while decoding."""
-    file.seek(0)
-    with Image.open(file) as image:
-        image.verify()
-
-
-def _bits_of_png(start: bytes) -> int | None:
-    """Bits per channel; Pillow's mode is that of 8 bits for a PNG of 3 x 16."""
-    return start[24] if start[:8] == b"\x89PNG\r\n\x1a\n" and len(start) > 24 else None
 
 
 def read_header(path: str) -> Header:

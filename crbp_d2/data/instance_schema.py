@@ -1,4 +1,4 @@
-"""Checks of a COCO-detection JSON, by itself or beside a panoptic one. All annotations are checked at once."""
+"""Checks of a COCO-detection JSON, also against a panoptic one. All annotations are checked at once."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -26,10 +26,13 @@ from .schema import (
 
 # The area of polygons is that of their outlines, not of the pixels they are drawn with.
 RATIO, SLACK = 2.0, 64
-# Pixels by which boxes and masks may differ or leave the image without a word, and the fraction of a side of the mask
-# or image from which on the difference is no inaccuracy.
+# Tolerated pixels between box and mask, or beyond the image; larger differences are inaccuracies up to this fraction of
+# a side of the mask or image, and errors from there on.
 NEAR, FAR, BEYOND = 2, 0.5, 0.1
-NO_MASK = (MISSING, None, [])
+
+
+def _label(annotation: dict) -> str:
+    return f"annotation {short(annotation.get('id'))}: "
 
 
 def check_instances_json(data: Any, path: str, panoptic: dict | None = None) -> Faults:
@@ -84,10 +87,6 @@ def _check_annotations(annotations: list[dict], images: dict, listed: dict, faul
         faults.add("value", "annotations[].iscrowd", value)
 
 
-def _label(annotation: dict) -> str:
-    return f"annotation {short(annotation.get('id'))}: "
-
-
 def _check_geometry(annotations: list[dict], images: dict, faults: Faults) -> None:
     """Compare masks, boxes, areas and the sizes of the images."""
     placed = [(a, images.get(a["image_id"])) for a in annotations if is_id(a.get("image_id"))]
@@ -104,7 +103,7 @@ def _check_geometry(annotations: list[dict], images: dict, faults: Faults) -> No
     limits = np.array([[i["width"], i["height"]] for _, i in placed], np.float64)
     segmentations = [a.get("segmentation", MISSING) for a in annotations]
     areas, extents, sizes = measure_masks(segmentations)
-    absent = np.array([any(s is value or s == value for value in NO_MASK) for s in segmentations])
+    absent = np.array([s is MISSING or s is None or s == [] for s in segmentations])
     known = ~np.isnan(areas[:, 0])
     coded = sizes[:, 0] > 0
     key = "annotations[].segmentation"

@@ -37,7 +37,7 @@ def measure_masks(segmentations: list) -> tuple[np.ndarray, np.ndarray, np.ndarr
     codes = sorted({*codes} - {k for k, holds in zip(packed, valid, strict=True) if not holds})
     if codes:
         rles = [compressed(segmentations[k]) for k in codes]
-        areas[codes] = np.array([coco_mask.area(rle) for rle in rles])[:, None]
+        areas[codes] = coco_mask.area(rles)[:, None]
         corners = coco_mask.toBbox(rles)
         corners[:, 2:] += corners[:, :2]
         boxes[codes] = np.where(areas[codes][:, :1] > 0, corners, np.nan)
@@ -83,7 +83,7 @@ def _measure_polygons(polygons: list[list[list]]) -> tuple[np.ndarray, np.ndarra
 
 
 def _is_code(value: object) -> bool:
-    """Whether a value has the form of a run-length code; pycocotools does not check what it reads."""
+    """Test for the form of a run-length code; pycocotools does not check what it reads."""
     if not isinstance(value, dict):
         return False
     size, counts = value.get("size"), value.get("counts")
@@ -97,7 +97,7 @@ def _is_code(value: object) -> bool:
 
 
 def _sums_match(counts: list[str], pixels: np.ndarray) -> np.ndarray:
-    """Whether the run lengths of each string are non-negative and sum to its number of pixels."""
+    """Test for each string that its run lengths are non-negative and sum to its number of pixels."""
     blocks = [slice(k, k + BLOCK) for k in range(0, len(counts), BLOCK)]
     return np.concatenate([np.zeros(0, bool), *(_block_matches(counts[b], pixels[b]) for b in blocks)])
 

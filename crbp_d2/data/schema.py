@@ -15,14 +15,14 @@ MISSING = object()
 
 
 def whole_number(value: object) -> int | None:
-    """The integer that a value or its decimal digits stand for, else None."""
+    """The integer of a value, or of its decimal digits; None for any other value."""
     if type(value) is str and value.isascii() and value.isdigit() and len(value) < 18:
         return int(value)
     return value if type(value) is int and abs(value) < 2**62 else None
 
 
 def integers(values: list) -> tuple[np.ndarray, np.ndarray]:
-    """`whole_number` of each value as int64, 0 where there is none, and a mask of the values that have one."""
+    """`whole_number` of each value as int64, 0 for None, and a mask of the values that have one."""
     if set(map(type, values)) <= {int}:
         try:
             return np.array(values, np.int64), np.ones(len(values), bool)
@@ -53,7 +53,7 @@ def is_color(value: object) -> bool:
 
 
 def is_box(value: object, empty: bool = False) -> bool:
-    """Whether a value is x, y, width and height; `empty`: of any area from 0."""
+    """Test for x, y, width and height; `empty` also allows an area of 0."""
     if not (isinstance(value, list) and len(value) == 4 and all(map(is_number, value))):
         return False
     return min(value[2:]) > 0 or (empty and min(value[2:]) == 0)
@@ -64,7 +64,7 @@ def is_table(value: object) -> TypeGuard[list[dict]]:
 
 
 def is_inside(name: object) -> bool:
-    """Whether a value is a file name that stays in the folder it is relative to."""
+    """Test for a file name that stays in the folder it is relative to."""
     if not isinstance(name, str) or not name or "\0" in name:
         return False
     depth = 0
@@ -159,7 +159,7 @@ def check_columns(
 
 
 def has_lists(data: Any, keys: Iterable[str], faults: Faults) -> bool:
-    """Whether `data` is an object whose `keys` are lists of objects; adds faults otherwise."""
+    """True if `data` is an object whose `keys` are lists of objects; adds faults otherwise."""
     if not isinstance(data, dict):
         faults.add("json", "", f"holds {type_name(data)}, not an object with images, annotations and categories")
         return False

@@ -13,15 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crbp_d2.data.images import (
-    ImageError,
-    UnreadableImageError,
-    decoding,
-    is_file,
-    local,
-    read_header,
-    read_json,
-)
+from crbp_d2.data.images import ImageError, UnreadableImageError, decoding, is_file, local, read_header, read_json
 from crbp_d2.data.panoptic.faults import DatasetError
 from crbp_d2.data.panoptic.png import MOST_SEGMENTS, boxes, decode_ids, encode_ids, locate
 from crbp_d2.data.panoptic.schema import check_panoptic_json
@@ -74,12 +66,7 @@ def repair_panoptic_dataset(files: PanopticFiles, out: str) -> PanopticFiles:
 
 
 def _repair_json(data: dict) -> None:
-    images = _numbers(i.get("id") for i in data["images"])
-    categories = _numbers(c.get("id") for c in data["categories"])
-    for table, numbers in (("images", images), ("categories", categories)):
-        for entry in data[table]:
-            _renumber(entry, "id", numbers)
-        data[table] = _once(data[table])
+    images, categories = (_renumbered(data, table) for table in ("images", "categories"))
     for category in data["categories"]:
         _repair_flag(category, "isthing")
         if not is_color(category.get("color", [0, 0, 0])):
@@ -98,9 +85,8 @@ def _repair_json(data: dict) -> None:
             _repair_flag(segment, "iscrowd")
         annotation["segments_info"] = _once(segments, ("id", "category_id"))
     known = {i["id"] for i in data["images"] if is_id(i.get("id"))}
-    data["annotations"] = [
-        a for a in _once(data["annotations"]) if is_id(a.get("image_id")) and a["image_id"] in known
-    ]  # fmt: skip
+    annotations = _once(data["annotations"])
+    data["annotations"] = [a for a in annotations if is_id(a.get("image_id")) and a["image_id"] in known]
     annotated = {a["image_id"] for a in data["annotations"]}
     data["images"] = [i for i in data["images"] if not is_id(i.get("id")) or i["id"] in annotated]
 
@@ -115,11 +101,20 @@ def _repair_flag(entry: dict, key: str) -> None:
 
 
 def _numbers(ids: Iterable) -> dict[str, object]:
-    """How an id is written -> the id: numbers if all can be, as they are otherwise."""
+    """Spelling of an id -> the id: numbers if all can be converted, else unchanged."""
     ids = [value for value in map(_whole, ids) if is_id(value)]
     numbers: dict[str, object] = {str(value): whole_number(value) for value in ids}
     clash = None in numbers.values() or len(set(numbers.values())) < len(numbers)
     return {str(value): value for value in ids} if clash else numbers
+
+
+def _renumbered(data: dict, table: str) -> dict[str, object]:
+    """`_numbers` of a table, whose ids become these and whose repetitions go."""
+    numbers = _numbers(entry.get("id") for entry in data[table])
+    for entry in data[table]:
+        _renumber(entry, "id", numbers)
+    data[table] = _once(data[table])
+    return numbers
 
 
 def _renumber(entry: dict, key: str, numbers: dict[str, object]) -> None:
@@ -144,9 +139,9 @@ def _repair_png(annotation: dict, image: dict | None, files: PanopticFiles, copy
     if not is_inside(name) or not is_file(f"{files.panoptic_root}/{name}"):
         return
     listed = {s["id"]: s for s in segments if whole_number(s.get("id"))} if is_table(segments) else {}
-    source = f"{files.panoptic_root}/{name}"
+    size = _true_size(image, files)
     try:
-        ids, canonical = _read_ids(source, set(listed), _true_size(image, files))
+        ids, canonical = _read_ids(f"{files.panoptic_root}/{name}", set(listed), size)
     except UNUSABLE:
         ids, canonical = None, True
     if ids is None or canonical:
@@ -155,8 +150,8 @@ def _repair_png(annotation: dict, image: dict | None, files: PanopticFiles, copy
         _write(f"{copy.panoptic_root}/{name}", encode_ids(ids))
     if ids is None:
         return
-    if image is not None:
-        _repair_size(image, ids, files)
+    if image is not None and size == ids.shape[::-1]:
+        image["width"], image["height"] = size
     if is_table(segments) and len(listed) == len(segments) and all(0 < number < MOST_SEGMENTS for number in listed):
         indices, _, nowhere = locate(ids, list(listed))
         areas = np.bincount(indices.ravel(), minlength=len(listed) + 1)[1:].tolist()
@@ -193,24 +188,12 @@ def _read_ids(path: str, listed: set[int], size: tuple[int, int] | None) -> tupl
         return ids, header.mode == "RGB" and header.orientation == 1 and header.format == "PNG"
 
 
-def _repair_size(image: dict, ids: np.ndarray, files: PanopticFiles) -> None:
-    size = _true_size(image, files)
-    if size == ids.shape[::-1]:
-        image["width"], image["height"] = size
-
-
 def _repair_instances(data: dict) -> None:
-    for table in ("images", "categories", "annotations"):
-        if is_table(data.get(table)):
-            data[table] = _once(data[table])
-    annotations = data.get("annotations") if is_table(data.get("annotations")) else []
-    images = _numbers(i.get("id") for i in data.get("images", ()) if isinstance(i, dict))
-    categories = _numbers(c.get("id") for c in data.get("categories", ()) if isinstance(c, dict))
-    for table, numbers in (("images", images), ("categories", categories)):
-        for entry in data.get(table, ()):
-            if isinstance(entry, dict):
-                _renumber(entry, "id", numbers)
-    for number, annotation in enumerate(annotations, start=1):
+    if not all(is_table(data.get(table)) for table in ("images", "categories", "annotations")):
+        return
+    images, categories = (_renumbered(data, table) for table in ("images", "categories"))
+    data["annotations"] = _once(data["annotations"])
+    for number, annotation in enumerate(data["annotations"], start=1):
         _renumber(annotation, "image_id", images)
         _renumber(annotation, "category_id", categories)
         annotation.update(id=number, iscrowd=annotation.get("iscrowd", 0))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -67,7 +68,7 @@ def check_panoptic_datasets(
 ) -> list[Fault]:
     """Every fault of several data sets of one training; see check_panoptic_dataset."""
     faults: list[Fault] = []
-    tables: dict[str, list] = {}
+    tables: dict[str, list[tuple]] = {}
     for files in sets:
         data, of_json = _read(files.panoptic_json)
         found = Faults(files.panoptic_json)
@@ -75,19 +76,17 @@ def check_panoptic_datasets(
             of_json = check_panoptic_json(data, files.panoptic_json)
         readable = isinstance(data, dict) and all(map(is_table, map(data.get, ("images", "annotations", "categories"))))
         if readable:
-            tables[files.panoptic_json] = data["categories"]
+            tables[files.panoptic_json] = [(c.get("id"), c.get("name"), c.get("isthing")) for c in data["categories"]]
             if cfg is not None:
                 _check_class_counts(data["categories"], cfg, found)
             folders = files.panoptic_root, files.image_root
             if not _miss_folders(folders, found) and not any(fault.kind == "detection-json" for fault in of_json):
-                pairs = pairs_of(data, *folders)
-                _check_files(pairs, cfg, workers, progress, found)
+                _check_files(pairs_of(data, *folders), cfg, workers, progress, found)
         faults += [*of_json, *found]
         if files.instances_json:
             detections, of_json = _read(files.instances_json)
-            if not list(of_json):
-                of_json = check_instances_json(detections, files.instances_json, data if readable else None)
-            faults += of_json
+            panoptic = data if readable else None
+            faults += list(of_json) or check_instances_json(detections, files.instances_json, panoptic)
     return [*faults, *_compare_tables(tables)]
 
 
@@ -152,21 +151,16 @@ def _check_class_counts(categories: list[dict], cfg: CfgNode, found: Faults) -> 
         found.add("class-count", key, value)
 
 
-def _compare_tables(tables: dict[str, list]) -> list[Fault]:
+def _compare_tables(tables: dict[str, list[tuple]]) -> list[Fault]:
     """Data sets whose categories differ from those of the first."""
     if not tables:
         return []
     (first, expected), *others = tables.items()
-    expected = [(c.get("id"), c.get("name"), c.get("isthing")) for c in expected]
     faults = []
-    for path, categories in others:
-        found = [(c.get("id"), c.get("name"), c.get("isthing")) for c in categories]
+    for path, found in others:
         if found != expected:
-            position = next(
-                (k for k, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b),
-                min(len(found), len(expected)),
-            )
-            here, there = (table[position] if position < len(table) else "none" for table in (found, expected))
+            pairs = enumerate(zip_longest(found, expected, fillvalue="none"))
+            position, (here, there) = next((k, pair) for k, pair in pairs if pair[0] != pair[1])
             value = f"{here!r} here, {there!r} in {first} (id, name, isthing)"
             faults.append(Fault("category-tables", path, "", f"categories[{position}]", value))
     return faults

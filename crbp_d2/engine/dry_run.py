@@ -14,7 +14,7 @@ from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
 from detectron2.utils.logger import setup_logger
 
-from crbp_d2.data import check_panoptic_dataset
+from crbp_d2.data import check_instance_dataset, check_panoptic_dataset
 from crbp_d2.data.panoptic.faults import DatasetError
 
 from .registration import class_counts, log_choices
@@ -78,15 +78,15 @@ def dry_run(cfg: CfgNode, args: argparse.Namespace) -> dict[str, float]:
 
 
 def _check_data(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Check every file of the panoptic sets that the command line registers; others are checked when they are read.
+    """Check every file of the data sets that the command line registers; others are checked when they are read.
 
     Raises:
         DatasetError: lists the harmful faults.
     """
-    for name, panoptic_json, png_root, image_root in getattr(args, "register", ()):
-        faults = check_panoptic_dataset(
-            panoptic_json, png_root, image_root, cfg=cfg, workers=max(cfg.DATALOADER.NUM_WORKERS, 1)
-        )
+    sets = [(check_panoptic_dataset, row) for row in getattr(args, "register", ())]
+    sets += [(check_instance_dataset, row) for row in getattr(args, "register_coco", ())]
+    for check, (name, *paths) in sets:
+        faults = check(*paths, cfg=cfg, workers=max(cfg.DATALOADER.NUM_WORKERS, 1))
         harmful = [fault for fault in faults if not fault.harmless]
         if harmful:
             raise DatasetError(harmful)

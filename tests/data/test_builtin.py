@@ -31,7 +31,7 @@ print(json.dumps([unchanged, state() == first, added, toy, pathfinder, sorted(se
 """
 
 
-def test_importing_changes_no_catalog_and_asking_twice_is_asking_once(tmp_path):
+def test_importing_registers_nothing_and_registering_repeats(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "DETECTRON2_DATASETS"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", CATALOGS, str(tmp_path)], capture_output=True, text=True, env=environment

@@ -38,7 +38,7 @@ def load_coco(root):
     return {image_id: rest for image_id, *rest in json.loads(done.stdout.splitlines()[-1])}
 
 
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the two real COCO images are not beside this repository")
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the two real COCO images are absent")
 def test_coco_names_work_with_and_without_the_stuff_folder(tmp_path):
     derived = load_coco(SAMPLE)
     truth = COCO(str(SAMPLE / "coco/annotations/instances_val2017.json"))

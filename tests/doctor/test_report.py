@@ -27,7 +27,7 @@ def test_a_clean_set_has_no_faults_and_gives_no_word(root, capsys):
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the two real COCO images are not beside this repository")
+@pytest.mark.skipif(not SAMPLE.is_dir(), reason="the two real COCO images are absent")
 def test_real_coco_images_are_clean():
     files = SAMPLE / "annotations/panoptic_val2017.json", SAMPLE / "panoptic_val2017", SAMPLE / "val2017"
     instances = str(SAMPLE / "annotations/instances_val2017.json")
@@ -79,8 +79,8 @@ def mapped(record):
     return PanopticDatasetMapper(is_train=True, augmentations=[], image_format="L")(record)
 
 
-def test_a_mirrored_png_is_told_once_it_is_read(root, monkeypatch):
-    """Which of PNG and boxes is right cannot be known."""
+def test_a_mirrored_png_is_logged_on_reading(root, monkeypatch):
+    """Either the PNG or the boxes may be right."""
     told = []
     monkeypatch.setattr("crbp_d2.data.panoptic.reader.log_first_n", lambda level, text, **kwargs: told.append(text))
     register(root)

@@ -107,10 +107,17 @@ def test_a_dry_run_counts_the_iterations_of_fewer_processes(tmp_path):
     assert figures["time_left"] == pytest.approx(1200 * figures["seconds"])
 
 
-def test_a_dry_run_looks_into_every_file(own):
-    (own / "panoptic/002.png").write_bytes((own / "panoptic/002.png").read_bytes()[:60])
+@pytest.mark.parametrize("instances", [False, True])
+def test_a_dry_run_looks_into_every_file(own, instances):
+    data = panoptic(own, "own_set")
+    if instances:
+        panoptic_set.register(own, "own_panoptic")
+        write_instances_json("own_panoptic", str(own / "a.json"))
+        data = ["--register-coco", "own_set", str(own / "a.json"), str(own / "images")]
+    damaged = own / ("images/002.png" if instances else "panoptic/002.png")
+    damaged.write_bytes(damaged.read_bytes()[:60])
     with pytest.raises(SystemExit, match="002.png"):
-        main([*TOY, "--dry-run", *panoptic(own, "own_set"), "OUTPUT_DIR", str(own / "run"), *TINY])
+        main([*TOY, "--dry-run", *data, "OUTPUT_DIR", str(own / "run"), *TINY])
 
 
 def test_a_dry_run_resumes_and_leaves_the_checkpoint(own, monkeypatch, capfd):

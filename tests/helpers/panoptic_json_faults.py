@@ -87,7 +87,7 @@ JSON_FAULTS = {
                         "folder"),
     "images by id": (json_fault(lambda d: d.update(images={"4": d["images"][0]})), "value", "", "dict"),
     "annotations of null": (json_fault(lambda d: d.update(annotations=None)), "value", "", "nothing"),
-    "category names only": (json_fault(lambda d: d.update(categories=["cat", "dog"])), "value", "", "str"),
+    "only category names": (json_fault(lambda d: d.update(categories=["cat", "dog"])), "value", "", "str"),
     "no image at all": (json_fault(lambda d: (d["images"].clear(), d["annotations"].clear())), "value", "", "empty"),
     "image id of null": (of_image(id=None), "value", None, "None"),
     "image id as list": (of_image(id=[4]), "value", [4], "[4]"),

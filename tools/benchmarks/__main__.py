@@ -1,6 +1,7 @@
 """Measure this package on this machine; each subcommand writes tables to tools/benchmarks/results/.
 
 python -m tools.benchmarks stimuli
+python -m tools.benchmarks checks
 python -m tools.benchmarks convolution
 python -m tools.benchmarks cuda --minutes 12
 python -m tools.benchmarks earlier cdbb1ad
@@ -32,7 +33,7 @@ from .earlier import compare_versions, earlier_table
 from .early_stop import early_stop_table, measure_early_stop
 from .growth import growth_table, measure_work
 from .launches import launches_table
-from .loading import PATHFINDER, STREAM, loader_of, loading_tables, measure_loading, measure_workers
+from .loading import PATHFINDER, STREAM, loader_of, loading_tables, measure_checks, measure_loading, measure_workers
 from .many_objects import (
     DETECTIONS,
     POSITIVES,
@@ -45,7 +46,7 @@ from .many_objects import (
 )
 from .memory import measure_live_peaks, measure_memory, measure_recurrent_parts, memory_tables, recurrent_part_table
 from .stimuli import measure_stimuli, stimuli_table
-from .tables import write_table
+from .tables import Table, write_table
 from .trained_model import trained
 from .training_step import (
     ACCELERATED,
@@ -119,6 +120,12 @@ def launches() -> None:
     write_table("launches", "launches", launches_table())
 
 
+def checks() -> None:
+    """processor seconds to parse and to check a COCO JSON of 100,000 annotations"""
+    rows = [[part, f"{seconds:.2f}"] for part, seconds in measure_checks().items()]
+    write_table("checks", "checks", Table(["part", "s"], rows))
+
+
 def memory() -> None:
     """time and peak memory against steps, rule by rule"""
     for name, table in memory_tables(measure_memory()).items():
@@ -178,6 +185,7 @@ def scipy() -> None:
 
 # name -> function and its arguments
 SUBCOMMANDS = {
+    "checks": (checks, ()),
     "convolution": (convolution, ()),
     "cuda": (cuda, ("--minutes",)),
     "earlier": (earlier, ("revision",)),

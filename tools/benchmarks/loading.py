@@ -10,10 +10,13 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
+import numpy as np
 from detectron2.config import get_cfg
+from pycocotools import mask as coco_mask
 
 from crbp_d2 import add_crbp_config
 from crbp_d2.data import register_panoptic, register_pathfinder
+from crbp_d2.data.instance_schema import check_instances_json
 from crbp_d2.data.panoptic.toy import write_toy_panoptic
 from crbp_d2.engine import Trainer
 from tools.data_sets import free
@@ -116,6 +119,37 @@ def measure_workers(
             rates[count].append(images / (time.perf_counter() - start))
             del iterator
     return {count: statistics.median(found) for count, found in rates.items()}
+
+
+def coco_instances(count: int, side: int = COCO_SIDE) -> dict:
+    """A valid COCO-detection JSON of `count` annotations, half polygons of 40 points, half run lengths of a disc."""
+    turns = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    ring = np.round(side / 2 + side / 5 * np.stack([np.cos(turns), np.sin(turns)], axis=1), 1)
+    polygon = [ring.ravel().tolist()]
+    code = coco_mask.merge(coco_mask.frPyObjects(polygon, side, side))
+    run_lengths = {"size": code["size"], "counts": code["counts"].decode()}
+    box = [*ring.min(axis=0).tolist(), *np.ptp(ring, axis=0).tolist()]
+    annotations = [
+        {"id": k + 1, "image_id": k // 8, "category_id": k % 3, "iscrowd": 0, "bbox": box,
+         "area": int(coco_mask.area(code)), "segmentation": run_lengths if k % 2 else polygon}
+        for k in range(count)
+    ]  # fmt: skip
+    images = [{"id": k, "file_name": f"{k}.jpg", "height": side, "width": side} for k in range(-(-count // 8))]
+    categories = [{"id": k, "name": f"class {k}"} for k in range(3)]
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def measure_checks(count: int = 100_000) -> dict[str, float]:
+    """Processor seconds to parse a COCO-detection JSON of `count` annotations, and to check it."""
+    text = json.dumps(coco_instances(count))
+    start = time.process_time()
+    data = json.loads(text)
+    parsed = time.process_time()
+    faults = list(check_instances_json(data, "instances.json"))
+    end = time.process_time()
+    if faults:
+        raise ValueError(f"a valid JSON has the fault {faults[0]}")
+    return {"parse": parsed - start, "check": end - parsed}
 
 
 def loading_tables(loading: Mapping[str, float], workers: Mapping[int, float]) -> dict[str, Table]:

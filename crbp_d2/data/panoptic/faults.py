@@ -64,7 +64,7 @@ class Fault:
 
     @property
     def harmless(self) -> bool:
-        """Whether training and evaluation are right in spite of it."""
+        """True if training and evaluation are right in spite of it."""
         return KINDS[self.kind]
 
     def __str__(self) -> str:

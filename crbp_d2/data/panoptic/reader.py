@@ -23,7 +23,7 @@ from .faults import Fault, Faults
 from .png import load_ids, locate
 from .schema import SEGMENTS, VOID, check_panoptic_json
 
-# Harmless faults of which one is logged when a data set is loaded; the others concern other programs only.
+# Harmless faults of which one is logged when a data set is loaded; the others only concern other programs.
 LOGGED = ("derived-key", "image-without-annotation", "box", "area", "no-mask")
 
 
@@ -63,9 +63,7 @@ def load_panoptic(panoptic_json: str, panoptic_root: str, image_root: str, metad
 
 def truth_records(metadata) -> dict[object, dict]:
     """Image id -> record of the data set with these metadata, for evaluation."""
-    records = load_panoptic(
-        metadata.panoptic_json, metadata.panoptic_root, metadata.image_root, metadata.as_dict()
-    )  # fmt: skip
+    records = load_panoptic(metadata.panoptic_json, metadata.panoptic_root, metadata.image_root, metadata.as_dict())
     return {record["image_id"]: record for record in records}
 
 
@@ -183,7 +181,7 @@ def _deviations(indices: np.ndarray, segments: list[dict], path: str, image_id: 
 
 
 def _holds(box: list[float], indices: np.ndarray, k: int, area: int) -> bool:
-    """Whether all pixels of segment k are in its box, within one pixel; cheaper than computing their box."""
+    """True if all pixels of segment k are in its box, within one pixel; cheaper than computing their box."""
     x, y, width, height = box
     columns, rows = (
         slice(max(0, floor(a) - 1), max(0, ceil(a + length) + 1)) for a, length in ((x, width), (y, height))

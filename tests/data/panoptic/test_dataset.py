@@ -80,24 +80,24 @@ def test_refusals_of_files(root):
         register_panoptic("tiny", str(root / "nowhere.json"), "a", "b")
     rewrite(root, lambda data: data["annotations"][0]["segments_info"][0].update(category_id=77))
     register(root)
-    with pytest.raises(ValueError, match=r"panoptic.json \(image 4\): .*category_id: segment 300: 77"):
+    with pytest.raises(ValueError, match=r"image 4.*category_id: segment 300: 77"):
         DatasetCatalog.get("tiny")
     rewrite(root, lambda data: data["annotations"].append({**data["annotations"][1]}))
     rewrite(root, lambda data: data["annotations"][0]["segments_info"][0].update(category_id=30))
-    with pytest.raises(ValueError, match=r"panoptic.json \(image 2\): annotations\[\].image_id"):
+    with pytest.raises(ValueError, match=r"\(image 2\): annotations\[\].image_id"):
         DatasetCatalog.get("tiny")
     rewrite(root, lambda data: data["annotations"].pop())
     (root / "images/002.png").unlink()
-    with pytest.raises(FileNotFoundError, match=r"\(image 2\): images\[\].file_name: .*'002.png' in .*images"):
+    with pytest.raises(FileNotFoundError, match=r"images\[\].file_name: .*'002.png' in"):
         DatasetCatalog.get("tiny")
 
 
 def test_refusals_of_pngs(root):
     register(root)
     record = DatasetCatalog.get("tiny")[0]
-    with pytest.raises(ValueError, match=r"004.png \(image 4\): .* 60 x 40 px, .* 60 x 41"):
+    with pytest.raises(ValueError, match=r"004.png \(image 4\): .* 60 x 40 px"):
         semantic_map({**record, "height": 41})
-    with pytest.raises(ValueError, match=r"004.png \(image 4\): .*in the PNG: \[513\]"):
+    with pytest.raises(ValueError, match=r"004.png .*in the PNG: \[513\]"):
         semantic_map({**record, "segments_info": record["segments_info"][:-1]})
 
 
@@ -114,7 +114,7 @@ def test_class_counts_name_the_key_and_both_values(root):
     cfg.MODEL.ROI_HEADS.NUM_CLASSES, cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2, 3
     check_class_counts(cfg, "tiny")
     cfg.MODEL.SEM_SEG_HEAD.NUM_CLASSES = 2
-    with pytest.raises(ValueError, match="MODEL.SEM_SEG_HEAD.NUM_CLASSES is 2, but the data set tiny has 3"):
+    with pytest.raises(ValueError, match="SEM_SEG_HEAD.NUM_CLASSES is 2, .* has 3"):
         check_class_counts(cfg, "tiny")
 
 

@@ -58,7 +58,7 @@ def test_every_segment_is_visible_and_every_class_occurs(size):
         assert np.mean(scene.segments == 0) < 0.02
         assert 2 <= sum(name in STUFF for name in scene.classes) <= 3
         seen |= set(scene.classes)
-        # A disc that lies inside the image covers pi/4 of its box unless something hides it.
+        # A disc inside the image covers pi/4 of its box unless something hides it.
         for k, name in enumerate(scene.classes, start=1):
             rows, columns = np.nonzero(scene.segments == k)
             inside = rows.min() > 0 and rows.max() < size - 1 and columns.min() > 0 and columns.max() < size - 1

@@ -106,7 +106,7 @@ def test_long_images_and_the_size_of_their_pictures(tmp_path, size):
 
 
 @pytest.mark.parametrize("size", [(200, 1), (1, 5000), (24, 3600)])
-def test_drawing_a_long_image_takes_the_memory_of_a_small_picture(size):
+def test_drawing_a_long_image_takes_little_memory(size):
     metadata = Metadata(name="long", thing_classes=["cat"], thing_colors=[[1, 2, 3]])
     segments = [{"id": 1, "isthing": True, "category_id": 0}]
     tracemalloc.start()
@@ -160,7 +160,7 @@ def test_palette_and_rgba_pngs_are_read_alike(tmp_path, mode):
 
 @pytest.mark.parametrize("orientation,turn", [(3, 2), (6, 3), (8, 1)])
 def test_an_image_that_exif_turns_is_seen_as_its_png(tmp_path, orientation, turn):
-    """`turn`: quarters to the left that the orientation stands for."""
+    """`turn`: quarter turns to the left by this orientation."""
     write(tmp_path, [scene()])
     (record,) = DatasetCatalog.get("odd")
     expected = PanopticDatasetMapper(is_train=True, augmentations=[], image_format="BGR")(record)

@@ -12,6 +12,7 @@ from tools.benchmarks.loading import (
     loader_of,
     loading_rate,
     loading_tables,
+    measure_checks,
     measure_workers,
     stimuli_in_files,
     synthetic_coco,
@@ -55,6 +56,10 @@ def test_stimuli_of_files_and_of_the_stream():
         assert len(batch) == 3 and first["image"].shape == (1, *first["sem_seg"].shape)
     assert not [found for found in DatasetCatalog.list() if NAME in found]
     assert next(iter(loader_of(PATHFINDER, STREAM, batch=1)))[0]["image"].shape == (1, 150, 150)
+
+
+def test_checks_of_a_valid_json_find_nothing():
+    assert set(measure_checks(64)) == {"parse", "check"}
 
 
 def test_tables():
