@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from crbp_d2.recurrence import Recurrence, UnconvergedWarning, learning_rule
+from crbp_d2.recurrence.rules import has_penalty
 
 from .live_memory import PHASES, Phase, live_memory
 from .tables import Table
@@ -97,9 +98,8 @@ def _measure_live(rule: str, samples: int, steps: int = PART_STEPS) -> dict[str,
 
 
 def _recurrence(rule: str, steps: int, problem: Problem) -> Recurrence:
-    return learning_rule(
-        rule, problem.cell, steps=steps, truncation=min(3, steps), bound=problem.bound, reduction=problem.reduction
-    )
+    penalty = {"bound": problem.bound, "reduction": problem.reduction} if has_penalty(rule) else {}
+    return learning_rule(rule, problem.cell, steps=steps, truncation=min(3, steps), **penalty)
 
 
 def _measure(rule: str, steps: int, samples: int = SAMPLES) -> StepCost:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from helpers.problems import only_with_penalty
 
 from crbp_d2.recurrence import learning_rule
 from tools.benchmarks import memory
@@ -58,7 +59,7 @@ def test_memory_tables_compare_the_rules():
 @pytest.mark.parametrize("rule, phases", [("bptt", 2), ("rbp", 3), ("crbp", 4)])
 def test_phases_of_a_training_step(rule, phases):
     problem = mask_problem(2, 8, 10)
-    recurrence = learning_rule(rule, problem.cell, steps=2, bound=problem.bound)
+    recurrence = learning_rule(rule, problem.cell, steps=2, **only_with_penalty(rule, bound=problem.bound))
     penalty = recurrence.penalty
     found = live_memory(problem, recurrence)
     assert (
