@@ -43,7 +43,7 @@ def build_cell(name: str, channels: int, **settings: Any) -> nn.Module:
 
 
 def takes(name: str, setting: str) -> bool:
-    """Whether the constructor of the cell of this name has an argument."""
+    """Return whether the constructor of the cell of this name has an argument `setting`."""
     parameters = inspect.signature(CELLS[name]).parameters.values()
     return any(p.name == setting or p.kind is p.VAR_KEYWORD for p in parameters)
 

@@ -1,4 +1,4 @@
-"""How the cells are initialized, and where their runs start.
+"""Initialization of the cells: settings that all have, gate biases, gains.
 
 N: batch; C: channels; H x W: image size.
 """

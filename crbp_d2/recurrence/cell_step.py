@@ -110,7 +110,7 @@ def _outside_inference_mode(tensor: Tensor) -> Tensor:
 
 
 def requires_gradient(cell: Cell, given: Iterable[object]) -> bool:
-    """Whether a gradient of a run can be wanted; a cell that is not a module may hold anything.
+    """Return whether a gradient of a run may be needed; always True for a cell that is not a module.
 
     Args:
         given: drive and state.

@@ -1,4 +1,4 @@
-"""What a cell does near a state: functions of cell, drive and state that know neither rule nor model.
+"""Dynamics of a cell near a state: functions of cell, drive and state, independent of rule and model.
 
 N: batch; T: steps; D: elements of a sample's state. Cells are run as they are; a cell whose norm mixes
 the samples of a batch (batch norm) is measured with the batch it is given.
@@ -57,7 +57,7 @@ def contraction(cell: Cell, drive: Tensor, steps: int, state: State | None = Non
     """||h_{t+1} - h_t|| / ||h_t - h_{t-1}|| along a run of `steps` plain steps: (T - 1) x N.
 
     Below 1 the run contracts; the last rows approach the spectral radius unless the leading
-    eigenvalues are a complex pair, about which they oscillate. 0 where the run stands still.
+    eigenvalues are a complex pair, about which they oscillate. 0 where the state does not change.
 
     Raises:
         SettingError: steps < 2, which two changes of the state take.

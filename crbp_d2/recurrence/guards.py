@@ -13,12 +13,7 @@ from .state import State
 
 
 def reaches_beyond(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> bool:
-    """Whether a tensor other than `inputs` gets a gradient from `outputs`."""
-    return next(leaves_beyond(outputs, inputs), None) is not None
-
-
-def leaves_beyond(outputs: Sequence[Tensor], inputs: Sequence[Tensor]):
-    """Leaves that get a gradient from `outputs`, except `inputs`."""
+    """Return whether a leaf other than `inputs` gets a gradient from `outputs`."""
     known = {id(tensor) for tensor in inputs}
     waiting = [part.grad_fn for part in outputs if part.grad_fn is not None]
     # The nodes themselves are kept: Python's objects for them live only as long as they are referred to.
@@ -27,11 +22,12 @@ def leaves_beyond(outputs: Sequence[Tensor], inputs: Sequence[Tensor]):
         node = waiting.pop()
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:
-            yield leaf
+            return True
         for following, _ in node.next_functions:
             if following is not None and following not in seen:
                 seen.add(following)
                 waiting.append(following)
+    return False
 
 
 def once_differentiated(values: Sequence[Tensor | None], depends_on: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

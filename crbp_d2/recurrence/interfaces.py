@@ -180,7 +180,7 @@ class TransposeSolver(Protocol):
 
 @runtime_checkable
 class Solver(Protocol):
-    """How steps are run, forward and (by the same call, with an affine step) in the transposed problem.
+    """Solver of the fixed point, forward and (by the same call, with an affine step) in the transposed problem.
 
     steps: evaluations (at most) of a run in inference that does not name a number.
     tol: residual within which a sample counts as converged.
@@ -246,13 +246,13 @@ class Run:
         return self.solver.solve(self.step, self.state, steps, self.visit)
 
     def rest(self, before: Solution, state: State) -> Run:
-        """What is left after `before`, from `state`, the last one of `before`."""
+        """The remaining steps after `before`, from `state`, the last one of `before`."""
         return replace(self, state=state, steps=max(self.steps - before.stats.steps, 0))
 
 
 @runtime_checkable
 class Gradient(Protocol):
-    """How the result of a run is differentiated."""
+    """Differentiation of the result of a run."""
 
     def check(self, cell: Cell, solver: Solver, penalty: Penalty | None, supervision: Supervision) -> None:
         """Raise a ContradictionError if the other parts do not fit this gradient."""

@@ -1,4 +1,4 @@
-"""What is added to the loss to keep a recurrence contractive."""
+"""Penalties that keep a recurrence contractive."""
 
 import torch
 from torch import Tensor
@@ -52,8 +52,8 @@ class ContractionPenalty:
     near zero at states that are far from contracting. This one looks at the growth of one vector a sample, which
     starts at random: without power iteration it measures the size of J as Jacobian regularisation does (Bai et al.
     2021, "Stabilizing equilibrium models by Jacobian regularization"), and after a few rounds its spectral radius,
-    by which both the run and the Neumann series shrink. v is taken as given: the gradient goes through the last
-    product alone.
+    by which both the run and the Neumann series shrink. v is a constant: the gradient goes through the last
+    product only.
 
     Args:
         bound: in [0, 1).

@@ -20,7 +20,7 @@ from .supervision import Mixed, Supervision, check_supervision
 
 @dataclass
 class RecurrenceOutput:
-    """What a run returns.
+    """The result of a run.
 
     state: the last state (of a solver that stops at a tolerance: the step of the best state it found),
         differentiable by the chosen gradient.
@@ -214,7 +214,7 @@ class Recurrence(nn.Module):
 
 
 def _all(visits: list[Visit]) -> Visit | None:
-    """One call of all; None where there are none."""
+    """One function that calls all of them; None for an empty list."""
     if len(visits) < 2:
         return visits[0] if visits else None
 

@@ -58,7 +58,7 @@ def vjp(state: State, previous: State, v: State, *, retain_graph: bool = False, 
     torch.autograd.grad.
 
     Args:
-        v: of the shapes of `state`.
+        v: tensors of the shapes of `state`.
         retain_graph, create_graph: see torch.autograd.grad.
     """
     refuse_transform((), "a product with the Jacobian", "use Unrolled() without a penalty, or torch.autograd")

@@ -1,4 +1,4 @@
-"""Which states of a training run are read out, and how much the loss of each counts."""
+"""Supervision: the states of a training run that are read out, and the weights of their losses."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ NAMES = ("last", "every")
 
 @dataclass(frozen=True)
 class Mixed:
-    """The state at the solver's own number of steps beside the last one of a number drawn for the run.
+    """Reads the state at the solver's own number of steps and the one at the number drawn for the run.
 
     Bansal et al. 2022 mix the losses of both, so that training for many steps costs no quality at the usual number.
 
     Args:
-        fixed_weight: of the loss at the solver's own number; the other one counts 1 - fixed_weight.
+        fixed_weight: weight of the loss at the solver's own number; that of the other one is 1 - fixed_weight.
 
     Raises:
         SettingError: fixed_weight outside (0, 1).

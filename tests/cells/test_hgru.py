@@ -60,7 +60,7 @@ def test_chrono_biases_are_logarithms_of_opposite_sign():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="form is 'other'; allowed: printed, released"):
+    with pytest.raises(ValueError, match="form is 'other'; allowed: printed"):
         HGRUCell(8, form="other")
     with pytest.raises(ValueError, match="kernel_size is 4; allowed: odd"):
         HGRUCell(8, kernel_size=4)

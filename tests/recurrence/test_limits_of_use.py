@@ -36,7 +36,7 @@ def test_a_second_derivative_through_an_implicit_gradient_raises(rule, loss):
         torch.autograd.grad(first.square().sum(), cell.weight)
 
 
-def test_a_hessian_and_forward_mode_raise_and_unrolled_ones_are_exact():
+def test_hessian_and_forward_mode_raise_or_are_exact():
     cell = TanhCell(size=3)
     drive = drive_for(cell, samples=1)
     implicit, unrolled = learning_rule("rbp", cell, steps=30), learning_rule("bptt", cell, steps=30)
@@ -110,7 +110,7 @@ def test_the_scale_of_a_loss_decides_nothing(transpose, scale):
 
 @pytest.mark.parametrize("solver", [Anderson(), Broyden(), Anderson(max_steps=1)], ids=repr)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_solve_whose_first_evaluation_is_not_finite_has_not_converged(solver, value):
+def test_nonfinite_first_evaluation_has_not_converged(solver, value):
     start = torch.ones(2, 3, dtype=torch.float64)
     lost = torch.tensor([[value], [0.5]], dtype=torch.float64)
     stats = solver.solve(lambda h: (lost * h[0],), (start,)).stats
@@ -227,7 +227,7 @@ def test_counts_are_whole_numbers(make, value):
 
 
 @pytest.mark.parametrize("rule", ["bptt", "crbp", "deq"])
-def test_models_are_copied_and_stored_before_and_after_a_training_step(rule):
+def test_models_are_copied_and_stored_around_a_step(rule):
     recurrence = learning_rule(rule, TanhCell(), steps=5)
     drive = drive_for(recurrence.cell)
     for _ in range(2):
@@ -249,7 +249,7 @@ def _stored(module: nn.Module) -> bytes:
     return file.getvalue()
 
 
-def test_a_copy_made_while_states_are_recorded_is_a_recurrence_of_its_own():
+def test_a_copy_made_while_recording_is_independent():
     recurrence = learning_rule("crbp", TanhCell(), steps=5)
     drive = drive_for(recurrence.cell)
     with record_states(recurrence) as run:

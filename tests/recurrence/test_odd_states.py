@@ -1,4 +1,4 @@
-"""Tensors that stand twice in a state, are the drive or a scalar a sample, and states that cannot be any."""
+"""States with duplicate tensors, the drive or one number a sample, and invalid states."""
 
 import pytest
 import torch
@@ -41,7 +41,7 @@ class Passing(Doubled):
 @pytest.mark.parametrize("cls", [FromDrive, Doubled, Passing])
 @pytest.mark.parametrize("steps", [1, 2, 4])
 @pytest.mark.parametrize("rule", ["cbptt", "crbp", "truncated", "phantom"])
-def test_a_penalty_is_of_the_state_alone_whatever_else_its_tensors_are(cls, steps, rule):
+def test_a_penalty_differentiates_the_state_only(cls, steps, rule):
     cell, penalty = cls(), LipschitzPenalty(bound=0.0)
     drive = drive_for(cell).requires_grad_()
     if rule == "truncated":
@@ -57,7 +57,7 @@ def test_a_penalty_is_of_the_state_alone_whatever_else_its_tensors_are(cls, step
 
 
 class Scalar(TanhCell):
-    """A state of one number a sample, N of them, beside one without any elements, N x 0."""
+    """A state of one number a sample, N, and a tensor without elements, N x 0."""
 
     def initial_state(self, drive):
         return drive.new_zeros(len(drive)), drive.new_zeros(len(drive), 0)

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from helpers.problems import PLAIN, LinearCell, TanhCell, drive_for, iterate
+from helpers.problems import PLAIN, LinearCell, TanhCell, drive_for, iterate, only_with_penalty
 from torch import nn
 
 from crbp_d2.cells import GalaHGRUCell
 from crbp_d2.recurrence import RULES, FixedSteps, Implicit, NeumannSeries, Recurrence, Unrolled, learning_rule
+from crbp_d2.utils.errors import ContradictionError
 
 
 @pytest.mark.parametrize("rule", PLAIN)
@@ -61,11 +62,11 @@ def test_no_grad_runs_the_same_and_leaves_no_graph(rule):
      ("progressive", {}), ("crbp", {"penalty": "Contraction"})],
     ids=str,
 )  # fmt: skip
-def test_the_penalty_of_a_training_pass_has_its_value_without_gradients(rule, settings, mode):
-    """As loops of one's own compute a validation loss: the model in training mode, gradients off."""
+def test_training_without_gradients_has_the_penalty_value(rule, settings, mode):
+    """A validation loss of a user's loop: the model in training mode, gradients off."""
     torch.manual_seed(0)
     cell = GalaHGRUCell(8, timescale=4)
-    recurrence = learning_rule(rule, cell, steps=6, bound=0.0, **settings)
+    recurrence = learning_rule(rule, cell, steps=6, **only_with_penalty(rule, bound=0.0), **settings)
     drive = torch.randn(5, 8, 6, 6)
     torch.manual_seed(1)
     truth = recurrence(drive, steps=6)
@@ -84,7 +85,7 @@ def test_the_penalty_of_a_training_pass_has_its_value_without_gradients(rule, se
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_training_pass_without_gradients_has_a_loss_and_takes_the_usual_steps(rule):
+def test_training_without_gradients_has_a_loss_and_usual_steps(rule):
     torch.manual_seed(0)
     recurrence = learning_rule(rule, GalaHGRUCell(8, timescale=4), steps=12)
     drive = torch.randn(2, 8, 6, 6)
@@ -108,11 +109,11 @@ def test_empty_batch_gives_every_parameter_a_zero_gradient(rule):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_bfloat16_autocast_is_close_to_float32_and_reaches_every_parameter(rule):
+def test_bfloat16_autocast_is_close_to_float32(rule):
     torch.manual_seed(0)
     cell = GalaHGRUCell(16, timescale=4)
     drive = torch.randn(8, 16, 7, 7)
-    recurrence = learning_rule(rule, cell, steps=4, reduction="mean")
+    recurrence = learning_rule(rule, cell, steps=4, **only_with_penalty(rule, reduction="mean"))
 
     def gradients(enabled):
         cell.zero_grad()
@@ -150,7 +151,7 @@ def test_one_step_is_held_for_the_backward_pass_however_many_ran():
     assert saved_bytes("bptt", 40) > 10 * saved_bytes("bptt", 2)
 
 
-def test_rule_without_penalty_has_a_zero_on_the_graph_even_of_a_bad_state():
+def test_without_penalty_it_is_a_zero_with_a_graph():
     cell = TanhCell()
     output = learning_rule("rbp", cell, steps=2)(torch.full((1, 5), torch.nan, dtype=torch.float64))
     assert output.penalty.requires_grad
@@ -171,9 +172,9 @@ def test_refusals_name_what_is_wrong():
     cell = TanhCell()
     with pytest.raises(ValueError, match="steps is 0.*whole numbers from 1"):
         learning_rule("crbp", cell, steps=0)
-    with pytest.raises(ValueError, match="Recurrence: steps is 0.*whole numbers from 1"):
+    with pytest.raises(ValueError, match="Recurrence: steps is 0"):
         learning_rule("crbp", cell, steps=3)(drive_for(cell), steps=0)
-    with pytest.raises(ValueError, match="rule is 'crpb'; allowed: bptt.*did you mean .*'crbp'"):
+    with pytest.raises(ValueError, match="rule is 'crpb'.*did you mean .*'crbp'"):
         learning_rule("crpb", cell, steps=3)
     with pytest.raises(TypeError, match="unknown setting 'term'"):
         learning_rule("crbp", cell, steps=3, term=3)
@@ -181,14 +182,17 @@ def test_refusals_name_what_is_wrong():
         learning_rule("crbp", cell, steps=3, bound=1)
     with pytest.raises(ValueError, match="reduction is 'max'; allowed: mean, sum"):
         learning_rule("crbp", cell, steps=3, reduction="max")
-    with pytest.raises(ValueError, match="supervision is 'every'.*Implicit.*Unrolled"):
+    with pytest.raises(ValueError, match="supervision is 'every'.*Implicit"):
         Recurrence(cell, FixedSteps(3), Implicit(NeumannSeries()), supervision="every")
-    with pytest.raises(ValueError, match="supervision is 'all'; allowed: last, every"):
+    for setting in ({"penalty": "Lipschitz"}, {"bound": 0.5}, {"reduction": "sum"}, {"power_iterations": 2}):
+        with pytest.raises(ContradictionError, match=f"{next(iter(setting))} is .*rule is 'rbp'"):
+            learning_rule("rbp", cell, steps=3, **setting)
+    with pytest.raises(ValueError, match="supervision is 'all'"):
         Recurrence(cell, FixedSteps(3), Unrolled(), supervision="all")
     with pytest.raises(ValueError, match="2 x 3 to one of 2 x 4"):
         learning_rule("bptt", ShapeChanger(), steps=1)(torch.zeros(2, 3))
     recurrence = learning_rule("crbp", GalaHGRUCell(8), steps=2)
-    with pytest.raises(ValueError, match="the drive is 2 x 12 x 5 x 5, but GalaHGRUCell takes N x 8"):
+    with pytest.raises(ValueError, match="2 x 12 x 5 x 5, but GalaHGRUCell"):
         recurrence(torch.zeros(2, 12, 5, 5))
-    with pytest.raises(ValueError, match="the state is 1 x 8 x 5 x 5, but .* 2 x 8 x 5 x 5 takes .* 2 x 8 x 5 x 5"):
+    with pytest.raises(ValueError, match="1 x 8 x 5 x 5, but .* 2 x 8 x 5 x 5"):
         recurrence(torch.zeros(2, 8, 5, 5), state=(torch.zeros(1, 8, 5, 5),))

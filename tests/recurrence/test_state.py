@@ -27,7 +27,7 @@ def test_select_takes_each_sample_from_where_the_mask_says(mask):
 
 @pytest.mark.parametrize("layouts", ["plain", "last", "last plain", "plain last"])
 def test_vectors_have_the_layout_of_the_state(layouts):
-    """Of one tensor a vector is a view in any layout; elements of another state stand in the same order."""
+    """The vector of one tensor is a view in any layout; another state is flattened in the same order."""
     formats = {"plain": torch.contiguous_format, "last": torch.channels_last}
     chosen = [formats[layout] for layout in layouts.split()]
     values = [torch.randn(2, 3, 4, 5) for _ in chosen]

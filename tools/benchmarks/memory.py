@@ -19,6 +19,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from crbp_d2.recurrence import Recurrence, UnconvergedWarning, learning_rule
+from crbp_d2.recurrence.rules import has_penalty
 
 from .tables import Table
 from .training_step import Problem, mask_problem, recurrence_step
@@ -131,9 +132,8 @@ def peak_of(events: list[dict]) -> int:
 
 
 def _recurrence(rule: str, steps: int, problem: Problem) -> Recurrence:
-    return learning_rule(
-        rule, problem.cell, steps=steps, truncation=min(3, steps), bound=problem.bound, reduction=problem.reduction
-    )
+    penalty = {"bound": problem.bound, "reduction": problem.reduction} if has_penalty(rule) else {}
+    return learning_rule(rule, problem.cell, steps=steps, truncation=min(3, steps), **penalty)
 
 
 def _measure(rule: str, steps: int, samples: int = SAMPLES) -> StepCost:

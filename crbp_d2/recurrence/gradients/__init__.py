@@ -1,1 +1,1 @@
-"""How the result of a run is differentiated, one a file; the interface is `Gradient` in interfaces.py."""
+"""Gradients of a run, one a file; the interface is `Gradient` in interfaces.py."""

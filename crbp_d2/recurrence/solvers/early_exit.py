@@ -84,7 +84,7 @@ class EarlyExit(nn.Module):
         active = torch.ones_like(samples, dtype=torch.bool)
         previous, residual = state, torch.zeros_like(samples, dtype=torch.float64)
         taken, finite = torch.zeros_like(samples), torch.zeros_like(samples)
-        # Results of the samples that are no longer computed.
+        # Results of the samples that have left the batch.
         kept: tuple[Tensor, ...] = ()
         for number in range(1, most + 1):
             new = step(state)
@@ -120,13 +120,13 @@ class EarlyExit(nn.Module):
         return Solution(tuple(tensors[len(state) :]), tuple(tensors[: len(state)]), stats)
 
     def stops(self, taken: int, samples: Tensor, residual: Tensor) -> Tensor:
-        """Which of some samples (their indices) leave after `taken` steps with these residuals; booleans."""
+        """Mask of the samples (given by their indices) that leave after `taken` steps with these residuals."""
         return residual <= self.exit_tol  # false for NaN
 
-    # A checkpoint must load with and without early exit, so the solver within has the keys it would have alone.
+    # A checkpoint must load with and without early exit, so the keys are those of the solver within.
 
     def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
-        """That of the solver within, {} of one without any state."""
+        """The state of the solver within; {} for a solver without state."""
         if isinstance(self.solver, nn.Module):
             return self.solver.state_dict(*args, **kwargs)
         return super().state_dict(*args, **kwargs)

@@ -26,7 +26,7 @@ class NeumannSeries:
 
     Args:
         num_terms: K.
-        tol: stop once two terms in a row are no larger than `tol` times the first, for one alone may be followed by
+        tol: stop once two terms in a row are no larger than `tol` times the first, as a single one may be followed by
             large ones (the next term is what the sum still lacks of a solution); 0 always sums K+1 terms.
         growth_limit: a term larger than this times the first ends the sample's series.
 

@@ -61,7 +61,7 @@ def by_hand(cell, drive, steps=40, tol=TOL):
 
 
 @pytest.mark.parametrize("rule", PLAIN)
-def test_every_sample_is_the_plain_run_cut_at_its_first_residual_within_tol(rule):
+def test_a_sample_is_the_plain_run_cut_at_its_own_stop(rule):
     drive, cell = rates_drive(), RateCell()
     output = run(cell, drive, rule)
     expected = [by_hand(cell, drive[n : n + 1]) for n in range(len(drive))]
@@ -73,8 +73,8 @@ def test_every_sample_is_the_plain_run_cut_at_its_first_residual_within_tol(rule
     assert not output.stats.nonfinite_step.any()
     for n, (states, _) in enumerate(expected):
         cut = learning_rule(rule, cell, steps=40)(drive, steps=stops[n])
-        for part, alone, plain in zip(output.state, states[-1], cut.state, strict=True):
-            assert torch.equal(part[n], alone[0]) and torch.equal(part[n], plain[n])
+        for part, single, plain in zip(output.state, states[-1], cut.state, strict=True):
+            assert torch.equal(part[n], single[0]) and torch.equal(part[n], plain[n])
 
 
 def test_other_samples_and_their_order_make_no_difference():
@@ -111,7 +111,7 @@ def test_recorded_states_of_a_stopped_sample_repeat():
                 assert torch.equal(part[n], truth[0])
 
 
-def test_a_state_that_is_not_finite_runs_on_and_has_not_converged():
+def test_a_nonfinite_state_runs_on_and_has_not_converged():
     # Sample 1 overflows at its third step, sample 2 is not finite from the beginning.
     drive = torch.tensor([[0.3, 1.0], [1e25, 1e12], [0.5, torch.nan]])
     cell = RateCell()
@@ -175,7 +175,7 @@ def test_only_inference_stops_early():
         assert recurrence(drive).stats.steps < 12
 
 
-def test_what_does_not_go_together_is_refused_also_when_the_solver_is_replaced():
+def test_contradictions_raise_also_for_a_replaced_solver():
     cell, plain = TanhCell(), FixedSteps(3)
     for tol in (0, 1, float("nan"), True, "0.1"):
         with pytest.raises(SettingError, match=rf"EarlyExit: tol is {tol!r}; allowed: .*\(0, 1\)"):

@@ -1,4 +1,4 @@
-"""The Neumann series alone: stopping, growth, per-sample behaviour."""
+"""The Neumann series: stopping, growth, per-sample behaviour."""
 
 import pytest
 import torch
@@ -36,9 +36,9 @@ def test_tolerance_stops_each_sample_at_its_own_term():
 
 def test_a_sample_is_independent_of_slower_and_growing_samples():
     series = NeumannSeries(num_terms=20, tol=1e-3)
-    (alone,), _ = solve(series, diagonal(0.3), ones(1))
+    (single,), _ = solve(series, diagonal(0.3), ones(1))
     (batch,), _ = solve(series, diagonal(0.99, 0.3, 3.0), ones(3))
-    assert torch.equal(alone[0], batch[1])
+    assert torch.equal(single[0], batch[1])
 
 
 def test_evaluation_stops_when_all_samples_have():
@@ -54,7 +54,7 @@ def test_evaluation_stops_when_all_samples_have():
 
 
 def test_large_terms_after_a_small_one_are_summed():
-    """g J is small, g J^2 large: what a first term alone says about the rest is nothing."""
+    """g J is small, g J^2 large: a single small term says nothing about the rest."""
     jacobian = torch.tensor([[0.0, 1e-4, 0.0], [0.0, 0.0, 5e3], [0.0, 0.0, 0.5]], dtype=torch.float64)
     g = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
     (u,), found = solve(NeumannSeries(num_terms=60, tol=1e-3), lambda v: (v[0] @ jacobian,), (g,))
@@ -67,7 +67,7 @@ def test_large_terms_after_a_small_one_are_summed():
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-def test_a_product_that_is_not_finite_is_named_and_leaves_the_others(bad):
+def test_a_nonfinite_product_is_reported_for_its_sample(bad):
     calls = 0
 
     def vjp(v):
@@ -89,7 +89,7 @@ def test_growth_is_counted_and_cut_at_the_smallest_term():
     torch.testing.assert_close(u[:, 0], truth, rtol=1e-14, atol=0)
 
 
-def test_a_series_that_shrinks_before_it_grows_keeps_its_shrinking_part():
+def test_a_growing_series_keeps_its_shrinking_part():
     matrix = torch.diag(torch.tensor([0.2, 3.0], dtype=torch.float64))
     g = torch.tensor([[1.0, 1e-3]], dtype=torch.float64)
     norms = [torch.linalg.vector_norm(g @ torch.linalg.matrix_power(matrix, k)).item() for k in range(16)]
@@ -117,7 +117,7 @@ def test_overflow_of_one_sample_leaves_finite_results():
     assert found.growing.tolist() == [True, False]
 
 
-def test_products_go_on_with_zeros_of_the_same_shape_when_all_samples_are_cut():
+def test_products_continue_with_zeros_after_the_cut():
     seen = []
 
     def vjp(v):
@@ -144,7 +144,7 @@ def test_bad_arguments_are_refused_by_name(arguments):
         NeumannSeries(**arguments)
 
 
-def test_a_single_small_term_at_the_end_is_no_sign_of_convergence():
+def test_a_single_small_term_is_not_convergence():
     # From one element to the other by a small entry of J, and back by a large one: 1, 1e-6, 0.5, 0.5e-6, 0.25, ...
     matrix = torch.tensor([[0.0, 5e5], [1e-6, 0.0]], dtype=torch.float64)
     g = torch.tensor([[1.0, 0.0]], dtype=torch.float64)

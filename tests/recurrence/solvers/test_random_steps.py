@@ -30,10 +30,10 @@ def test_a_log_draw_is_short_more_often_than_long():
     found = Counter(draws(RandomSteps(low, high, draw="log"), count))
     assert min(found) == low and high - 5 < max(found) <= high
     # 1 + n log-uniform up to 92: n takes the fraction log((n + 2) / (n + 1)) / log(92).
-    for least, most in ((0, 0), (1, 1), (2, 6), (7, 30), (31, 90)):
-        wanted = math.log((most + 2) / (least + 1)) / math.log(high - low + 2)
-        seen = sum(found[low + n] for n in range(least, most + 1)) / count
-        assert abs(seen - wanted) < 5 * (wanted * (1 - wanted) / count) ** 0.5, (least, most)
+    for minimum, maximum in ((0, 0), (1, 1), (2, 6), (7, 30), (31, 90)):
+        wanted = math.log((maximum + 2) / (minimum + 1)) / math.log(high - low + 2)
+        seen = sum(found[low + n] for n in range(minimum, maximum + 1)) / count
+        assert abs(seen - wanted) < 5 * (wanted * (1 - wanted) / count) ** 0.5, (minimum, maximum)
     assert draws(RandomSteps(3, 3, draw="log"), 5) == [3] * 5
     with pytest.raises(ValueError, match="lgo"):
         RandomSteps(1, 2, draw="lgo")

@@ -36,7 +36,7 @@ def solve(solver, cell, drive, **kwargs):
 
 
 def random_matrix(size, rate, seed=0):
-    """Of spectral radius `rate`."""
+    """A matrix with spectral radius `rate`."""
     generator = torch.Generator().manual_seed(seed)
     matrix = torch.randn(size, size, generator=generator, dtype=torch.float64)
     return rate * matrix / torch.linalg.eigvals(matrix).abs().max()
@@ -65,7 +65,7 @@ def test_solves_the_transposed_problem_through_the_same_call(make):
     torch.testing.assert_close(u, truth, rtol=1e-8, atol=0)
 
 
-def test_fixed_steps_of_the_transposed_problem_are_the_neumann_series():
+def test_transposed_fixed_steps_are_the_neumann_series():
     matrix = random_matrix(6, 0.9)
     g = (drive_for(LinearCell(matrix)),)
     step = AffineStep(lambda v: (v[0] @ matrix,), g)
@@ -73,7 +73,7 @@ def test_fixed_steps_of_the_transposed_problem_are_the_neumann_series():
     torch.testing.assert_close(plain.state[0], series.state[0], rtol=1e-13, atol=0)
 
 
-def test_anderson_with_enough_memory_solves_a_linear_problem_in_its_dimension():
+def test_anderson_solves_linear_problems_in_their_dimension():
     """Like GMRES, to which it is equivalent there (Walker & Ni 2011): D + 1 residuals span everything."""
     cell = LinearCell(random_matrix(4, 0.95))
     drive = drive_for(cell)
@@ -85,7 +85,7 @@ def test_anderson_with_enough_memory_solves_a_linear_problem_in_its_dimension():
 
 
 @pytest.mark.parametrize("memory,damping", [(3, 1.0), (3, 0.6), (7, 1.0)])
-def test_every_point_of_anderson_is_that_of_a_dense_least_squares_solve(memory, damping):
+def test_points_of_anderson_are_dense_least_squares_solves(memory, damping):
     """Over more steps than it remembers, against Walker & Ni's formula by lstsq."""
     cell = TanhCell(size=12, rate=0.95)
     drive = drive_for(cell)
@@ -153,9 +153,9 @@ def test_a_sample_neither_waits_for_nor_feels_the_others(make):
     together = solver.solve(step([0, 1, 2]), start, visit=lambda h: seen.append(h[0]))
     assert len(seen) == together.stats.steps == together.stats.sample_steps.max()
     for n in range(3):
-        alone = solver.solve(step([n]), (start[0][n : n + 1],))
-        assert alone.stats.sample_steps.item() == together.stats.sample_steps[n]
-        torch.testing.assert_close(alone.state[0][0], together.state[0][n], rtol=1e-9, atol=1e-12)
+        single = solver.solve(step([n]), (start[0][n : n + 1],))
+        assert single.stats.sample_steps.item() == together.stats.sample_steps[n]
+        torch.testing.assert_close(single.state[0][0], together.state[0][n], rtol=1e-9, atol=1e-12)
         for later in seen[together.stats.sample_steps[n] :]:
             assert torch.equal(later[n], together.state[0][n])
     assert len(set(together.stats.sample_steps.tolist())) > 1
@@ -176,7 +176,7 @@ def test_scaling_the_problem_scales_the_answer_and_nothing_else(make, scale):
     assert torch.equal(scaled.stats.sample_steps, plain.stats.sample_steps)
 
 
-def test_the_state_of_least_residual_is_kept_when_the_solve_does_not_converge():
+def test_the_state_of_smallest_residual_is_kept():
     solver = Anderson(tol=1e-12, max_steps=7)
     cell = TanhCell(rate=3.0)
     drive = drive_for(cell)
@@ -193,11 +193,11 @@ def test_not_converging_is_reported_and_warned_of_once(solver):
     cell = TanhCell(rate=0.99)
     drive = drive_for(cell).requires_grad_()
     recurrence = Recurrence(cell, solver(tol=1e-9, max_steps=4), Implicit(solver(tol=1e-9, max_steps=3)))
-    with pytest.warns(UnconvergedWarning, match=r"forward run of 3 of 3.*max_steps=4.*residual of .* after 4 steps"):
+    with pytest.warns(UnconvergedWarning, match=r"forward run of 3 of 3.*after 4 steps"):
         output = recurrence(drive)
     assert output.stats.converged.tolist() == [False] * 3
     assert output.stats.steps == 4 and output.stats.sample_steps.tolist() == [4, 4, 4]
-    with pytest.warns(UnconvergedWarning, match="transposed solve of 3 of 3.*after 3 steps"):
+    with pytest.warns(UnconvergedWarning, match="transposed solve of 3.*after 3 steps"):
         output.state[0].sum().backward()
     assert output.stats.transpose.converged.tolist() == [False] * 3
     with warnings.catch_warnings():
@@ -227,7 +227,7 @@ def test_a_state_that_is_not_finite_is_reported_with_its_step(rule):
     assert not stats.converged[1] or rule == "deq"
 
 
-def test_accelerated_head_cell_is_as_near_in_12_evaluations_as_plain_steps_in_40():
+def test_anderson_is_nearer_in_12_evaluations_than_40_steps():
     torch.manual_seed(0)
     cell = GalaHGRUCell(256)
     drive = torch.randn(1, 256, 14, 14)
@@ -265,17 +265,17 @@ def test_empty_batch(make):
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="Anderson: memory is 0.*whole numbers from 1"):
+    with pytest.raises(ValueError, match="Anderson: memory is 0"):
         Anderson(memory=0)
     with pytest.raises(ValueError, match=r"Anderson: damping is 0.*\(0, 1\]"):
         Anderson(damping=0)
     with pytest.raises(ValueError, match=r"Broyden: tol is 1.*\(0, 1\)"):
         Broyden(tol=1)
-    with pytest.raises(ValueError, match="Broyden: max_steps is 0.*whole numbers from 1"):
+    with pytest.raises(ValueError, match="Broyden: max_steps is 0"):
         Broyden(max_steps=0)
-    with pytest.raises(ValueError, match=r"solver is Anderson.*gradient is Unrolled\(\).*FixedSteps.*Implicit"):
+    with pytest.raises(ValueError, match=r"solver is Anderson.*gradient is Unrolled"):
         Recurrence(TanhCell(), Anderson(), Unrolled())
-    with pytest.raises(TypeError, match="solver must have .*next_steps.*got NeumannSeries"):
+    with pytest.raises(TypeError, match="solver must have .*got NeumannSeries"):
         Recurrence(TanhCell(), NeumannSeries(), Implicit(NeumannSeries()))
-    with pytest.raises(ValueError, match="solver is 'Newton'; allowed: .*Anderson.*FixedSteps"):
+    with pytest.raises(ValueError, match="solver is 'Newton'; allowed: .*Anderson"):
         learning_rule("deq", TanhCell(), steps=4, solver="Newton")
