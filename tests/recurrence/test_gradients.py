@@ -13,6 +13,7 @@ from helpers.problems import (
     push,
 )
 
+from crbp_d2.cells import HGRUCell
 from crbp_d2.recurrence import (
     FixedSteps,
     Implicit,
@@ -43,6 +44,30 @@ def test_series_is_the_exact_partial_sum(problem, num_terms):
     for ours, truth in zip(gradients(cell, drive, loss_of(output.state)), push(cell, drive, at, u), strict=True):
         torch.testing.assert_close(ours, truth, **EXACT)
     assert output.stats.transpose.sample_steps.tolist() == [num_terms] * len(drive)
+
+
+def test_series_of_samples_coupled_by_batch_norm():
+    torch.manual_seed(0)
+    cell = HGRUCell(2, 3, norm="BN").double()
+    drive = torch.randn(3, 2, 5, 5, dtype=torch.float64)
+    # Gradients of different sizes, none so small that its sample's series would be cut as growing.
+    weights = torch.tensor([1.0, 0.4, 2.2], dtype=torch.float64).view(3, 1, 1, 1)
+
+    def loss_of_samples(state):
+        return (weights * state[0].sin()).sum()
+
+    (h,) = iterate(cell, drive, 3)
+    h.requires_grad_()
+    new = cell(drive, (h,))
+    u = term = torch.autograd.grad(loss_of_samples(new), new, retain_graph=True)[0]
+    for _ in range(4):
+        (term,) = torch.autograd.grad(new[0], h, term, retain_graph=True)
+        u = u + term
+    truth = torch.autograd.grad(new, [*cell.parameters()], u)
+    state = learning_rule("rbp", cell, steps=4, num_terms=4)(drive).state
+    ours = torch.autograd.grad(loss_of_samples(state), [*cell.parameters()])
+    for found, right in zip(ours, truth, strict=True):
+        torch.testing.assert_close(found, right, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 7])

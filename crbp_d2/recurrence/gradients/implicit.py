@@ -13,7 +13,7 @@ from crbp_d2.utils.tracing import refuse_batched, refuse_transform
 from ..guards import kept_from_checkpoint, once_differentiated, reaches_beyond, start_recording
 from ..interfaces import Cell, Penalty, Run, Solution, Solver, SolveStats, TransposeSolver
 from ..solvers.base import AffineStep, warn_unconverged
-from ..state import State, per_sample, rows, total, vjp
+from ..state import State, per_sample, total, vjp
 from ..supervision import Supervision
 from .unrolled import check_last_states
 
@@ -92,14 +92,17 @@ class Implicit:
 
 
 def _power_of_two(g: State) -> Tensor:
-    """For each sample the power of two that brings its largest element near 1, so that products neither overflow nor
-    vanish in half precision, whatever the loss scale."""
-    sizes = [rows(part).abs().amax(dim=1).float() for part in g if part.shape[1:].numel()]
+    """The power of two that brings the largest element of g near 1, N times.
+
+    Products then neither overflow nor vanish in half precision, whatever the loss scale. One for all samples: a batch
+    norm couples them, and a solve is linear only in the batch as a whole.
+    """
+    sizes = [part.abs().amax().float() for part in g if part.numel()]
     if not sizes:
         return g[0].new_ones(len(g[0]), dtype=torch.float32)
-    size = sizes[0] if len(sizes) == 1 else torch.stack(sizes).amax(dim=0)
-    # mantissa / size is 2 ** -exponent; it is undefined for 0 and what is not finite.
-    return (torch.frexp(size).mantissa / size).nan_to_num(nan=1.0, posinf=2.0**126)
+    size = sizes[0] if len(sizes) == 1 else torch.stack(sizes).amax()
+    # mantissa / size is 2 ** -exponent; it is undefined for 0 and for infinite sizes.
+    return (torch.frexp(size).mantissa / size).nan_to_num(nan=1.0, posinf=2.0**126).expand(len(g[0]))
 
 
 def _times(state: State, factor: Tensor) -> State:
