@@ -159,10 +159,6 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
                 {"penalty": node.PENALTY.NAME, "rule": node.RULE},
                 "this rule has no penalty; leave the name out, or choose a rule with one, such as 'crbp' or 'cbptt'",
             )
-        if "penalty" not in settings:
-            # The bases of all rules set them, so only the name shows that a penalty is wanted.
-            for name in ("bound", "reduction", "power_iterations"):
-                del settings[name]
         recurrence = learning_rule(node.RULE, cell, node.STEPS, **settings)
         solver = recurrence.solver
         if settings["max_steps"] and not solver.stops_at_tol:

@@ -215,7 +215,7 @@ def learning_rule(
         penalty: a name in PENALTIES, for a rule with a penalty; "": the paper's.
         early_stop: residual of an EarlyExit around the solver; None: no early exit.
         settings: arguments of the rules, solvers and penalties in this module, by name. Those that the rule and
-            its parts do not take have no effect, except that a rule without penalty rejects those of penalties.
+            its parts do not take have no effect.
 
     Raises:
         SettingError: an unknown name, or a value that a part rejects.
@@ -229,12 +229,8 @@ def learning_rule(
     for setting in settings:
         if setting not in known:
             raise TypeError(f"learning_rule: unknown setting {setting!r}; known: {', '.join(sorted(known))}")
-    if "penalty" not in own:
-        given = {"penalty": penalty} if penalty else {}
-        given |= {setting: settings[setting] for part in PENALTIES.values() for setting in signature(part).parameters
-                  if setting in settings}  # fmt: skip
-        if given:
-            raise ContradictionError({**given, "rule": name}, "this rule has no penalty; leave it out", "learning_rule")
+    if penalty and "penalty" not in own:
+        raise ContradictionError({"penalty": penalty, "rule": name}, "this rule has no penalty", "learning_rule")
     parts: dict[str, Any] = {}
     if "solver" in own:
         solve = SOLVERS[solver if solver != "" else own["solver"].default]

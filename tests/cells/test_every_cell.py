@@ -6,7 +6,6 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from helpers.problems import only_with_penalty
 
 from crbp_d2.cells import CELLS, FeedforwardControl, build_cell
 from crbp_d2.layers.convolution import set_convolution
@@ -45,7 +44,7 @@ def test_any_cell_goes_with_any_rule(name, rule):
         phantom_damping=1.0,
         num_terms=0,
         max_steps=1,
-        **only_with_penalty(rule, bound=0.0),
+        bound=0.0,
     )
     output = recurrence(drive)
     loss = sum(part.sin().sum() for part in output.state)

@@ -16,11 +16,6 @@ from crbp_d2.recurrence import RULES
 PLAIN = [name for name, rule in RULES.items() if signature(rule).parameters["solver"].default == "FixedSteps"]
 
 
-def only_with_penalty(rule: str, **settings) -> dict:
-    """The settings of a penalty, for a rule that has one."""
-    return settings if "penalty" in signature(RULES[rule]).parameters else {}
-
-
 class TanhCell(nn.Module):
     """h' = tanh(W h + V z); a contraction of rate `rate` near zero. drive, state: N x size."""
 

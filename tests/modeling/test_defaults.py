@@ -86,10 +86,10 @@ def config(*options):
 
 
 def default(owner, argument):
-    found = inspect.signature(owner).parameters.get(argument)
-    if found is None:  # One of the keywords of a base class.
-        return next(default(base, argument) for base in owner.__bases__ if base is not object)
-    return found.default
+    # Else one of the keywords of a base class.
+    owners = inspect.getmro(owner) if inspect.isclass(owner) else (owner,)
+    found = (inspect.signature(o).parameters.get(argument) for o in owners if o is not object)
+    return next(parameter.default for parameter in found if parameter is not None)
 
 
 def leaves(node, prefix):

@@ -12,7 +12,6 @@ from detectron2.modeling.roi_heads.mask_head import build_mask_head, mask_rcnn_l
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from helpers.paths import ROOT
-from helpers.problems import only_with_penalty
 from torch.nn import functional as F
 
 from crbp_d2 import add_crbp_config
@@ -25,7 +24,7 @@ CLASSES = 3
 
 def make_head(rule="crbp", in_channels=8, channels=8, **kwargs):
     torch.manual_seed(0)
-    recurrence = learning_rule(rule, GalaHGRUCell(channels), steps=3, **only_with_penalty(rule, bound=0.0))
+    recurrence = learning_rule(rule, GalaHGRUCell(channels), steps=3, bound=0.0)
     return RecurrentMaskHead(
         ShapeSpec(channels=in_channels), recurrence=recurrence, num_classes=CLASSES, conv_dim=8, **kwargs
     )

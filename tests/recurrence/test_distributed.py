@@ -5,7 +5,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from helpers import forked
-from helpers.problems import only_with_penalty
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -19,7 +18,7 @@ class Model(nn.Module):
     def __init__(self, rule):
         super().__init__()
         torch.manual_seed(0)
-        self.recurrence = learning_rule(rule, GalaHGRUCell(8), steps=4, **only_with_penalty(rule, bound=0.0))
+        self.recurrence = learning_rule(rule, GalaHGRUCell(8), steps=4, bound=0.0)
 
     def forward(self, drive):
         output = self.recurrence(drive)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers.problems import PLAIN, LinearCell, TanhCell, drive_for, iterate, only_with_penalty
+from helpers.problems import PLAIN, LinearCell, TanhCell, drive_for, iterate
 from torch import nn
 
 from crbp_d2.cells import GalaHGRUCell
@@ -66,7 +66,7 @@ def test_training_without_gradients_has_the_penalty_value(rule, settings, mode):
     """A validation loss of a user's loop: the model in training mode, gradients off."""
     torch.manual_seed(0)
     cell = GalaHGRUCell(8, timescale=4)
-    recurrence = learning_rule(rule, cell, steps=6, **only_with_penalty(rule, bound=0.0), **settings)
+    recurrence = learning_rule(rule, cell, steps=6, bound=0.0, **settings)
     drive = torch.randn(5, 8, 6, 6)
     torch.manual_seed(1)
     truth = recurrence(drive, steps=6)
@@ -113,7 +113,7 @@ def test_bfloat16_autocast_is_close_to_float32(rule):
     torch.manual_seed(0)
     cell = GalaHGRUCell(16, timescale=4)
     drive = torch.randn(8, 16, 7, 7)
-    recurrence = learning_rule(rule, cell, steps=4, **only_with_penalty(rule, reduction="mean"))
+    recurrence = learning_rule(rule, cell, steps=4, reduction="mean")
 
     def gradients(enabled):
         cell.zero_grad()

@@ -19,7 +19,6 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from crbp_d2.recurrence import Recurrence, UnconvergedWarning, learning_rule
-from crbp_d2.recurrence.rules import has_penalty
 
 from .tables import Table
 from .training_step import Problem, mask_problem, recurrence_step
@@ -132,8 +131,9 @@ def peak_of(events: list[dict]) -> int:
 
 
 def _recurrence(rule: str, steps: int, problem: Problem) -> Recurrence:
-    penalty = {"bound": problem.bound, "reduction": problem.reduction} if has_penalty(rule) else {}
-    return learning_rule(rule, problem.cell, steps=steps, truncation=min(3, steps), **penalty)
+    return learning_rule(
+        rule, problem.cell, steps=steps, truncation=min(3, steps), bound=problem.bound, reduction=problem.reduction
+    )
 
 
 def _measure(rule: str, steps: int, samples: int = SAMPLES) -> StepCost:
