@@ -8,7 +8,7 @@ import torch
 from detectron2.engine import SimpleTrainer
 from torch import Tensor, nn
 
-from crbp_d2.modeling.solve_events import summarize
+from crbp_d2.modeling.heads import summarize
 from crbp_d2.recurrence import Recurrence
 
 

@@ -20,8 +20,7 @@ from crbp_d2.recurrence import Recurrence
 from crbp_d2.utils.errors import ContradictionError, SettingError, check_choice, check_number
 
 from .build import arguments, build_feedforward, build_recurrence, head_settings, keyed
-from .heads import RecurrentHead
-from .solve_events import log_solve
+from .heads import RecurrentHead, log_solve
 
 CLASSES = ("background", "target")
 

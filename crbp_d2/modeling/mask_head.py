@@ -21,8 +21,7 @@ from crbp_d2.recurrence import Recurrence, RecurrenceOutput
 from crbp_d2.utils.errors import check_whole
 
 from .build import build_recurrence, keyed, panoptic_head_settings
-from .heads import RecurrentHead, check_readout_norm
-from .solve_events import log_solve
+from .heads import RecurrentHead, check_readout_norm, log_solve
 
 
 @ROI_MASK_HEAD_REGISTRY.register()

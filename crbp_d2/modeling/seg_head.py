@@ -20,8 +20,7 @@ from crbp_d2.recurrence import Recurrence
 from crbp_d2.recurrence.state import State, select, total
 
 from .build import build_recurrence, keyed, panoptic_head_settings
-from .heads import RecurrentHead, check_readout_norm
-from .solve_events import log_solve
+from .heads import RecurrentHead, check_readout_norm, log_solve
 
 
 @dataclass

@@ -184,9 +184,8 @@ def test_refusals_name_what_is_wrong():
         learning_rule("crbp", cell, steps=3, reduction="max")
     with pytest.raises(ValueError, match="supervision is 'every'.*Implicit"):
         Recurrence(cell, FixedSteps(3), Implicit(NeumannSeries()), supervision="every")
-    for setting in ({"penalty": "Lipschitz"}, {"bound": 0.5}, {"reduction": "sum"}, {"power_iterations": 2}):
-        with pytest.raises(ContradictionError, match=f"{next(iter(setting))} is .*rule is 'rbp'"):
-            learning_rule("rbp", cell, steps=3, **setting)
+    with pytest.raises(ContradictionError, match="penalty is 'Lipschitz'.*rule is 'rbp'"):
+        learning_rule("rbp", cell, steps=3, penalty="Lipschitz")
     with pytest.raises(ValueError, match="supervision is 'all'"):
         Recurrence(cell, FixedSteps(3), Unrolled(), supervision="all")
     with pytest.raises(ValueError, match="2 x 3 to one of 2 x 4"):
