@@ -1,4 +1,4 @@
-"""What works without detectron2, and what is said where it is missing."""
+"""Parts that work without detectron2, and the message of those that need it."""
 
 import subprocess
 import sys

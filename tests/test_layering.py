@@ -1,4 +1,4 @@
-"""Imports of the package go down its list of layers only, and never in a circle."""
+"""Imports of the package go down its list of layers only, without cycles."""
 
 import ast
 from pathlib import Path
@@ -23,7 +23,7 @@ LAYERS = (
     ("cli",),
 )
 LEVELS = {name: level for level, names in enumerate(LAYERS) for name in names}
-# Its functions build models, which stand above it.
+# Its functions build models, which are above it.
 DEFERRED = "crbp_d2.model_zoo"
 PURE_TORCH = ("recurrence", "layers", "cells")
 

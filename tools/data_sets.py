@@ -1,4 +1,4 @@
-"""Names of data sets that are no longer wanted."""
+"""Removal of registered data sets."""
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 

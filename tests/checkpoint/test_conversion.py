@@ -162,19 +162,19 @@ def test_wrong_files_are_refused_by_name(released, tool, tmp_path):
     target = build("panoptic_R50_crbp.yaml").state_dict()
     key = f"{HEAD}recurrent.w_gate_inh"
 
-    with pytest.raises(ValueError, match="nothing in it becomes .*recurrence.cell.inhibition.weight"):
+    with pytest.raises(ValueError, match="nothing .*cell.inhibition.weight"):
         convert({name: value for name, value in file.items() if "w_gate_inh" not in name}, "panoptic", target)
-    with pytest.raises(ValueError, match=r"w_gate_inh is \(256, 256, 5, 5\), but .*inhibition.weight.*3, 3\)"):
+    with pytest.raises(ValueError, match=r"w_gate_inh is \(256, 256, 5, 5\), but"):
         wide = torch.zeros(256, 256, 5, 5)
         convert({**file, key: wide, f"{HEAD}mask_fcn_rnn.w_gate_inh": wide}, "panoptic", target)
-    with pytest.raises(ValueError, match="mask_fcn_rnn.w_gate_inh and .*recurrent.w_gate_inh .* differ"):
+    with pytest.raises(ValueError, match="mask_fcn_rnn.w_gate_inh and .* differ"):
         convert({**file, key: file[key] + 1}, "panoptic", target)
 
     out = str(tmp_path / "out.pth")
     with pytest.raises(SystemExit, match="nothing.pth"):
         tool(["--model", "panoptic", str(tmp_path / "nothing.pth"), out])
     torch.save({"model": [1, 2]}, tmp_path / "list.pth")
-    with pytest.raises(SystemExit, match="list.pth holds no parameters under 'model'"):
+    with pytest.raises(SystemExit, match="list.pth .*under 'model'"):
         tool(["--model", "panoptic", str(tmp_path / "list.pth"), out])
     torch.save({"model": file}, tmp_path / "same.pth")
     with pytest.raises(SystemExit, match="OUT is the file IN"):
@@ -190,6 +190,6 @@ class RunsCode:
 def test_code_in_a_file_is_not_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"model": {"weight": RunsCode()}}, "evil.pth")
-    with pytest.raises(ValueError, match="evil.pth is not a file of tensors that loads without executing code"):
+    with pytest.raises(ValueError, match="evil.pth is not a file of tensors"):
         load_released("evil.pth", "panoptic")
     assert not Path("executed").exists()

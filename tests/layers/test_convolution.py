@@ -47,7 +47,7 @@ def test_empty_batches(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_wrong_shapes_get_torchs_own_message(method):
-    with pytest.raises(RuntimeError, match=r"expected input\[2, 5, 9, 8\] to have 3 channels"):
+    with pytest.raises(RuntimeError, match=r"input\[2, 5, 9, 8\] to have 3 channels"):
         layer(method, kernel_size=3)(normal(2, 5, 9, 8))
 
 

@@ -29,7 +29,7 @@ def by(method, x, weight):
 
 
 def error(found, x, weight):
-    """Of float32, largest and root mean square."""
+    """Largest and root mean square error of a float32 result."""
     wrong = found.double() - F.conv2d(x.double(), weight.double(), padding=weight.shape[-1] // 2)
     return wrong.abs().max().item(), wrong.square().mean().sqrt().item()
 

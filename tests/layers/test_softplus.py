@@ -21,7 +21,7 @@ def test_values_are_relatively_exact_everywhere(dtype, tolerance):
 
 
 def test_the_coefficients_interpolate_the_series():
-    """Of 2 atanh(z) / z in z^2, from 0 to 1/9 at Chebyshev's points, to less than float32's rounding."""
+    """The series 2 atanh(z) / z in z^2, from 0 to 1/9 at Chebyshev's points, within float32's rounding."""
     nodes = (1 + np.cos(np.pi * (np.arange(5) + 0.5) / 5)) / 18
     roots = np.sqrt(nodes)
     truth = np.polynomial.polynomial.polyfit(nodes, 2 * np.arctanh(roots) / roots, 4)

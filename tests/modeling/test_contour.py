@@ -72,9 +72,9 @@ def test_stem_is_the_square_of_its_convolution():
     features = stem(images)["stem"]
     assert stem.output_shape()["stem"].channels == 6 and stem.output_shape()["stem"].stride == 1
     torch.testing.assert_close(features, F.conv2d(images, gabor_bank(6, 5), padding=2) ** 2)
-    with pytest.raises(ValueError, match="ContourStem takes images of 1 channel, got 3"):
+    with pytest.raises(ValueError, match="images of 1 channel, got 3"):
         stem(torch.rand(2, 3, 9, 8))
-    with pytest.raises(ValueError, match="kernel_size is 4; allowed: odd numbers from 3"):
+    with pytest.raises(ValueError, match="kernel_size is 4; allowed: odd"):
         ContourStem(kernel_size=4)
 
 
@@ -87,7 +87,7 @@ def test_detectron2_gets_a_segmentor_like_any_other():
         assert [output["sem_seg"].shape for output in outputs] == [(2, SIZE, SIZE)] * 2
         larger = model([{**record, "height": 2 * SIZE, "width": SIZE} for record in inputs(labels=False)])
     assert larger[0]["sem_seg"].shape == (2, 2 * SIZE, SIZE)
-    # Predictions start at the prior probability; the two images share the norms' statistics alone.
+    # Predictions start at the prior probability; the two images share only the norms' statistics.
     start = outputs[0]["sem_seg"].softmax(dim=0)[1]
     assert start.mean() == pytest.approx(0.01, rel=0.1)
 
@@ -146,8 +146,8 @@ def test_predictions_after_several_steps_come_from_one_run(rule):
             if rule in ("deq", "phantom") and t < 7:
                 continue  # its states on the way are candidates, of which a run that ends there takes the best
             model.sem_seg_head.test_steps = t
-            for output, alone in zip(outputs, model(records), strict=True):
-                torch.testing.assert_close(output["sem_seg_by_step"][t], alone["sem_seg"])
+            for output, single in zip(outputs, model(records), strict=True):
+                torch.testing.assert_close(output["sem_seg_by_step"][t], single["sem_seg"])
         model.sem_seg_head.test_steps = None
         plain = model(records)[0]
         torch.testing.assert_close(outputs[0]["sem_seg"], plain["sem_seg"])
@@ -171,7 +171,7 @@ def test_feedforward_control_has_the_same_readout_and_no_steps():
 def test_bad_targets_are_named():
     head = ContourSegHead({"stem": ShapeSpec(channels=4)}, recurrence=learning_rule("bptt", HGRUCell(4, 3), steps=2))
     state = torch.rand(2, 4, 6, 6)
-    with pytest.raises(ValueError, match=r"targets are \(2, 6, 5\), but the predictions \(2, 2, 6, 6\)"):
+    with pytest.raises(ValueError, match=r"targets are \(2, 6, 5\)"):
         head.focal_loss(state, torch.zeros(2, 6, 5, dtype=torch.long))
     with pytest.raises(ValueError, match="training needs the inputs' 'sem_seg'"):
         head({"stem": state})
@@ -207,5 +207,5 @@ def test_settings_that_do_not_fit_are_refused(options, message):
 
 
 def test_a_model_for_colour_images_is_refused():
-    with pytest.raises(ValueError, match=r"MODEL.PIXEL_MEAN is \[0.0, 0.0, 0.0\].*1 channel"):
+    with pytest.raises(ValueError, match=r"PIXEL_MEAN is \[0.0, 0.0.*1 channel"):
         build_model(config("MODEL.PIXEL_MEAN", [0.0, 0.0, 0.0]))

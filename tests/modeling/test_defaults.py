@@ -35,7 +35,7 @@ from crbp_d2.recurrence import (
 )
 
 HEADS = (RecurrentMaskHead, RecurrentSemSegHead, ContourSegHead)
-# Key -> the constructors' arguments it stands for.
+# Key -> the constructors' arguments it sets.
 SAME = {
     "MODEL.RECURRENCE.TRUNCATION": [(Truncated, "truncation"), (Phantom, "truncation")],
     "MODEL.RECURRENCE.PHANTOM_DAMPING": [(Phantom, "damping")],

@@ -42,7 +42,7 @@ def test_every_rule_and_cell_gives_losses_gradients_and_logits(rule, cell):
     assert logits.shape == (2, 5, 32, 48) and nothing == {}
 
 
-def test_it_is_detectron2s_head_with_the_recurrence_before_the_predictor():
+def test_the_recurrence_runs_between_fusion_and_predictor():
     head = head_of().eval()
     x = features()
     fused = head.scale_heads[0](x["p2"]) + head.scale_heads[1](x["p3"])
@@ -71,14 +71,14 @@ def test_a_carried_state_goes_on_where_the_last_picture_ended():
     head.test_steps = 6
     expected = head(x)[0]
     head.test_steps = 3
-    alone = head(x)[0]
+    single = head(x)[0]
     with head.carry_state():
         first, second = head(x)[0], head(x)[0]
         smaller = head(features(batch=1))[0]
-    torch.testing.assert_close(first, alone)
+    torch.testing.assert_close(first, single)
     torch.testing.assert_close(second, expected)
     torch.testing.assert_close(smaller, head(features(batch=1))[0])
-    torch.testing.assert_close(head(x)[0], alone)
+    torch.testing.assert_close(head(x)[0], single)
 
 
 @torch.no_grad()

@@ -98,7 +98,7 @@ def test_it_builds_trains_a_step_and_infers(name):
     if "dconv" in name and not has_compiled_part():
         pytest.skip("deformable convolutions need detectron2's compiled part")
     settings = settings_of(name)
-    # Configs that differ in their schedule alone have one model.
+    # Configs that differ only in their schedule have one model.
     tried = (settings.MODEL.dump(), settings.TEST.dump(), settings.INPUT.FORMAT)
     if tried not in TRIED:
         builds_trains_a_step_and_infers(name)
@@ -106,7 +106,7 @@ def test_it_builds_trains_a_step_and_infers(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "dconv" not in name])
-def test_the_command_takes_it_with_the_heads_name_alone(name):
+def test_the_command_takes_it_with_the_heads_name_only(name):
     arguments = ["--config-file", get_config_file(name), "MODEL.ROI_MASK_HEAD.NAME", "RecurrentMaskHead"]
     cfg = checked_config(argument_parser().parse_args(arguments))
     assert cfg.MODEL.ROI_MASK_HEAD.NAME == "RecurrentMaskHead"
@@ -153,7 +153,7 @@ def test_the_command_trains_and_evaluates_it_on_own_data(own, tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if "dconv" in name])
-def test_without_the_compiled_part_a_config_that_needs_it_names_its_key(tmp_path, monkeypatch, name):
+def test_a_missing_compiled_part_is_named_with_its_key(tmp_path, monkeypatch, name):
     monkeypatch.setattr(compiled, "has_compiled_part", lambda: False)
     with pytest.raises(SystemExit) as stopped:
         main(["--config-file", get_config_file(name), *map(str, SMALL), "OUTPUT_DIR", str(tmp_path / "run")])
@@ -181,5 +181,5 @@ def test_the_norm_of_the_head_is_that_of_the_readout():
 
 
 def test_a_norm_that_the_readout_has_not_is_an_error():
-    with pytest.raises(ValueError, match="MODEL.ROI_MASK_HEAD.NORM is 'naiveSyncBN'"):
+    with pytest.raises(ValueError, match="ROI_MASK_HEAD.NORM is 'naiveSyncBN'"):
         build("COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", "MODEL.ROI_MASK_HEAD.NORM", "naiveSyncBN")

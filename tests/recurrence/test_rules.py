@@ -141,7 +141,7 @@ def test_mixed_losses_are_those_of_one_run(problem, low, high):
     loss = sum(weight * loss_of(state) for weight, state in output.supervised)
     for ours, truth in zip(gradients(cell, drive, loss), mixed(cell, drive, 7, drawn, 4, 0.3), strict=True):
         torch.testing.assert_close(ours, truth, **EXACT)
-    # Evaluation, and whoever names a number of steps, reads the last state alone.
+    # Evaluation and a given number of steps read only the last state.
     for read in (recurrence(drive, steps=9), recurrence.eval()(drive)):
         assert [weight for weight, _ in read.supervised] == [1.0]
 
