@@ -1,6 +1,6 @@
 """Recurrent vision modules trained at their fixed point, for detectron2.
 
-`crbp_d2.recurrence` and `crbp_d2.cells` need torch alone. Every name below needs detectron2, and
+`crbp_d2.recurrence` and `crbp_d2.cells` need only torch. Every name below needs detectron2, and
 importing one of them also registers this package's heads and models in detectron2's registries.
 """
 

@@ -57,7 +57,7 @@ class Checkpointer(DetectionCheckpointer):
         write_text(os.path.join(self.save_dir, LAST), last_filename_basename)
 
     def has_checkpoint(self) -> bool:
-        """Whether there is a checkpoint to resume from, damaged or not."""
+        """True if there is a checkpoint to resume from, damaged or not."""
         return has_checkpoint(self.save_dir)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict:
@@ -162,7 +162,7 @@ class Checkpointer(DetectionCheckpointer):
         incompatible = super()._load_model(checkpoint)
         names = self.model.state_dict().keys()
         if names and not names - incompatible.missing_keys:
-            unexpected = [f"{name} is in the file alone" for name in incompatible.unexpected_keys]
+            unexpected = [f"{name} is only in the file" for name in incompatible.unexpected_keys]
             raise UnusableCheckpoint(
                 f"none of the parameters in {self._path} fits this model: "
                 f"{_listed([*_shapes(incompatible), *unexpected])}"
@@ -185,7 +185,7 @@ def checkpoint_files(folder: str) -> list[str]:
 
 
 def has_checkpoint(folder: str) -> bool:
-    """Whether a folder has a checkpoint to resume from, damaged or not."""
+    """True if a folder has a checkpoint to resume from, damaged or not."""
     damaged: dict[str, str] = {}
     return bool(list(newest_first(folder, damaged)) or damaged)
 
@@ -240,7 +240,7 @@ def _differences(wanted: dict, found: dict) -> Iterator[str]:
             yield f"{name} is missing in the file"
         elif (shape := tuple(getattr(found[name], "shape", ()))) != tuple(value.shape):
             yield f"{name} is {shape} in the file, {tuple(value.shape)} in the model"
-    yield from (f"{name} is in the file alone" for name in found if name not in wanted)
+    yield from (f"{name} is only in the file" for name in found if name not in wanted)
 
 
 def _shapes(incompatible) -> list[str]:
@@ -289,7 +289,7 @@ def check_weights(path: str, key: str = "MODEL.WEIGHTS") -> None:
 
 
 def is_cached(path: str) -> bool:
-    """Whether weights are on this machine: a file, or a URL or detectron2:// name that was fetched before."""
+    """True if weights are on this machine: a file, or a URL or detectron2:// name that was fetched before."""
     url = path.replace(Detectron2Handler.PREFIX, Detectron2Handler.S3_DETECTRON2_PREFIX, 1)
     parts = urlparse(url)
     if not parts.scheme.startswith("http"):

@@ -35,7 +35,7 @@ def load_tensors(path: str, mmap: bool = False) -> Any:
     with open(path, "rb") as file:
         if not file.read(1):
             raise UnusableCheckpoint(f"{path} is empty")
-    # Files of torch before 1.6 are none.
+    # Files of torch before 1.6 are not zip archives.
     archive = zipfile.is_zipfile(path)
     try:
         if archive and not mmap:

@@ -50,7 +50,7 @@ HGRU = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How one kind of released file is laid out.
+    """The layout of one kind of released file.
 
     entry: key of the parameters in the file.
     names: their prefixes or full names -> ours; the longest match counts, a name without one stays.

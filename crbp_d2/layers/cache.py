@@ -42,7 +42,7 @@ def many_products() -> Iterator[None]:
 
 
 def serves_many_products() -> bool:
-    """Whether such a step is being recorded in this thread."""
+    """True if such a step is being recorded in this thread."""
     return _MANY_PRODUCTS.get()
 
 

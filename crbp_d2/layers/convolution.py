@@ -82,7 +82,7 @@ class HorizontalConv2d(nn.Conv2d):
         return self._conv_forward(x, self._laid_out_for(x, weight), bias)
 
     def _is_computable(self, x: Tensor, weight: Tensor) -> bool:
-        """Whether other ways compute this; empty, complex and mismatched arguments are left to torch."""
+        """True if other methods compute this; empty, complex and mismatched arguments are left to torch."""
         fits = x.dim() == 4 and x.shape[1] == self.in_channels and x.numel() > 0 and x.device == weight.device
         same = x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type)
         return fits and same and x.dtype in PRECISIONS and weight.dtype in PRECISIONS

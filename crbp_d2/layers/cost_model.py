@@ -1,4 +1,4 @@
-"""Where a Fourier transform begins to pay: a function of a convolution's shape, its precision and the kind of device.
+"""Cost model of Fourier transforms: a function of a convolution's shape, its precision and the kind of device.
 
 The same in every process, on every machine and whatever its load, so that two runs with one seed compute the same.
 The predicted times are of one forward and one vector-Jacobian product in the input, which training at a fixed point
@@ -130,7 +130,7 @@ def predicted_seconds(problem: Problem, dtype: torch.dtype, device: str) -> dict
 
 
 def supports(method: str, problem: Problem) -> bool:
-    """Whether a method may pay for a shape, its memory in proportion."""
+    """True if a method may pay for a shape, its memory in proportion."""
     p = problem
     if method == "direct" or p.kernel_size < SMALLEST_KERNEL:
         return method == "direct"

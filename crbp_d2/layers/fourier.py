@@ -114,7 +114,7 @@ def _transform(x: Tensor, size: Size, conjugate: bool = False) -> Tensor:
 def _invert(y: Tensor, size: Size, image: Size, conjugate: bool = False) -> Tensor:
     """F x N x K, or its conjugate, -> N x K x H x W."""
     height, width = image
-    # The columns first, as they lie, so that the rows below the image need no more.
+    # Columns first, contiguous in memory; the empty rows below the image are then skipped.
     y = y.unflatten(0, (size[0], -1))
     # The inverse of a conjugate is the conjugate of the forward transform.
     y = torch.fft.fft(y, dim=0, norm="forward").conj() if conjugate else torch.fft.ifft(y, dim=0)

@@ -169,7 +169,7 @@ def _sliced_gradients(function: Function, wanted: list[int], g: Tensor, tensors:
 def _saving_as_usual() -> ExitStack:
     """A context in which tensors are saved without the hooks in force, such as those of an outer checkpoint."""
     stack = ExitStack()
-    with suppress(RuntimeError):  # Hooks are disabled, so there are none.
+    with suppress(RuntimeError):  # Raised while hooks are disabled.
         # Detached: a tensor that a hook returns as it is would keep its own graph alive.
         stack.enter_context(saved_tensors_hooks(torch.Tensor.detach, lambda tensor: tensor))
     return stack

@@ -23,7 +23,7 @@ def result_dtype(x: Tensor) -> torch.dtype:
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether images are channels-last in memory, and not contiguous as well."""
+    """True if images are channels-last in memory, and not contiguous as well."""
     return x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=channels_last)
 
 

@@ -1,7 +1,7 @@
-"""From a config to the parts of a recurrent model. Nothing else reads MODEL.RECURRENCE to build something.
+"""Builds the parts of a recurrent model from a config; nothing else builds from MODEL.RECURRENCE.
 
-Ranges and choices stand in the constructors alone. ARGUMENTS says which argument a key becomes, and by the same table
-an error that a constructor raises is told in keys.
+Only the constructors know ranges and choices. ARGUMENTS maps keys to their arguments, and the names in an error that a
+constructor raises back to keys.
 """
 
 import functools
@@ -122,7 +122,7 @@ def _keys_of(cfg: CfgNode, owner: str, name: str) -> list[str]:
 
 
 def keyed(init: Callable[..., None]) -> Callable[..., None]:
-    """detectron2's `configurable` for an `__init__` whose invalid values are told by their keys."""
+    """detectron2's `configurable` for an `__init__` that names invalid values by their keys."""
     wrapped = configurable(init)
 
     @functools.wraps(wrapped)
@@ -174,13 +174,13 @@ def build_recurrence(cfg: CfgNode, channels: int) -> Recurrence:
 
 
 def _settles(cfg: CfgNode, recurrence: Recurrence) -> bool:
-    """Whether the states are trained to settle, each sample by itself, and no later ones are evaluated."""
+    """True if the states are trained to settle, each sample by itself, and no later ones are evaluated."""
     contracting = isinstance(recurrence.penalty, ContractionPenalty) and not recurrence.solver.stops_at_tol
     return contracting and not mixing_norms(recurrence.cell) and not cfg.TEST.STEPS_TO_EVALUATE
 
 
 def _cell_settings(cfg: CfgNode) -> dict[str, Any]:
-    """Those that are not the cell's own defaults."""
+    """Settings that are not the cell's own defaults."""
     node = cfg.MODEL.RECURRENCE
     given = arguments(cfg, "kernel_size", "norm", "timescale", "start", "form")
     settings = {name: value for name, value in given.items() if value != value_of(DEFAULTS, KEYS[name])}
@@ -190,7 +190,7 @@ def _cell_settings(cfg: CfgNode) -> dict[str, Any]:
 
 
 def build_feedforward(cfg: CfgNode, channels: int) -> FeedforwardControl:
-    """The feedforward control, its kernels and norms those of the cell in whose place it stands.
+    """The feedforward control, its kernels and norms those of the cell that it replaces.
 
     Raises:
         SettingError: an invalid value, by its key.
@@ -209,7 +209,7 @@ def readout_norm_key(cfg: CfgNode) -> str:
 
 
 def head_settings(cfg: CfgNode) -> dict[str, Any]:
-    """What a head takes from MODEL.RECURRENCE besides the recurrence itself."""
+    """Settings of a head in MODEL.RECURRENCE besides the recurrence itself."""
     settings = arguments(cfg, "readout_norm", "penalty_weight", "test_steps")
     return {**settings, "test_steps": settings["test_steps"] or None}
 

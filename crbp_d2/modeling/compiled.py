@@ -18,7 +18,7 @@ DEFORMABLE = "MODEL.RESNETS.DEFORM_ON_PER_STAGE"
 
 
 def has_compiled_part() -> bool:
-    """Whether `detectron2._C` can be imported."""
+    """True if `detectron2._C` can be imported."""
     try:
         import_module("detectron2._C")
     except ImportError:

@@ -37,7 +37,7 @@ class ContourStem(Backbone):
     def __init__(self, *, channels: int = 25, kernel_size: int = 7):
         super().__init__()
         check_whole("ContourStem", channels=channels)
-        check_odd("ContourStem", least=3, kernel_size=kernel_size)
+        check_odd("ContourStem", minimum=3, kernel_size=kernel_size)
         self.conv = nn.Conv2d(1, channels, kernel_size, padding=kernel_size // 2)
         with torch.no_grad():
             self.conv.weight.copy_(gabor_bank(channels, kernel_size))

@@ -34,7 +34,7 @@ def trajectory(cell: Cell, drive: Tensor, steps: int, state: State | None = None
         SettingError: steps is no whole number.
         ValueError: a drive or state of another shape than the cell's.
     """
-    check_whole("trajectory", least=0, steps=steps)
+    check_whole("trajectory", minimum=0, steps=steps)
     drive, state = begin(cell, drive, state)
     step = CellStep(cell, drive)
     states = [state]
@@ -62,7 +62,7 @@ def contraction(cell: Cell, drive: Tensor, steps: int, state: State | None = Non
     Raises:
         SettingError: steps < 2, which two changes of the state take.
     """
-    check_whole("contraction", least=2, steps=steps)
+    check_whole("contraction", minimum=2, steps=steps)
     states = trajectory(cell, drive, steps, state)
     changes = torch.stack(
         [sample_norm(tuple(y - x for x, y in zip(a, b, strict=True))) for a, b in zip(states, states[1:], strict=False)]

@@ -66,7 +66,7 @@ class ContractionPenalty:
 
     def __init__(self, bound: float = 0.9, reduction: str = "sum", iterations: int = 3):
         _check("ContractionPenalty", bound, reduction)
-        check_whole("ContractionPenalty", least=0, iterations=iterations)
+        check_whole("ContractionPenalty", minimum=0, iterations=iterations)
         self.bound = bound
         self.reduction = reduction
         self.iterations = iterations

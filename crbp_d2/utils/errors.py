@@ -72,26 +72,26 @@ class ContradictionError(SettingError):
         return ContradictionError(settings, self.reason, owner)
 
 
-def check_whole(owner: str, least: int = 1, **settings: object) -> None:
-    """Check that settings are whole numbers of at least `least`.
+def check_whole(owner: str, minimum: int = 1, **settings: object) -> None:
+    """Check that settings are whole numbers of at least `minimum`.
 
     Raises:
         SettingError: one that is not, be it a fraction, a bool or a string.
     """
     for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-            raise SettingError(name, value, f"whole numbers from {least}", owner)
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum:
+            raise SettingError(name, value, f"whole numbers from {minimum}", owner)
 
 
-def check_odd(owner: str, least: int = 1, **settings: object) -> None:
-    """Check that settings are odd numbers of at least `least`.
+def check_odd(owner: str, minimum: int = 1, **settings: object) -> None:
+    """Check that settings are odd numbers of at least `minimum`.
 
     Raises:
         SettingError: one that is not.
     """
     for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < least or value % 2 == 0:
-            raise SettingError(name, value, f"odd numbers from {least}", owner)
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < minimum or value % 2 == 0:
+            raise SettingError(name, value, f"odd numbers from {minimum}", owner)
 
 
 def check_number(owner: str, interval: str, **settings: Any) -> None:

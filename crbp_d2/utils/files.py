@@ -98,7 +98,7 @@ def write_json(path: str | Path, content: Any, **settings: Any) -> None:
     """Write strict JSON atomically: null for a number that is not finite.
 
     Args:
-        settings: of json.dumps.
+        settings: keyword arguments for json.dumps.
     """
     try:
         text = json.dumps(content, allow_nan=False, **settings)

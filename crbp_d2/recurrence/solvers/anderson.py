@@ -19,8 +19,8 @@ _FIRST_PLACES = 5
 class Anderson(Accelerated):
     """Anderson acceleration (type II), each sample on its own (Walker & Ni 2011, SIAM J. Numer. Anal. 49).
 
-    The next point mixes the last `memory` + 1 points so that their residuals cancel in the least
-    squares sense. The least squares problem is regularized relative to its own columns.
+    The next point mixes the last `memory` + 1 points so that their residuals cancel as far as
+    least squares allow. The least squares problem is regularized relative to its own columns.
 
     Args:
         memory: differences of earlier points to mix, M.

@@ -37,7 +37,7 @@ class NeumannSeries:
     stops_at_tol = False
 
     def __init__(self, num_terms: int = 15, tol: float = 0.0, growth_limit: float = 10.0):
-        check_whole("NeumannSeries", least=0, num_terms=num_terms)
+        check_whole("NeumannSeries", minimum=0, num_terms=num_terms)
         check_number("NeumannSeries", "[0, 1)", tol=tol)
         check_number("NeumannSeries", "(1, inf)", growth_limit=growth_limit)
         self.num_terms = self.steps = num_terms

@@ -56,7 +56,7 @@ class RandomSteps(AnyCell, nn.Module):
         check_budget("RandomSteps", low=low, high=high, tol=tol)
         steps = (low + high) // 2 if steps is None else steps
         check_budget("RandomSteps", steps=steps, tol=tol)
-        check_whole("RandomSteps", least=0, seed=seed)
+        check_whole("RandomSteps", minimum=0, seed=seed)
         check_choice("RandomSteps", DRAWS, draw=draw)
         if low > high:
             raise ContradictionError({"low": low, "high": high}, "low must be at most high", "RandomSteps")
