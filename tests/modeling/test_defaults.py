@@ -86,10 +86,9 @@ def config(*options):
 
 
 def default(owner, argument):
-    found = inspect.signature(owner).parameters.get(argument)
-    if found is None:  # One of the keywords of a base class.
-        return next(default(base, argument) for base in owner.__bases__ if base is not object)
-    return found.default
+    """The default of a constructor, which may be that of a base class."""
+    parameters = (inspect.signature(part).parameters for part in owner.__mro__ if part is not object)
+    return next(found[argument].default for found in parameters if argument in found)
 
 
 def leaves(node, prefix):
