@@ -76,10 +76,3 @@ def test_initial_values():
 @pytest.mark.parametrize("timescale", [1, 2])
 def test_short_timescales_start_with_open_gates(timescale):
     assert not GalaHGRUCell(8, timescale=timescale).gate_bias.any()
-
-
-def test_refusals():
-    with pytest.raises(ValueError, match="kernel_size is 4; allowed: odd"):
-        GalaHGRUCell(8, kernel_size=4)
-    with pytest.raises(ValueError, match="channels is 10; allowed: multiples of 4"):
-        GalaHGRUCell(10)

@@ -57,12 +57,3 @@ def test_chrono_biases_are_logarithms_of_opposite_sign():
     # Quantiles of uniform(1, 7).
     quantiles = torch.quantile(bias.exp(), torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
     torch.testing.assert_close(quantiles, torch.tensor([1.0, 2.5, 4.0, 5.5, 7.0]), rtol=0, atol=0.4)
-
-
-def test_refusals():
-    with pytest.raises(ValueError, match="form is 'other'; allowed: printed"):
-        HGRUCell(8, form="other")
-    with pytest.raises(ValueError, match="kernel_size is 4; allowed: odd"):
-        HGRUCell(8, kernel_size=4)
-    with pytest.raises(ValueError, match="timescale is 0"):
-        HGRUCell(8, timescale=0)

@@ -10,7 +10,6 @@ from detectron2.modeling import build_model
 from helpers.paths import ROOT
 
 from crbp_d2 import add_crbp_config
-from crbp_d2.cells import HGRUCell
 from crbp_d2.checkpoint.released import convert, load_released
 from crbp_d2.cli import convert_authors_weights
 
@@ -117,20 +116,6 @@ def test_panoptic_file_becomes_model_weights(released, tool, tmp_path, capsys):
         assert torch.equal(state[name].squeeze(), value.squeeze()), name
     named = {line.split(": ")[-1] for line in printed.splitlines() if line.startswith("left out")}
     assert named == {"pixel_mean", *(name for name in file if "mask_fcn_rnn" in name)}
-
-
-def test_pathfinder_cell_takes_every_tensor_it_uses():
-    torch.manual_seed(0)
-    file = {f"module.unit1.{name}": torch.randn(shape) for name, (shape, _) in HGRU.items()}
-    file |= {name: torch.randn(25) for name in UNUSED}
-    cell = HGRUCell(25, 15, form="released")
-    prefix = "sem_seg_head.recurrence.cell."
-    target = {prefix + name: value for name, value in cell.state_dict().items()}
-    conversion = convert(file, "pathfinder", target)
-    assert conversion.left_out == UNUSED
-    cell.load_state_dict({name.removeprefix(prefix): value for name, value in conversion.parameters.items()})
-    for name, (_, ours) in HGRU.items():
-        assert torch.equal(cell.state_dict()[ours], file[f"module.unit1.{name}"]), name
 
 
 def test_pathfinder_file_becomes_model_weights(tool, tmp_path):

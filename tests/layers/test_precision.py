@@ -90,3 +90,15 @@ def test_mixed_precisions_are_rejected_by_torch(method):
     conv, x, _ = problem(method, 3, torch.float32)
     with pytest.raises(RuntimeError, match="type"):
         conv(x.double())
+
+
+def test_a_bright_pixel_costs_a_transform_the_digits_of_dim_ones():
+    """The error of "fft" is relative to the largest value of the image, that of "direct" to those a kernel reaches."""
+    x, far = torch.randn(1, 4, 32, 32), (..., slice(20, 32), slice(20, 32))
+    for method in ("direct", "fft"):
+        conv, errors = HorizontalConv2d(4, 4, 5, method=method), []
+        for scale in (1.0, 1e6):
+            x[..., 4, 4] = scale
+            truth = F.conv2d(x.double(), conv.weight.double(), padding=2)
+            errors.append((conv(x) - truth)[far].abs().max().item())
+        assert errors[1] > 1000 * errors[0] if method == "fft" else errors[1] == errors[0]

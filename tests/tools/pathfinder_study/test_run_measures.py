@@ -99,7 +99,7 @@ def test_principal_axes_of_a_known_cloud():
 
 def test_stability_is_that_of_the_plain_run(model, batches):
     cell = model.sem_seg_head.recurrence.cell.double()
-    drive = drive_of(model, batches[0]).double()
+    drive = drive_of(model, batches[0][:1]).double()
     steps = 20
     found = stability(cell, drive, steps)
     h = (torch.zeros_like(drive),)
@@ -111,6 +111,6 @@ def test_stability_is_that_of_the_plain_run(model, batches):
     cell.float()
     assert found["penalty_far"] == pytest.approx((columns - 0.9).clamp(min=0).square().mean().item(), rel=1e-9)
     assert len(found["residual"]) == 16 * steps and len(found["contraction"]) == 4 * steps - 1
-    assert len(found["spectral_radius"]) == 4
+    assert len(found["spectral_radius"]) == 1
     # Changes shrink by the leading eigenvalue in the end.
     assert found["contraction"][-1] == pytest.approx(np.median(found["spectral_radius"]), abs=0.02)
